@@ -1,0 +1,211 @@
+//! Asking for work, leases, heartbeats.
+
+use chrono::{DateTime, Utc};
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::Problem;
+use crate::json::{Tags, timestamp};
+use crate::task::{Task, are_tags, is_task_type};
+
+/// Most task types that one claim may name.
+pub const MAX_CLAIM_TYPES: usize = 100;
+/// Most tasks that one claim may bring.
+pub const MAX_CLAIM: u32 = 1000;
+/// Longest a claim may wait, in milliseconds.
+pub const MAX_WAIT_MS: u64 = 30_000;
+
+/// Body of `POST /tasks/claim`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Claim {
+    /// The queues to take from, 1–100.
+    #[garde(length(min = 1, max = MAX_CLAIM_TYPES), inner(custom(is_task_type)))]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 100))]
+    pub task_types: Vec<String>,
+    /// How many at most: 1–1000, default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 1, max = MAX_CLAIM))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
+    pub limit: Option<u32>,
+    /// The worker's own name for itself: 1–255 characters.
+    #[garde(length(chars, min = 1, max = 255))]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 255))]
+    pub worker_id: String,
+    /// How long the leases hold without a heartbeat: 1–86 400; default: each task's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 1, max = 86_400))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400))]
+    pub lease_seconds: Option<i64>,
+    /// How long to wait for work, in milliseconds: 0–30 000, default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 0, max = MAX_WAIT_MS))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 30_000))]
+    pub wait_ms: Option<u64>,
+    /// Makes the claim safe to repeat for 10 minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
+    pub claim_id: Option<Uuid>,
+    /// Only tasks that have all of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(inner(custom(are_tags)))]
+    pub tags: Option<Tags>,
+}
+
+/// Body of `POST /tasks/{id}/claim`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ClaimOne {
+    /// The worker's own name for itself: 1–255 characters.
+    #[garde(length(chars, min = 1, max = 255))]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 255))]
+    pub worker_id: String,
+    /// How long the lease holds without a heartbeat: 1–86 400; default: the task's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 1, max = 86_400))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400))]
+    pub lease_seconds: Option<i64>,
+}
+
+/// Answer of `POST /tasks/claim`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Claimed {
+    /// With lease and payload; empty when nothing was ready before the wait ended.
+    pub tasks: Vec<Task>,
+}
+
+/// How far a task is, as its worker last said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Progress {
+    /// 0–1.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
+    pub value: Option<f64>,
+    /// For people.
+    pub text: Option<String>,
+}
+
+/// What a heartbeat says of the progress: value, text or both. What is not said stays.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ProgressUpdate {
+    /// 0–1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 0.0, max = 1.0), custom(is_said(&self.text)))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
+    pub value: Option<f64>,
+    /// Up to 4 096 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(length(chars, max = 4096))]
+    #[cfg_attr(feature = "openapi", schema(max_length = 4096))]
+    pub text: Option<String>,
+}
+
+fn is_said(text: &Option<String>) -> impl FnOnce(&Option<f64>, &()) -> garde::Result {
+    let has_text = text.is_some();
+    move |value, ()| {
+        if value.is_some() || has_text {
+            Ok(())
+        } else {
+            Err(garde::Error::new("value, text or both are expected"))
+        }
+    }
+}
+
+/// Body of `POST /tasks/{id}/heartbeat`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Heartbeat {
+    /// From the claim.
+    #[garde(skip)]
+    pub lease_token: String,
+    /// How long the lease holds from now: 1–86 400; default: as long as it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 1, max = 86_400))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400))]
+    pub lease_seconds: Option<i64>,
+    /// How far the work is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(dive)]
+    pub progress: Option<ProgressUpdate>,
+}
+
+/// One of the heartbeats of `POST /tasks/heartbeat`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HeartbeatItem {
+    /// The task.
+    #[garde(skip)]
+    pub id: String,
+    /// From the claim.
+    #[garde(skip)]
+    pub lease_token: String,
+    /// How long the lease holds from now: 1–86 400; default: as long as it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 1, max = 86_400))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400))]
+    pub lease_seconds: Option<i64>,
+    /// How far the work is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(dive)]
+    pub progress: Option<ProgressUpdate>,
+}
+
+impl HeartbeatItem {
+    /// The task's id as sent, and its heartbeat.
+    pub fn split(self) -> (String, Heartbeat) {
+        let Self { id, lease_token, lease_seconds, progress } = self;
+        (id, Heartbeat { lease_token, lease_seconds, progress })
+    }
+}
+
+/// Body of `POST /tasks/heartbeat`, up to 1000.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Heartbeats {
+    /// Each is a [`HeartbeatItem`]; one that breaks a rule is that item's problem.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<HeartbeatItem>, max_items = 1000))]
+    pub heartbeats: Vec<crate::json::Json>,
+}
+
+/// Answer to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HeartbeatReceipt {
+    /// Until when the lease holds now.
+    #[serde(with = "timestamp")]
+    pub expires_at: DateTime<Utc>,
+    /// Whether the worker should stop and acknowledge the cancellation.
+    pub cancel_requested: bool,
+}
+
+/// What became of one of many heartbeats: the fields of a receipt, or a problem.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HeartbeatResult {
+    /// Until when the lease holds now.
+    #[serde(default, with = "timestamp::option", skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Whether the worker should stop and acknowledge the cancellation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_requested: Option<bool>,
+    /// Why the lease was not renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// Answer of `POST /tasks/heartbeat`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HeartbeatsAnswer {
+    /// One for each heartbeat, in order.
+    pub results: Vec<HeartbeatResult>,
+}

@@ -1,0 +1,49 @@
+//! The wire types of the task repository service: what clients and servers say to each other.
+//!
+//! No I/O and no async: this crate is the vocabulary, and either side builds on it alone.
+//!
+//! | module | what it names |
+//! |---|---|
+//! | [`task`] | a task, what creates one, what edits one |
+//! | [`state`] | statuses and the reasons that go with them |
+//! | [`claim`] | asking for work, leases, heartbeats |
+//! | [`outcome`] | settling work: complete, fail, release, cancel; receipts and executions |
+//! | [`page`] | lists and batches |
+//! | [`key`] | issued API keys and their roles |
+//! | [`system`] | health answers |
+//! | [`error`] | problems and their stable codes |
+//! | [`path`] | every URL, spelled once |
+//! | [`json`], [`payload`] | payloads kept exactly as sent, their rules, and the fields that need more than a derive |
+//!
+//! Words: a **task** of a **task type** (its queue) carries a **request** and ends with a **result**. A worker
+//! **claims** it and gets a **lease** (token and expiry) for one **attempt**; it **heartbeats** while it works, and
+//! then **completes**, **fails**, **releases** or acknowledges the **cancellation** of it: together, *settling*.
+
+pub mod claim;
+pub mod error;
+pub mod json;
+pub mod key;
+pub mod outcome;
+pub mod page;
+pub mod path;
+pub mod payload;
+pub mod state;
+pub mod system;
+pub mod task;
+
+pub use chrono::{DateTime, Utc};
+pub use uuid::Uuid;
+
+pub use claim::{
+    Claim, Claimed, Heartbeat, HeartbeatItem, HeartbeatReceipt, HeartbeatResult, Progress, ProgressUpdate,
+};
+pub use error::{ErrorCode, Problem, Violation};
+pub use json::{Json, Payload, Priority, Tags};
+pub use key::{IssuedKey, KeyInfo, KeyList, KeyRotation, NewKey, Role};
+pub use outcome::{
+    Cancel, Complete, Execution, ExecutionList, ExecutionStatus, Fail, Outcome, OutcomeKind, OutcomeResult,
+    Outcomes, OutcomesAnswer, Receipt, Release, Retry, TaskError, Trigger, Usage,
+};
+pub use page::{BatchAnswer, BatchItem, TaskBatch, TaskPage};
+pub use state::{Reason, Status};
+pub use task::{Backoff, Lease, NewTask, RetryPolicy, StatusChange, StatusReport, Task, TaskEdit, Template};

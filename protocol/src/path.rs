@@ -1,0 +1,68 @@
+//! Every URL, spelled once.
+
+/// What every path of the contract begins with.
+pub const BASE: &str = "/api/v1";
+
+/// `POST` creates a task, `GET` lists tasks.
+pub const TASKS: &str = "/tasks";
+/// `POST` creates many tasks.
+pub const TASKS_BATCH: &str = "/tasks/batch";
+/// `POST` claims work.
+pub const TASKS_CLAIM: &str = "/tasks/claim";
+/// `POST` renews many leases.
+pub const TASKS_HEARTBEAT: &str = "/tasks/heartbeat";
+/// `POST` settles many tasks, and may claim the next ones.
+pub const TASKS_OUTCOMES: &str = "/tasks/outcomes";
+/// `GET` finds the task that produced a result.
+pub const TASKS_BY_RESULT: &str = "/tasks/by-result/{result_id}";
+/// `GET`, `PUT` and `DELETE` one task.
+pub const TASK: &str = "/tasks/{task_id}";
+/// `GET` a task's status, `PUT` it for work that a service runs itself.
+pub const TASK_STATUS: &str = "/tasks/{task_id}/status";
+/// `POST` claims one known task.
+pub const TASK_CLAIM: &str = "/tasks/{task_id}/claim";
+/// `POST` completes a task.
+pub const TASK_COMPLETE: &str = "/tasks/{task_id}/complete";
+/// `POST` fails a task.
+pub const TASK_FAIL: &str = "/tasks/{task_id}/fail";
+/// `POST` gives a task back.
+pub const TASK_RELEASE: &str = "/tasks/{task_id}/release";
+/// `POST` renews a task's lease.
+pub const TASK_HEARTBEAT: &str = "/tasks/{task_id}/heartbeat";
+/// `POST` asks for a cancellation, or acknowledges it.
+pub const TASK_CANCEL: &str = "/tasks/{task_id}/cancel";
+/// `POST` makes a task ready now, or again.
+pub const TASK_EXECUTE: &str = "/tasks/{task_id}/execute";
+/// `GET` a task's attempts.
+pub const TASK_EXECUTIONS: &str = "/tasks/{task_id}/executions";
+/// `POST` issues a key, `GET` lists keys.
+pub const KEYS: &str = "/keys";
+/// `DELETE` revokes a key.
+pub const KEY: &str = "/keys/{key_id}";
+/// `POST` replaces a key's secret.
+pub const KEY_ROTATE: &str = "/keys/{key_id}/rotate";
+/// `GET`: the process lives.
+pub const HEALTH: &str = "/health";
+/// `GET`: the service can do its work.
+pub const HEALTH_READY: &str = "/health/ready";
+/// `GET`: each dependency and background job.
+pub const HEALTH_DETAILED: &str = "/health/detailed";
+/// `GET`: Prometheus text.
+pub const METRICS: &str = "/metrics";
+/// `GET`: the OpenAPI document.
+pub const OPENAPI: &str = "/openapi.json";
+/// `GET`: the OpenAPI document as a page.
+pub const DOCS: &str = "/docs";
+
+/// Header: which tenant an all-tenant key means.
+pub const TENANT_HEADER: &str = "x-tenant-id";
+/// Header: the end user on whose behalf a gateway calls.
+pub const USER_HEADER: &str = "x-user-id";
+/// Header: the credential, where `Authorization` is not at hand.
+pub const API_KEY_HEADER: &str = "x-api-key";
+/// Header: makes a create safe to repeat.
+pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
+/// Header: marks an answer that was given before.
+pub const IDEMPOTENT_REPLAYED_HEADER: &str = "idempotent-replayed";
+/// Header: names a request in answers and logs.
+pub const REQUEST_ID_HEADER: &str = "x-request-id";
