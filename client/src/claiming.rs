@@ -1,0 +1,109 @@
+//! Getting work, and what a worker then says about it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use task_repo_protocol::claim::{ClaimOne, Claimed, Heartbeats, HeartbeatsAnswer};
+use task_repo_protocol::{Claim, HeartbeatItem, HeartbeatResult, Json, Receipt, Task, Uuid, path};
+
+use crate::call::Call;
+use crate::claimed::{ClaimedTask, SettleError};
+use crate::client::TaskClient;
+use crate::error::{ClientError, Result};
+use crate::failure::{TaskFailure, whole_seconds};
+use crate::retry::Repeat;
+
+/// Getting work and reporting on it.
+impl TaskClient {
+    /// Claims up to `claim.limit` tasks, waiting up to `claim.wait_ms` for the first. Empty when there were none.
+    ///
+    /// Repetitions carry the claim id, made by the client unless `claim` has one, so no task is claimed twice.
+    ///
+    /// # Errors
+    /// `validation_failed`, `forbidden` for a type that the key may not have; see [`ClientError`].
+    pub async fn claim(&self, claim: &Claim) -> Result<Vec<ClaimedTask>> {
+        let claim = named(claim.clone());
+        let wait = Duration::from_millis(claim.wait_ms.unwrap_or(0));
+        let call = Call::post(path::TASKS_CLAIM, Repeat::Always).json(&claim)?.waiting(wait);
+        let claimed: Claimed = self.answer_of(call).await?.json()?;
+        taken(self, path::TASKS_CLAIM, claimed.tasks)
+    }
+
+    /// Claims one known task, for as long as the task says.
+    ///
+    /// Such a claim has no id: it is not repeated once it may have been applied. If it was, the lease runs out.
+    ///
+    /// # Errors
+    /// `task_not_claimable` unless it is `pending`, `task_not_found`; see [`ClientError`].
+    pub async fn claim_task(&self, id: Uuid, worker_id: &str) -> Result<ClaimedTask> {
+        self.claim_one(id, ClaimOne { worker_id: worker_id.to_owned(), lease_seconds: None }).await
+    }
+
+    /// The same for as long as `lease` says, in whole seconds, rounded up, up to a day.
+    ///
+    /// # Errors
+    /// As [`TaskClient::claim_task`].
+    pub async fn claim_task_for(&self, id: Uuid, worker_id: &str, lease: Duration) -> Result<ClaimedTask> {
+        let lease_seconds = Some(whole_seconds(lease));
+        self.claim_one(id, ClaimOne { worker_id: worker_id.to_owned(), lease_seconds }).await
+    }
+
+    async fn claim_one(&self, id: Uuid, body: ClaimOne) -> Result<ClaimedTask> {
+        let call = Call::post(path::TASK_CLAIM, Repeat::Unapplied).at(&id.to_string())?.json(&body)?;
+        let task: Task = self.answer_of(call).await?.json()?;
+        ClaimedTask::new(self, path::TASK_CLAIM, task)
+    }
+
+    /// As [`ClaimedTask::complete`], through this client.
+    ///
+    /// # Errors
+    /// As [`ClaimedTask::complete`].
+    pub async fn complete_task<T: Serialize + ?Sized>(
+        &self,
+        claimed: ClaimedTask,
+        result: &T,
+    ) -> Result<Receipt, SettleError> {
+        claimed.through(self).complete(result).await
+    }
+
+    /// As [`ClaimedTask::fail`], through this client.
+    ///
+    /// # Errors
+    /// As [`ClaimedTask::fail`].
+    pub async fn fail_task(
+        &self,
+        claimed: ClaimedTask,
+        failure: impl Into<TaskFailure>,
+    ) -> Result<Receipt, SettleError> {
+        claimed.through(self).fail(failure).await
+    }
+
+    /// Renews up to 1000 leases in one call. Each has its own answer, in order.
+    ///
+    /// # Errors
+    /// When the call fails as a whole; see [`ClientError`].
+    pub async fn heartbeats(&self, heartbeats: &[HeartbeatItem]) -> Result<Vec<HeartbeatResult>> {
+        self.send_heartbeats(heartbeats, self.transport.timeout).await
+    }
+
+    /// The same with another time for the call.
+    pub(crate) async fn send_heartbeats(
+        &self,
+        heartbeats: &[HeartbeatItem],
+        timeout: Duration,
+    ) -> Result<Vec<HeartbeatResult>> {
+        let heartbeats = heartbeats.iter().map(Json::of).collect::<Result<_, _>>().map_err(ClientError::Encode)?;
+        let call = Call::post(path::TASKS_HEARTBEAT, Repeat::Always).json(&Heartbeats { heartbeats })?.within(timeout);
+        Ok(self.answer_of(call).await?.json::<HeartbeatsAnswer>()?.results)
+    }
+}
+
+/// The claim with an id, so that it can be repeated.
+pub(crate) fn named(claim: Claim) -> Claim {
+    Claim { claim_id: claim.claim_id.or_else(|| Some(Uuid::now_v7())), ..claim }
+}
+
+/// The tasks of a claim's answer, as their owner holds them.
+pub(crate) fn taken(client: &TaskClient, call: &'static str, tasks: Vec<Task>) -> Result<Vec<ClaimedTask>> {
+    tasks.into_iter().map(|task| ClaimedTask::new(client, call, task)).collect()
+}

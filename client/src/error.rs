@@ -1,0 +1,176 @@
+//! Why a call did not succeed, and whether a repetition helps.
+
+use std::fmt;
+use std::time::Duration;
+
+use task_repo_protocol::{ErrorCode, Problem};
+
+/// What the methods of this crate answer with.
+pub type Result<T, E = ClientError> = std::result::Result<T, E>;
+
+/// Why a call did not succeed. By then, the client has repeated it as often as its
+/// [`RetryBudget`](crate::RetryBudget) allows.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The call was not sent: an argument or setting cannot be.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The call was not sent: a value has no JSON form.
+    #[error("the value has no JSON form")]
+    Encode(#[source] serde_json::Error),
+    /// The service refused, and said why.
+    #[error("{}: {} (request {})", .0.code, .0.detail, .0.request_id)]
+    Refused(Box<Problem>),
+    /// The answer is not one the service gives; a proxy in between, perhaps.
+    #[error("{call}: the answer has HTTP status {status} and is none of the service's")]
+    Unexpected {
+        /// The method and path.
+        call: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// From the `Retry-After` header.
+        retry_after: Option<Duration>,
+        /// The body's beginning, up to 512 bytes.
+        body: String,
+    },
+    /// The service accepted the call, and its answer cannot be read.
+    #[error("{call}: the answer cannot be read")]
+    Decode {
+        /// The path.
+        call: &'static str,
+        /// What does not fit.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The call, or its answer, did not arrive.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}
+
+impl ClientError {
+    /// The problem, where the service refused.
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Refused(problem) => Some(problem),
+            _ => None,
+        }
+    }
+
+    /// The problem's stable code, where the service refused.
+    pub fn code(&self) -> Option<ErrorCode> {
+        self.problem().map(|problem| problem.code)
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused(problem) => problem.retryable,
+            Self::Unexpected { status, .. } => matches!(status, 429 | 502..=504),
+            Self::Transport(_) => true,
+            Self::InvalidArgument(_) | Self::Encode(_) | Self::Decode { .. } => false,
+        }
+    }
+
+    /// Whether it is open if the call had its effect. `false`: it certainly had none.
+    pub fn may_have_been_applied(&self) -> bool {
+        match self {
+            Self::Refused(problem) => {
+                matches!(problem.code, ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Duplicate)
+            }
+            Self::Unexpected { status, .. } => *status >= 500,
+            Self::Transport(error) => !error.is_connect(),
+            Self::Decode { .. } => true,
+            Self::InvalidArgument(_) | Self::Encode(_) => false,
+        }
+    }
+
+    /// How long the service asks to wait before a repetition.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(problem) => problem.retry_after_seconds.map(Duration::from_secs),
+            Self::Unexpected { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// A call, or its answer, did not arrive.
+#[derive(Debug)]
+pub struct TransportError {
+    call: &'static str,
+    source: reqwest::Error,
+}
+
+impl TransportError {
+    pub(crate) fn new(call: &'static str, source: reqwest::Error) -> Self {
+        // The URL holds ids, which do not belong into logs; the path in `call` has none.
+        Self { call, source: source.without_url() }
+    }
+
+    /// Whether no connection came about: the call was certainly not applied.
+    pub fn is_connect(&self) -> bool {
+        self.source.is_connect()
+    }
+
+    /// Whether the time for it ran out.
+    pub fn is_timeout(&self) -> bool {
+        self.source.is_timeout()
+    }
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match (self.is_connect(), self.is_timeout()) {
+            (true, _) => "the service cannot be reached",
+            (false, true) => "there was no answer in time",
+            (false, false) => "the connection broke",
+        };
+        write!(f, "{}: {what}", self.call)
+    }
+}
+
+impl std::error::Error for TransportError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: ErrorCode) -> ClientError {
+        ClientError::Refused(Box::new(Problem::new(code, "", "r")))
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_code_and_its_hint() {
+        let mut problem = Problem::new(ErrorCode::Overloaded, "busy", "r-1");
+        problem.retry_after_seconds = Some(2);
+        let error = ClientError::Refused(Box::new(problem));
+        assert_eq!(error.code(), Some(ErrorCode::Overloaded));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
+        assert_eq!(error.to_string(), "overloaded: busy (request r-1)");
+    }
+
+    #[test]
+    fn only_an_open_outcome_may_have_been_applied() {
+        for code in ErrorCode::ALL {
+            let open = matches!(code, ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Duplicate);
+            assert_eq!(refused(*code).may_have_been_applied(), open, "{code}");
+        }
+    }
+
+    #[test]
+    fn gateway_errors_are_retryable() {
+        let answer = |status| ClientError::Unexpected {
+            call: "GET /tasks",
+            status,
+            retry_after: None,
+            body: String::new(),
+        };
+        assert!(answer(502).is_retryable() && answer(503).is_retryable() && answer(429).is_retryable());
+        assert!(!answer(404).is_retryable() && !answer(500).is_retryable());
+    }
+}

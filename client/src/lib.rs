@@ -1,0 +1,75 @@
+//! Typed client and worker runtime for the task repository service.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`client`] | [`TaskClient`]: one method per endpoint; how it is set up |
+//! | [`tasks`], [`list`], [`claiming`], [`keys`], [`system`] | those methods, by what they are about |
+//! | [`claimed`] | [`ClaimedTask`]: the only thing that can complete, fail, release or heartbeat a task |
+//! | [`settle`] | how work ends, and settling many tasks in one call |
+//! | [`failure`] | [`TaskFailure`]: why there is no result, and whether to try again |
+//! | [`error`] | [`ClientError`]: why a call did not succeed, and whether a repetition helps |
+//! | [`retry`] | [`RetryBudget`]: how long the client tries by itself |
+//! | [`worker`] | [`Worker`]: typed handlers, concurrency, heartbeats, graceful stop |
+//!
+//! The wire types are those of [`protocol`]; the usual ones are exported here as well.
+//!
+//! ```no_run
+//! use task_repo_client::{Json, NewTask, TaskClient, TaskFailure};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = TaskClient::new("http://127.0.0.1:8503", "dev_api_key")?;
+//! let task = client
+//!     .create_task(&NewTask { request: Some(Json::of("hello")?), ..NewTask::new("greeting") })
+//!     .await?;
+//!
+//! let claimed = client.claim_task(task.id, "worker-1").await?;
+//! match claimed.request::<String>() {
+//!     Ok(greeting) => claimed.complete(&greeting.to_uppercase()).await?,
+//!     Err(error) => claimed.fail(TaskFailure::never(error.to_string())).await?,
+//! };
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is repeated, and what is not
+//!
+//! A call that failed on the way, or that the service could not take just then, is repeated with growing, jittered
+//! pauses, within the [`RetryBudget`], and never earlier than the service said. Creates repeat their idempotency key,
+//! claims their claim id and settlements their lease token, so a repetition never does a thing twice. A call that has
+//! no such name (claiming one known task, `execute`, a conditional edit, `PUT /status`, issuing keys) is repeated only
+//! after an error that rules out that it was applied.
+
+mod call;
+pub mod claimed;
+pub mod claiming;
+pub mod client;
+pub mod error;
+pub mod failure;
+pub mod keys;
+pub mod list;
+pub mod retry;
+pub mod settle;
+pub mod system;
+pub mod tasks;
+mod transport;
+pub mod worker;
+
+#[doc(no_inline)]
+pub use task_repo_protocol as protocol;
+#[doc(no_inline)]
+pub use task_repo_protocol::{
+    Backoff, Claim, DateTime, ErrorCode, Execution, ExecutionStatus, HeartbeatItem, HeartbeatReceipt, HeartbeatResult,
+    IssuedKey, Json, KeyInfo, KeyRotation, NewKey, NewTask, Payload, Priority, Problem, Progress, ProgressUpdate,
+    Reason, Receipt, RetryPolicy, Role, Status, StatusChange, StatusReport, Tags, Task, TaskEdit, TaskError, TaskPage,
+    Template, Trigger, Usage, Utc, Uuid, task::SelfManagedStatus,
+};
+
+pub use claimed::{ClaimedTask, SettleError};
+pub use client::{TaskClient, TaskClientBuilder};
+pub use error::{ClientError, TransportError};
+pub use failure::TaskFailure;
+pub use list::ListTasks;
+pub use retry::RetryBudget;
+pub use settle::{Completion, Ending, Settled, Settlement};
+pub use tasks::Created;
+// pub use worker::{CancelReason, HandlerOptions, TaskContext, Worker, WorkerEvent, WorkerHandle};

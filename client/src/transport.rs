@@ -1,0 +1,230 @@
+//! Sends calls, repeats them as far as they may be, and reads what comes back.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Request, Response, StatusCode, redirect};
+use serde::de::DeserializeOwned;
+use task_repo_protocol::{Problem, path};
+
+use crate::call::{Call, header_value};
+use crate::error::{ClientError, Result, TransportError};
+use crate::retry::{Repeat, RetryBudget, pause_after};
+
+/// Most of a strange answer's body that an error keeps, in bytes.
+const BODY_SHOWN: usize = 512;
+/// Connections that were idle for longer are not used again: servers and proxies close them without a word.
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+
+/// Where calls go, as whom, and how patiently.
+#[derive(Clone)]
+pub(crate) struct Transport {
+    http: reqwest::Client,
+    base: Arc<str>,
+    headers: HeaderMap,
+    pub(crate) timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) budget: RetryBudget,
+}
+
+impl Transport {
+    /// Connects to nothing yet. `base` is an `http` or `https` URL; `/api/v1` is added to it.
+    pub(crate) fn new(base: &str, timeout: Duration, connect_timeout: Duration, budget: RetryBudget) -> Result<Self> {
+        let url = reqwest::Url::parse(base)
+            .map_err(|error| ClientError::InvalidArgument(format!("{base:?} is no URL: {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
+            return Err(ClientError::InvalidArgument(format!("{base:?} is no plain http or https URL")));
+        }
+        let base: Arc<str> = url.as_str().trim_end_matches('/').into();
+        let http = connections(&base, connect_timeout)?;
+        Ok(Self { http, base, headers: HeaderMap::new(), timeout, connect_timeout, budget })
+    }
+
+    /// The same with connections of its own. Connections are driven by the runtime that first used them; these can be
+    /// used on another one, whatever happens to the first.
+    pub(crate) fn detached(&self) -> Result<Self> {
+        Ok(Self { http: connections(&self.base, self.connect_timeout)?, ..self.clone() })
+    }
+
+    /// Sends `value` with every call; `secret` values are not shown by `Debug`.
+    pub(crate) fn set_header(&mut self, name: &'static str, value: &str, secret: bool) -> Result<()> {
+        let mut header = header_value(name, value)?;
+        header.set_sensitive(secret);
+        self.headers.insert(HeaderName::from_static(name), header);
+        Ok(())
+    }
+
+    /// Sends a call until it is answered, refused for good, or the budget is spent.
+    pub(crate) async fn send(&self, call: Call) -> Result<Answer> {
+        let started = Instant::now();
+        let total = self.budget.total + call.wait;
+        let mut pauses = self.budget.pauses();
+        let mut may_be_done = false;
+        loop {
+            let error = match self.attempt(&call).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let gone = error.problem().is_some_and(|problem| problem.status == StatusCode::NOT_FOUND);
+            if gone && may_be_done && call.repeat == Repeat::UntilGone {
+                return Ok(Answer::empty(call.endpoint));
+            }
+            may_be_done |= error.may_have_been_applied();
+            let pause = pauses.next().filter(|_| call.repeat.allows(&error)).map(|drawn| pause_after(&error, drawn));
+            match pause {
+                Some(pause) if started.elapsed() + pause < total => {
+                    tracing::debug!(call = call.endpoint, %error, ?pause, "repeating a call");
+                    tokio::time::sleep(pause).await;
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    async fn attempt(&self, call: &Call) -> Result<Answer> {
+        let lost = |error| TransportError::new(call.endpoint, error);
+        let response = self.http.execute(self.request(call)?).await.map_err(lost)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = read(response).await.map_err(lost)?;
+        if status.is_success() {
+            Ok(Answer { endpoint: call.endpoint, headers, body })
+        } else {
+            Err(refusal(call.endpoint, status, &headers, &body))
+        }
+    }
+
+    fn request(&self, call: &Call) -> Result<Request> {
+        let mut request = Request::new(call.method.clone(), call.url(&self.base)?);
+        request.headers_mut().extend(self.headers.clone());
+        request.headers_mut().extend(call.headers.clone());
+        if let Some(body) = &call.body {
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.body_mut() = Some(body.clone().into());
+        }
+        *request.timeout_mut() = Some(call.timeout.unwrap_or(self.timeout) + call.wait);
+        Ok(request)
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("base", &self.base).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// A pool of connections to `base`.
+fn connections(base: &str, connect_timeout: Duration) -> Result<reqwest::Client> {
+    // Whoever came first has chosen the provider for this process, and that is fine.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(connect_timeout)
+        .pool_idle_timeout(IDLE_CONNECTION)
+        .redirect(redirect::Policy::none());
+    if base.starts_with("http:") {
+        // No certificates are needed, and machines that have none must not be turned away.
+        builder = builder.tls_certs_only([]);
+    }
+    builder.build().map_err(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        ClientError::InvalidArgument(format!("no HTTP client can be set up: {error} {cause}"))
+    })
+}
+
+async fn read(response: Response) -> reqwest::Result<Vec<u8>> {
+    response.bytes().await.map(Vec::from)
+}
+
+fn refusal(endpoint: &'static str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
+    let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(mut problem) => {
+            problem.retry_after_seconds = problem.retry_after_seconds.or(retry_after);
+            ClientError::Refused(Box::new(problem))
+        }
+        Err(_) => ClientError::Unexpected {
+            call: endpoint,
+            status: status.as_u16(),
+            retry_after: retry_after.map(Duration::from_secs),
+            body: String::from_utf8_lossy(&body[..body.len().min(BODY_SHOWN)]).into_owned(),
+        },
+    }
+}
+
+/// What a call that succeeded brought.
+pub(crate) struct Answer {
+    endpoint: &'static str,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn empty(endpoint: &'static str) -> Self {
+        Self { endpoint, headers: HeaderMap::new(), body: Vec::new() }
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// When it does not fit `T`.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.body).map_err(|source| ClientError::Decode { call: self.endpoint, source })
+    }
+
+    /// The body as text.
+    pub(crate) fn text(self) -> String {
+        String::from_utf8(self.body).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    }
+
+    /// Whether the service gave this answer before, to the same idempotency key.
+    pub(crate) fn is_replayed(&self) -> bool {
+        self.headers.get(path::IDEMPOTENT_REPLAYED_HEADER).is_some_and(|value| value == "true")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use task_repo_protocol::ErrorCode;
+
+    use super::*;
+
+    fn refused(status: u16, retry_after: Option<&'static str>, body: &str) -> ClientError {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
+        }
+        refusal("/tasks", StatusCode::from_u16(status).expect("a status"), &headers, body.as_bytes())
+    }
+
+    #[test]
+    fn a_problem_is_read_and_takes_the_header_s_hint() {
+        let body = serde_json::to_string(&Problem::new(ErrorCode::Unavailable, "", "r")).expect("serializes");
+        let error = refused(503, Some("7"), &body);
+        assert_eq!(error.code(), Some(ErrorCode::Unavailable));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn an_answer_of_somebody_else_is_unexpected() {
+        let error = refused(502, None, "<html>bad gateway");
+        assert!(matches!(&error, ClientError::Unexpected { status: 502, body, .. } if body.contains("gateway")));
+    }
+
+    #[test]
+    fn base_urls_are_plain() {
+        let with = |base| Transport::new(base, Duration::ZERO, Duration::ZERO, RetryBudget::none());
+        assert!(with("http://127.0.0.1:8503/").is_ok_and(|transport| &*transport.base == "http://127.0.0.1:8503"));
+        for wrong in ["", "127.0.0.1:8503", "ftp://host", "http://host/?a=1", "http://host/#a"] {
+            assert!(with(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let mut transport =
+            Transport::new("http://host", Duration::ZERO, Duration::ZERO, RetryBudget::none()).expect("is set up");
+        transport.set_header("authorization", "Bearer secret", true).expect("a header");
+        assert!(!format!("{transport:?} {:?}", transport.headers).contains("secret"));
+    }
+}

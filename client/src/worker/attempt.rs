@@ -1,0 +1,190 @@
+//! One handler at work on one task, and how that ends.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use task_repo_protocol::Task;
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
+
+use super::builder::Settings;
+use super::context::{Notes, TaskContext};
+use super::heartbeat::LeaseGuard;
+use super::lease::{CancelReason, Signals};
+use crate::claimed::ClaimedTask;
+use crate::failure::TaskFailure;
+use crate::settle::{Completion, Ending, Settlement};
+
+/// An attempt whose end is still to be delivered.
+pub(crate) struct Finished {
+    pub(crate) task: Arc<Task>,
+    /// Its type's place in the registrations, while it holds a slot.
+    pub(crate) place: Option<usize>,
+    /// What to deliver; `None`: the lease is lost and there is nothing worth delivering.
+    pub(crate) settlement: Option<Settlement>,
+    /// Keeps the lease until then.
+    pub(crate) lease: Option<LeaseGuard>,
+    /// When its delivery was first put off.
+    pub(crate) put_off_since: Option<Instant>,
+}
+
+impl Finished {
+    /// A claimed task that is given back as it is.
+    pub(crate) fn released(claimed: ClaimedTask) -> Self {
+        let task = claimed.shared_task();
+        let settlement = Some(claimed.ending(Ending::Released { delay: Duration::ZERO }));
+        Self { task, place: None, settlement, lease: None, put_off_since: None }
+    }
+}
+
+/// Runs the handler of a claimed task until it returns, panics, takes too long, or is `abort`ed.
+pub(crate) async fn run(
+    settings: Arc<Settings>,
+    place: usize,
+    claimed: ClaimedTask,
+    guard: LeaseGuard,
+    abort: CancellationToken,
+) -> Finished {
+    let registration = &settings.registrations[place];
+    let task = claimed.shared_task();
+    let context = TaskContext::new(Arc::clone(guard.lease()), settings.client.clone());
+    let span = tracing::info_span!(
+        "task",
+        task.id = %task.id,
+        task.r#type = task.task_type,
+        task.attempt = task.attempt,
+    );
+    let (work, at_work) = (registration.clone(), context.clone());
+    // A task of its own: a panic ends there, and a handler that blocks its thread does not block this loop.
+    let mut handler =
+        AbortOnDropHandle::new(tokio::spawn(async move { work.run(at_work).await }.instrument(span)));
+    let outcome = tokio::select! {
+        joined = &mut handler => joined.unwrap_or_else(|error| Err(ended(error))),
+        () = passed(registration.options.timeout) => {
+            guard.lease().cancel(CancelReason::Timeout);
+            Err(TaskFailure::retry("the attempt took longer than its handler may").with_code("timeout"))
+        }
+        () = abort.cancelled() => Err(TaskFailure::cancelled()),
+    };
+    drop(handler);
+    guard.lease().flush_progress().await;
+    guard.lease().end();
+    let ending = ending(outcome, context.notes(), guard.lease().signals());
+    let settlement = ending.map(|ending| claimed.ending(ending));
+    Finished { task, place: Some(place), settlement, lease: Some(guard), put_off_since: None }
+}
+
+async fn passed(timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => tokio::time::sleep(timeout).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A handler that did not return.
+fn ended(error: JoinError) -> TaskFailure {
+    match error.try_into_panic() {
+        Ok(panic) => TaskFailure::retry(format!("the handler panicked: {}", said(panic.as_ref()))).with_code("panic"),
+        // Its runtime is going away.
+        Err(_) => TaskFailure::cancelled(),
+    }
+}
+
+/// What a panic said, as far as it is text.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// What to report of an attempt; `None`: nothing, since nobody would take it.
+fn ending(outcome: Result<Completion, TaskFailure>, notes: Notes, signals: Signals) -> Option<Ending> {
+    match outcome {
+        // Even after the lease was lost: finished work counts if nobody has claimed the task since.
+        Ok(completion) => Some(Ending::Completed(Completion {
+            result_id: notes.result_id.or(completion.result_id),
+            usage: notes.usage.or(completion.usage),
+            ..completion
+        })),
+        Err(_) if signals.is_lost => None,
+        Err(_) if signals.is_requested => Some(Ending::Cancelled),
+        Err(failure) if failure.is_cancelled() && signals.is_shutdown => {
+            Some(Ending::Released { delay: Duration::ZERO })
+        }
+        Err(mut failure) => {
+            if let Some(usage) = notes.usage {
+                failure.add_usage(usage);
+            }
+            Some(Ending::Failed(failure))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use task_repo_protocol::Usage;
+
+    use super::*;
+
+    fn failed() -> Result<Completion, TaskFailure> {
+        Err(TaskFailure::retry("broken"))
+    }
+
+    fn stopped() -> Result<Completion, TaskFailure> {
+        Err(TaskFailure::cancelled())
+    }
+
+    const RELEASED: Option<Ending> = Some(Ending::Released { delay: Duration::ZERO });
+
+    #[test]
+    fn a_result_counts_whatever_was_signalled() {
+        for (is_requested, is_lost, is_shutdown) in [(true, false, false), (false, true, false), (true, true, true)] {
+            let signals = Signals { reason: None, is_requested, is_lost, is_shutdown };
+            let ending = ending(Ok(Completion::default()), Notes::default(), signals);
+            assert_eq!(ending, Some(Ending::Completed(Completion::default())));
+        }
+    }
+
+    #[test]
+    fn a_lost_lease_leaves_nothing_to_report() {
+        let signals = Signals { is_lost: true, is_requested: true, ..Signals::default() };
+        assert_eq!(ending(failed(), Notes::default(), signals), None);
+        assert_eq!(ending(stopped(), Notes::default(), signals), None);
+    }
+
+    #[test]
+    fn a_requested_cancellation_is_acknowledged() {
+        let signals = Signals { is_requested: true, is_shutdown: true, ..Signals::default() };
+        assert_eq!(ending(stopped(), Notes::default(), signals), Some(Ending::Cancelled));
+        assert_eq!(ending(failed(), Notes::default(), signals), Some(Ending::Cancelled));
+    }
+
+    #[test]
+    fn a_stopping_worker_gives_back_what_stopped_and_reports_what_failed() {
+        let signals = Signals { is_shutdown: true, ..Signals::default() };
+        assert_eq!(ending(stopped(), Notes::default(), signals), RELEASED);
+        assert!(matches!(ending(failed(), Notes::default(), signals), Some(Ending::Failed(_))));
+    }
+
+    #[test]
+    fn nobody_told_it_to_stop_so_it_failed() {
+        let ending = ending(stopped(), Notes::default(), Signals::default());
+        assert!(matches!(ending, Some(Ending::Failed(failure)) if failure.code() == Some("cancelled")));
+    }
+
+    #[test]
+    fn what_was_noted_goes_along() {
+        let usage = Usage { tokens_used: 3, ..Usage::default() };
+        let notes = Notes { usage: Some(usage), result_id: Some("r".to_owned()) };
+        let Some(Ending::Completed(completion)) =
+            ending(Ok(Completion::default()), notes.clone(), Signals::default())
+        else {
+            panic!("is completed")
+        };
+        assert_eq!((completion.usage, completion.result_id.as_deref()), (Some(usage), Some("r")));
+        let Some(Ending::Failed(failure)) = ending(failed(), notes, Signals::default()) else { panic!("has failed") };
+        assert_eq!(failure.usage(), Some(usage));
+    }
+}

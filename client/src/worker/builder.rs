@@ -1,0 +1,250 @@
+//! How a worker is set up.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use task_repo_protocol::claim::{MAX_CLAIM_TYPES, MAX_WAIT_MS};
+use task_repo_protocol::task::task_type_is_valid;
+use task_repo_protocol::{Claim, Tags, Uuid};
+
+use super::context::TaskContext;
+use super::event::{Events, WorkerEvent};
+use super::handler::{HandlerOptions, Registration};
+use super::slots::{Plan, Slots};
+use super::{Worker, WorkerError};
+use crate::client::TaskClient;
+use crate::failure::{TaskFailure, whole_seconds};
+use crate::retry::RetryBudget;
+
+/// Everything that is said of a worker before it runs.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The client as it was given, for handlers.
+    pub(crate) client: TaskClient,
+    /// The same without repetitions: the worker's loops have their own patience.
+    pub(crate) once: TaskClient,
+    pub(crate) worker_id: String,
+    pub(crate) concurrency: usize,
+    pub(crate) lease_seconds: Option<i64>,
+    pub(crate) wait: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) stop_patience: Duration,
+    pub(crate) tags: Option<Tags>,
+    pub(crate) registrations: Vec<Registration>,
+    pub(crate) events: Events,
+}
+
+impl Settings {
+    /// All slots, free.
+    pub(crate) fn slots(&self) -> Slots {
+        let limit = |registration: &Registration| registration.options.concurrency.unwrap_or(self.concurrency);
+        Slots::new(self.concurrency, self.registrations.iter().map(limit))
+    }
+
+    /// The claim for a plan. Its id keeps it single however often it is repeated.
+    pub(crate) fn claim(&self, plan: &Plan, wait: Duration) -> Claim {
+        Claim {
+            task_types: plan.types.iter().map(|place| self.registrations[*place].task_type.clone()).collect(),
+            limit: u32::try_from(plan.limit).ok(),
+            worker_id: self.worker_id.clone(),
+            lease_seconds: self.lease_seconds,
+            wait_ms: u64::try_from(wait.as_millis()).ok(),
+            claim_id: Some(Uuid::now_v7()),
+            tags: self.tags.clone(),
+        }
+    }
+
+    /// Which registration a task belongs to.
+    pub(crate) fn place_of(&self, task_type: &str) -> Option<usize> {
+        self.registrations.iter().position(|registration| registration.task_type == task_type)
+    }
+}
+
+/// Sets up a [`Worker`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct WorkerBuilder {
+    settings: Settings,
+}
+
+impl WorkerBuilder {
+    pub(crate) fn new(client: TaskClient) -> Self {
+        let settings = Settings {
+            once: client.with_retry(RetryBudget::none()),
+            client,
+            worker_id: format!("worker-{}-{}", std::process::id(), &Uuid::new_v4().simple().to_string()[..8]),
+            concurrency: 1,
+            lease_seconds: None,
+            wait: Duration::from_secs(20),
+            grace: Duration::from_secs(30),
+            stop_patience: Duration::from_secs(5),
+            tags: None,
+            registrations: Vec::new(),
+            events: Events::default(),
+        };
+        Self { settings }
+    }
+
+    /// The worker's name for itself, 1–255 characters, shown in leases and executions. Default: one made up from the
+    /// process id.
+    pub fn worker_id(mut self, worker_id: impl Into<String>) -> Self {
+        self.settings.worker_id = worker_id.into();
+        self
+    }
+
+    /// How many tasks run at once, of all types together; default 1.
+    pub fn concurrency(mut self, concurrency: usize) -> Self {
+        self.settings.concurrency = concurrency;
+        self
+    }
+
+    /// How long a lease holds without a heartbeat, in whole seconds, rounded up: 1 second to a day. Default: as each
+    /// task says. Heartbeats come after a third of it.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease_seconds = Some(whole_seconds(lease));
+        self
+    }
+
+    /// How long a claim waits at the service for work, up to 30 s; default 20 s. Work that appears meanwhile is given
+    /// at once, so this only says how often an idle worker asks.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.settings.wait = wait.min(Duration::from_millis(MAX_WAIT_MS));
+        self
+    }
+
+    /// How long handlers may go on after the worker was told to stop, before they are told; default 30 s.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.settings.grace = grace;
+        self
+    }
+
+    /// How long handlers that were told to stop have to return, before they are aborted; default 5 s.
+    pub fn stop_patience(mut self, patience: Duration) -> Self {
+        self.settings.stop_patience = patience;
+        self
+    }
+
+    /// Takes only tasks with this tag, too.
+    pub fn only_tagged(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.tags.get_or_insert_default().0.insert(key.into(), value.into());
+        self
+    }
+
+    /// Looks on at what happens. Called from the worker's task and from its heartbeat thread; must not block.
+    pub fn on_event(mut self, hook: impl Fn(WorkerEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.settings.events = Events::new(hook);
+        self
+    }
+
+    /// Gives tasks of this type to `handler`, with the request read as `Req`; what it returns is the task's result.
+    ///
+    /// A request that does not fit fails for good with the code `invalid_request`, a panic with the code `panic` while
+    /// attempts are left. Handlers run as tokio tasks: they may block their thread, though not for long if the
+    /// runtime has few.
+    pub fn register<Req, Res, F, Fut>(self, task_type: impl Into<String>, handler: F) -> Self
+    where
+        Req: DeserializeOwned,
+        Res: Serialize,
+        F: Fn(TaskContext, Req) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Res, TaskFailure>> + Send + 'static,
+    {
+        self.register_with(task_type, HandlerOptions::new(), handler)
+    }
+
+    /// As [`WorkerBuilder::register`], with its own concurrency and timeout.
+    pub fn register_with<Req, Res, F, Fut>(
+        mut self,
+        task_type: impl Into<String>,
+        options: HandlerOptions,
+        handler: F,
+    ) -> Self
+    where
+        Req: DeserializeOwned,
+        Res: Serialize,
+        F: Fn(TaskContext, Req) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Res, TaskFailure>> + Send + 'static,
+    {
+        self.settings.registrations.push(Registration::new(task_type.into(), options, handler));
+        self
+    }
+
+    /// The worker. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`WorkerError::Setup`] without a handler, with more than 100, with two for one type, with a type that cannot be
+    /// one, with a concurrency of 0, or with a worker id or lease outside its bounds.
+    pub fn build(self) -> Result<Worker, WorkerError> {
+        check(&self.settings).map_err(WorkerError::Setup)?;
+        Ok(Worker { settings: Arc::new(self.settings) })
+    }
+}
+
+fn check(settings: &Settings) -> Result<(), String> {
+    let registrations = &settings.registrations;
+    if !(1..=MAX_CLAIM_TYPES).contains(&registrations.len()) {
+        return Err(format!("a worker has 1 to {MAX_CLAIM_TYPES} handlers"));
+    }
+    let mut seen = HashSet::new();
+    for Registration { task_type, options, .. } in registrations {
+        if !task_type_is_valid(task_type) {
+            return Err(format!("{task_type:?} cannot be a task type"));
+        }
+        if !seen.insert(task_type) {
+            return Err(format!("{task_type} has two handlers"));
+        }
+        if options.concurrency == Some(0) {
+            return Err(format!("the concurrency of {task_type} is 0"));
+        }
+    }
+    if settings.concurrency == 0 {
+        return Err("the concurrency is 0".to_owned());
+    }
+    if !(1..=255).contains(&settings.worker_id.chars().count()) {
+        return Err("a worker id has 1 to 255 characters".to_owned());
+    }
+    if settings.lease_seconds.is_some_and(|seconds| !(1..=86_400).contains(&seconds)) {
+        return Err("a lease holds 1 second to a day".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn builder() -> WorkerBuilder {
+        Worker::builder(&TaskClient::new("http://127.0.0.1:1", "key").expect("a client"))
+    }
+
+    async fn nothing(_: TaskContext, (): ()) -> Result<(), TaskFailure> {
+        Ok(())
+    }
+
+    #[test]
+    fn a_worker_that_could_not_work_is_not_built() {
+        assert!(builder().build().is_err(), "no handler");
+        assert!(builder().register("a", nothing).register("a", nothing).build().is_err(), "two for one type");
+        assert!(builder().register("a b", nothing).build().is_err(), "no task type");
+        assert!(builder().register("a", nothing).concurrency(0).build().is_err(), "no slot");
+        assert!(builder().register("a", nothing).worker_id("").build().is_err(), "no name");
+        assert!(builder().register("a", nothing).lease(Duration::ZERO).build().is_err(), "no lease");
+        let none = HandlerOptions::new().concurrency(0);
+        assert!(builder().register_with("a", none, nothing).build().is_err(), "no slot of the type");
+        assert!(builder().register("a", nothing).build().is_ok());
+    }
+
+    #[test]
+    fn a_claim_names_the_types_of_its_plan() {
+        let worker = builder().register("a", nothing).register("b", nothing).only_tagged("run", "1").build();
+        let settings = worker.expect("is built").settings;
+        let claim = settings.claim(&Plan { types: vec![1], limit: 3 }, Duration::from_secs(2));
+        assert_eq!(claim.task_types, ["b"]);
+        assert_eq!((claim.limit, claim.wait_ms), (Some(3), Some(2000)));
+        assert_eq!(claim.tags, Some(Tags::from([("run", "1")])));
+        assert!(claim.claim_id.is_some());
+    }
+}

@@ -1,0 +1,134 @@
+//! What a handler knows of its task, and what it can say while it works.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::de::DeserializeOwned;
+use task_repo_protocol::{DateTime, ProgressUpdate, Task, Usage, Utc, Uuid};
+use tokio_util::sync::CancellationToken;
+
+use super::lease::{CancelReason, HeldLease};
+use crate::claimed::request_of;
+use crate::client::TaskClient;
+
+/// A handler's view of its task. Clones are cheap, may go to other threads, and are about the same attempt.
+#[derive(Clone)]
+pub struct TaskContext {
+    lease: Arc<HeldLease>,
+    client: TaskClient,
+    notes: Arc<Mutex<Notes>>,
+}
+
+/// What goes with the attempt's end, whatever it is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Notes {
+    pub(crate) usage: Option<Usage>,
+    pub(crate) result_id: Option<String>,
+}
+
+impl TaskContext {
+    pub(crate) fn new(lease: Arc<HeldLease>, client: TaskClient) -> Self {
+        Self { lease, client, notes: Arc::default() }
+    }
+
+    /// The task as it was claimed, with its payload.
+    pub fn task(&self) -> &Task {
+        &self.lease.task
+    }
+
+    /// The task's id.
+    pub fn id(&self) -> Uuid {
+        self.task().id
+    }
+
+    /// Which attempt this is, from 1. It grows with every claim that counts: good as a fencing number for what the
+    /// handler changes elsewhere.
+    pub fn attempt(&self) -> u32 {
+        self.task().attempt
+    }
+
+    /// Whether no attempt is left after this one.
+    pub fn is_last_attempt(&self) -> bool {
+        self.task().attempt >= self.task().max_attempts
+    }
+
+    /// Reads the task's request as another type than the handler's own.
+    ///
+    /// # Errors
+    /// When the request does not fit `T`.
+    pub fn request<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        request_of(self.task())
+    }
+
+    /// The worker's client, to create tasks or look at them.
+    pub fn client(&self) -> &TaskClient {
+        &self.client
+    }
+
+    /// Tells how far the work is, from 0 to 1.
+    ///
+    /// Never waits: progress is sent from another thread, the latest wins, at most every 250 ms. The last one arrives
+    /// before the result is reported.
+    pub fn send_progress_value(&self, value: f64) {
+        self.lease.put_progress(ProgressUpdate { value: Some(value), text: None });
+    }
+
+    /// Tells people what the work is at, in up to 4096 characters. As [`TaskContext::send_progress_value`].
+    pub fn send_progress_text(&self, text: impl Into<String>) {
+        self.lease.put_progress(ProgressUpdate { value: None, text: Some(text.into()) });
+    }
+
+    /// Tells both. As [`TaskContext::send_progress_value`].
+    pub fn send_progress(&self, value: f64, text: impl Into<String>) {
+        self.lease.put_progress(ProgressUpdate { value: Some(value), text: Some(text.into()) });
+    }
+
+    /// Whether the handler should stop: return [`TaskFailure::cancelled`](crate::TaskFailure::cancelled).
+    pub fn is_cancelled(&self) -> bool {
+        self.lease.cancellation().is_cancelled()
+    }
+
+    /// Why the handler should stop, if it should.
+    pub fn cancel_reason(&self) -> Option<CancelReason> {
+        self.lease.signals().reason
+    }
+
+    /// Is done when the handler should stop: when the task's cancellation was asked for, its lease is lost, the attempt
+    /// took too long, or the worker stops and the grace period is over.
+    pub async fn cancelled(&self) {
+        self.lease.cancellation().cancelled().await;
+    }
+
+    /// The same as a token, for what the handler starts. Cancelling it does not cancel the task.
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.lease.cancellation().child_token()
+    }
+
+    /// Until when the lease holds, by the service's clock and as far as is known: heartbeats move it on. While the
+    /// service cannot be reached it may pass; the work then goes on, and counts unless somebody else has claimed the
+    /// task meanwhile.
+    pub fn lease_expires_at(&self) -> Option<DateTime<Utc>> {
+        self.lease.expires_at()
+    }
+
+    /// Adds to what this attempt used. Reported with its end, whatever that is.
+    pub fn add_usage(&self, usage: Usage) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.usage = Some(notes.usage.unwrap_or_default().plus(usage));
+    }
+
+    /// Names where the result is kept, if elsewhere: 1–255 characters. Reported with the result.
+    pub fn set_result_id(&self, result_id: impl Into<String>) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).result_id = Some(result_id.into());
+    }
+
+    pub(crate) fn notes(&self) -> Notes {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl fmt::Debug for TaskContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskContext").field("task", self.task()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,178 @@
+//! Delivers how attempts ended, many in one call that may also bring the next work.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use task_repo_protocol::{Claim, ErrorCode, Problem, Receipt};
+
+use super::attempt::Finished;
+use super::builder::Settings;
+use super::event::WorkerEvent;
+use super::slots::Plan;
+use crate::claimed::ClaimedTask;
+use crate::failure::TaskFailure;
+use crate::retry::{endless_pauses, pause_after};
+use crate::settle::{Ending, Settlement};
+
+/// For how long a result that cannot be delivered is kept and tried again.
+const PATIENCE: Duration = Duration::from_mins(10);
+/// The first pause before a delivery is tried again.
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before a delivery is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Most attempts in one delivery.
+const MAX_OUTCOMES: usize = 1000;
+/// About how many bytes of results go into one delivery; the service takes 16 MiB, with everything around them.
+const MAX_BYTES: usize = 8 << 20;
+
+/// What a delivery brought.
+pub(crate) struct Delivery {
+    /// What became of each attempt. Their settlements are back in those that were refused.
+    pub(crate) results: Vec<(Finished, Result<Receipt, Box<Problem>>)>,
+    /// Attempts that could not be delivered.
+    pub(crate) unsettled: usize,
+    /// What was asked for along with it.
+    pub(crate) plan: Option<Plan>,
+    /// The next work.
+    pub(crate) next: Vec<ClaimedTask>,
+}
+
+/// Delivers a batch, again and again until the service says what became of it or patience is at its end.
+///
+/// All in `batch` have a settlement.
+pub(crate) async fn deliver(settings: Arc<Settings>, mut batch: Vec<Finished>, plan: Option<Plan>) -> Delivery {
+    let mut claim: Option<Claim> = plan.as_ref().map(|plan| settings.claim(plan, Duration::ZERO));
+    let mut settlements: Vec<Settlement> =
+        batch.iter_mut().filter_map(|finished| finished.settlement.take()).collect();
+    let mut pauses = endless_pauses(FIRST_PAUSE, LONGEST_PAUSE);
+    let started = Instant::now();
+    loop {
+        let unsettled = match settings.once.settle(settlements, claim.clone()).await {
+            Ok(settled) => {
+                let results = settled.results.into_iter().zip(batch).map(|(result, mut finished)| match result {
+                    Ok(receipt) => (finished, Ok(receipt)),
+                    Err(refused) => {
+                        finished.settlement = Some(refused.settlement);
+                        (finished, Err(refused.problem))
+                    }
+                });
+                return Delivery { results: results.collect(), unsettled: 0, plan, next: settled.next };
+            }
+            Err(unsettled) => unsettled,
+        };
+        settlements = unsettled.settlements;
+        let error = unsettled.error;
+        if !error.is_retryable() && claim.take().is_some() {
+            // It may be the claim that is refused; the results shall not suffer for it.
+            continue;
+        }
+        let pause = pauses.next().map(|drawn| pause_after(&error, drawn)).filter(|_| error.is_retryable());
+        match pause {
+            Some(pause) if started.elapsed() + pause < PATIENCE => {
+                tracing::warn!(%error, ?pause, attempts = settlements.len(), "results cannot be delivered yet");
+                tokio::time::sleep(pause).await;
+            }
+            _ => {
+                for finished in &batch {
+                    settings.events.emit(WorkerEvent::Unsettled { task: &finished.task, error: &error });
+                }
+                return Delivery { results: Vec::new(), unsettled: batch.len(), plan, next: Vec::new() };
+            }
+        }
+    }
+}
+
+/// Takes as many as go into one delivery.
+pub(crate) fn take_batch(finished: &mut Vec<Finished>) -> Vec<Finished> {
+    let mut bytes = 0_usize;
+    let fitting = finished.iter().take(MAX_OUTCOMES).take_while(|finished| {
+        bytes += size(finished);
+        bytes <= MAX_BYTES
+    });
+    // One that is too large by itself goes alone, and the service says so.
+    let count = fitting.count().max(1).min(finished.len());
+    finished.drain(..count).collect()
+}
+
+fn size(finished: &Finished) -> usize {
+    match finished.settlement.as_ref().map(|settlement| &settlement.ending) {
+        Some(Ending::Completed(completion)) => completion.result.as_ref().map_or(0, |result| result.as_str().len()),
+        Some(Ending::Failed(failure)) => {
+            failure.message().len() + failure.error().details.as_ref().map_or(0, |details| details.as_str().len())
+        }
+        _ => 0,
+    }
+}
+
+/// What to do with a refused end.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Refused {
+    /// Deliver it again after a pause.
+    Later,
+    /// Deliver this instead: the service does not take what came out.
+    Instead(Ending),
+    /// Nothing: the lease is lost.
+    Lost,
+    /// Nothing: it cannot be delivered.
+    Unsettled,
+}
+
+/// What to do with an end that was refused because of `problem`, put off first at `put_off_since`.
+pub(crate) fn refused(problem: &Problem, ending: &Ending, put_off_since: Option<Instant>, now: Instant) -> Refused {
+    match problem.code {
+        ErrorCode::LeaseLost | ErrorCode::TaskNotFound => Refused::Lost,
+        ErrorCode::ValidationFailed | ErrorCode::PayloadTooLarge => match ending {
+            Ending::Completed(_) => {
+                let message = format!("the service does not take the result: {}", problem.detail);
+                Refused::Instead(Ending::Failed(TaskFailure::never(message).with_code("result_refused")))
+            }
+            Ending::Failed(failure) if *failure != failure.plain() => {
+                Refused::Instead(Ending::Failed(failure.plain()))
+            }
+            _ => Refused::Unsettled,
+        },
+        _ if problem.retryable && put_off_since.is_none_or(|since| now < since + PATIENCE) => Refused::Later,
+        _ => Refused::Unsettled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settle::Completion;
+
+    use super::*;
+
+    fn answer(code: ErrorCode, ending: &Ending) -> Refused {
+        refused(&Problem::new(code, "too deep", "r"), ending, None, Instant::now())
+    }
+
+    #[test]
+    fn a_result_that_is_not_taken_fails_the_task_for_good() {
+        let completed = Ending::Completed(Completion::default());
+        let Refused::Instead(Ending::Failed(failure)) = answer(ErrorCode::ValidationFailed, &completed) else {
+            panic!("is replaced")
+        };
+        assert_eq!(failure.code(), Some("result_refused"));
+        assert!(failure.message().contains("too deep"));
+    }
+
+    #[test]
+    fn a_failure_that_is_not_taken_is_told_plainly_once() {
+        let failure = TaskFailure::retry("broken").with_code("c").with_details(&[1]);
+        let Refused::Instead(plain) = answer(ErrorCode::PayloadTooLarge, &Ending::Failed(failure)) else {
+            panic!("is replaced")
+        };
+        assert_eq!(plain, Ending::Failed(TaskFailure::retry("broken").with_code("c")));
+        assert_eq!(answer(ErrorCode::PayloadTooLarge, &plain), Refused::Unsettled);
+    }
+
+    #[test]
+    fn what_passes_is_tried_again_until_patience_ends() {
+        let cancelled = Ending::Cancelled;
+        assert_eq!(answer(ErrorCode::Overloaded, &cancelled), Refused::Later);
+        assert_eq!(answer(ErrorCode::LeaseLost, &cancelled), Refused::Lost);
+        let problem = Problem::new(ErrorCode::Overloaded, "", "r");
+        let now = Instant::now() + PATIENCE;
+        assert_eq!(refused(&problem, &cancelled, Some(now - PATIENCE), now), Refused::Unsettled);
+    }
+}

@@ -1,0 +1,215 @@
+//! The heartbeat thread: renews leases and tells progress, whatever the handlers do to their runtime.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use task_repo_protocol::{ErrorCode, HeartbeatItem, HeartbeatResult};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::WorkerError;
+use super::event::{Events, WorkerEvent};
+use super::lease::{CancelReason, HeldLease};
+use crate::claimed::ClaimedTask;
+use crate::client::TaskClient;
+use crate::error::ClientError;
+use crate::retry::RetryBudget;
+
+/// Most heartbeats in one call.
+const MAX_HEARTBEATS: usize = 1000;
+/// A call for heartbeats takes no longer than that, so that the ones after it are not late.
+const LONGEST_CALL: Duration = Duration::from_secs(10);
+/// A call for heartbeats is given at least that.
+const SHORTEST_CALL: Duration = Duration::from_millis(500);
+/// A heartbeat that was missed is tried again after a quarter of its interval, and at the latest after that.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The leases of a worker and the thread that renews them. Dropped, the thread ends.
+pub(crate) struct Heartbeats {
+    shared: Arc<Shared>,
+    ended: oneshot::Receiver<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// By lease token: a task that is claimed again has another one.
+    leases: Mutex<HashMap<Arc<str>, Arc<HeldLease>>>,
+    wake: Arc<Notify>,
+    stop: CancellationToken,
+}
+
+impl Heartbeats {
+    /// Starts the thread.
+    pub(crate) fn start(client: &TaskClient, events: Events) -> Result<Self, WorkerError> {
+        // Its own runtime and its own connections: a handler that blocks the worker's runtime stops neither.
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(WorkerError::Thread)?;
+        // What is missed is sent anew with what is true by then.
+        let client = client.detached().map_err(WorkerError::Client)?.with_retry(RetryBudget::none());
+        let shared = Arc::new(Shared::default());
+        let (end, ended) = oneshot::channel();
+        let keeper = Keeper { shared: Arc::clone(&shared), client, events };
+        std::thread::Builder::new()
+            .name("task-heartbeats".to_owned())
+            .spawn(move || {
+                runtime.block_on(keeper.keep());
+                drop(runtime);
+                // Nobody may be waiting any more.
+                let _ = end.send(());
+            })
+            .map_err(WorkerError::Thread)?;
+        Ok(Self { shared, ended })
+    }
+
+    /// Renews the task's lease from now on, until the guard is dropped. `first_beat`: at the latest then.
+    pub(crate) fn hold(&self, claimed: &ClaimedTask, first_beat: Option<Instant>) -> LeaseGuard {
+        let lease = Arc::new(HeldLease::new(claimed, first_beat, Arc::clone(&self.shared.wake)));
+        self.shared.leases().insert(Arc::clone(lease.token()), Arc::clone(&lease));
+        self.shared.wake.notify_one();
+        LeaseGuard { lease, shared: Arc::clone(&self.shared) }
+    }
+
+    /// Tells all handlers to stop.
+    pub(crate) fn cancel_all(&self, reason: CancelReason) {
+        let leases: Vec<_> = self.shared.leases().values().cloned().collect();
+        for lease in leases {
+            lease.cancel(reason);
+        }
+    }
+
+    /// Ends the thread and waits for it.
+    pub(crate) async fn stop(mut self) {
+        self.shared.stop.cancel();
+        let _ = (&mut self.ended).await;
+    }
+}
+
+impl Drop for Heartbeats {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+    }
+}
+
+/// A lease that is renewed as long as this lives.
+pub(crate) struct LeaseGuard {
+    lease: Arc<HeldLease>,
+    shared: Arc<Shared>,
+}
+
+impl LeaseGuard {
+    pub(crate) fn lease(&self) -> &Arc<HeldLease> {
+        &self.lease
+    }
+}
+
+impl Drop for LeaseGuard {
+    fn drop(&mut self) {
+        self.shared.leases().remove(self.lease.token());
+    }
+}
+
+impl Shared {
+    fn leases(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<HeldLease>>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The leases to send heartbeats for now, or when the next one is due.
+    fn due(&self, now: Instant) -> Result<Vec<Arc<HeldLease>>, Option<Instant>> {
+        let leases = self.leases();
+        let next = leases.values().map(|lease| lease.due_at(now)).min();
+        if next.is_none_or(|next| next > now) {
+            return Err(next);
+        }
+        // Those that are nearly due go along: fewer and fuller calls.
+        let is_due = |lease: &&Arc<HeldLease>| lease.due_at(now) <= now + lease.interval / 4;
+        Ok(leases.values().filter(is_due).cloned().collect())
+    }
+}
+
+/// What runs on the thread.
+struct Keeper {
+    shared: Arc<Shared>,
+    client: TaskClient,
+    events: Events,
+}
+
+impl Keeper {
+    async fn keep(self) {
+        let stop = self.shared.stop.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.rounds() => {}
+        }
+    }
+
+    async fn rounds(&self) {
+        loop {
+            match self.shared.due(Instant::now()) {
+                Ok(leases) => {
+                    for leases in leases.chunks(MAX_HEARTBEATS) {
+                        self.send(leases).await;
+                    }
+                }
+                Err(next) => {
+                    let due = async {
+                        match next {
+                            Some(next) => tokio::time::sleep_until(next.into()).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        () = due => {}
+                        () = self.shared.wake.notified() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&self, leases: &[Arc<HeldLease>]) {
+        let now = Instant::now();
+        let heartbeats: Vec<HeartbeatItem> = leases.iter().map(|lease| lease.heartbeat(now)).collect();
+        let shortest = leases.iter().map(|lease| lease.interval).min().unwrap_or(LONGEST_CALL);
+        let timeout = shortest.clamp(SHORTEST_CALL, LONGEST_CALL);
+        match self.client.send_heartbeats(&heartbeats, timeout).await {
+            Ok(results) if results.len() == leases.len() => {
+                for ((lease, heartbeat), result) in leases.iter().zip(&heartbeats).zip(results) {
+                    self.answered(lease, heartbeat, result);
+                }
+            }
+            Ok(_) => leases.iter().for_each(|lease| missed(lease)),
+            Err(error) => {
+                leases.iter().for_each(|lease| missed(lease));
+                self.events.emit(WorkerEvent::HeartbeatFailed { error: &error, leases: leases.len() });
+            }
+        }
+    }
+
+    fn answered(&self, lease: &HeldLease, heartbeat: &HeartbeatItem, result: HeartbeatResult) {
+        let Some(problem) = result.problem else {
+            lease.renewed(result.expires_at, result.cancel_requested.unwrap_or(false));
+            return;
+        };
+        match problem.code {
+            ErrorCode::LeaseLost | ErrorCode::TaskNotFound => {
+                self.shared.leases().remove(lease.token());
+                lease.lost();
+            }
+            ErrorCode::ValidationFailed | ErrorCode::PayloadTooLarge if heartbeat.progress.is_some() => {
+                lease.progress_refused(Instant::now());
+            }
+            _ => {
+                missed(lease);
+                let error = ClientError::Refused(Box::new(problem));
+                self.events.emit(WorkerEvent::HeartbeatFailed { error: &error, leases: 1 });
+            }
+        }
+    }
+}
+
+/// Sees to it that the next heartbeat comes sooner than usual.
+fn missed(lease: &HeldLease) {
+    lease.missed(Instant::now() + (lease.interval / 4).min(LONGEST_PAUSE));
+}

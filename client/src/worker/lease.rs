@@ -1,0 +1,217 @@
+//! A lease while its handler runs: what it said of its progress, and why it should stop.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use task_repo_protocol::{DateTime, HeartbeatItem, ProgressUpdate, Task, Utc};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::progress::ProgressQueue;
+use crate::claimed::ClaimedTask;
+
+/// The lease's length where the service does not say when it began.
+const USUAL_LEASE: Duration = Duration::from_secs(60);
+/// Heartbeats are never closer than that.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a finished handler waits for its last progress to arrive before its result is reported.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a handler should stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CancelReason {
+    /// The task's cancellation was asked for.
+    Requested,
+    /// The lease is lost: the task is somebody else's, final or deleted, and this work no longer counts.
+    LeaseLost,
+    /// The attempt took longer than its handler may.
+    Timeout,
+    /// The worker stops, and the grace period is over.
+    Shutdown,
+}
+
+/// What has happened to a lease by the time its handler is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Signals {
+    /// What the handler was told first.
+    pub(crate) reason: Option<CancelReason>,
+    pub(crate) is_requested: bool,
+    pub(crate) is_lost: bool,
+    pub(crate) is_shutdown: bool,
+}
+
+/// One lease, shared by its handler, the heartbeat thread and the worker's loop.
+#[derive(Debug)]
+pub(crate) struct HeldLease {
+    pub(crate) task: Arc<Task>,
+    token: Arc<str>,
+    /// How long lies between two heartbeats: a third of the lease, so that one may be missed.
+    pub(crate) interval: Duration,
+    state: Mutex<State>,
+    cancellation: CancellationToken,
+    flushed: Notify,
+    /// Wakes the heartbeat thread.
+    wake: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct State {
+    next_beat: Instant,
+    expires_at: Option<DateTime<Utc>>,
+    progress: ProgressQueue,
+    signals: Signals,
+    /// The handler is done; what heartbeats say no longer concerns anybody.
+    is_over: bool,
+}
+
+impl HeldLease {
+    pub(crate) fn new(claimed: &ClaimedTask, first_beat: Option<Instant>, wake: Arc<Notify>) -> Self {
+        let task = claimed.shared_task();
+        let interval = (length(&task) / 3).max(SHORTEST_INTERVAL);
+        let state = State {
+            next_beat: first_beat.unwrap_or_else(|| Instant::now() + interval),
+            expires_at: task.lease.as_ref().map(|lease| lease.expires_at),
+            progress: ProgressQueue::default(),
+            signals: Signals::default(),
+            is_over: false,
+        };
+        Self {
+            task,
+            token: claimed.shared_token(),
+            interval,
+            state: Mutex::new(state),
+            cancellation: CancellationToken::new(),
+            flushed: Notify::new(),
+            wake,
+        }
+    }
+
+    pub(crate) fn token(&self) -> &Arc<str> {
+        &self.token
+    }
+
+    pub(crate) fn cancellation(&self) -> &CancellationToken {
+        &self.cancellation
+    }
+
+    pub(crate) fn signals(&self) -> Signals {
+        self.state().signals
+    }
+
+    pub(crate) fn expires_at(&self) -> Option<DateTime<Utc>> {
+        self.state().expires_at
+    }
+
+    /// Queues progress for the heartbeat thread.
+    pub(crate) fn put_progress(&self, update: ProgressUpdate) {
+        if self.state().progress.put(update) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits until the last progress has arrived, or has been tried.
+    pub(crate) async fn flush_progress(&self) {
+        self.state().progress.flush();
+        let arrived = async {
+            while !self.state().progress.is_empty() {
+                self.wake.notify_one();
+                self.flushed.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(FLUSH_PATIENCE, arrived).await;
+    }
+
+    /// Tells the handler to stop. The first reason is the one it is told.
+    pub(crate) fn cancel(&self, reason: CancelReason) {
+        let mut state = self.state();
+        let signals = &mut state.signals;
+        signals.is_requested |= reason == CancelReason::Requested;
+        signals.is_lost |= reason == CancelReason::LeaseLost;
+        signals.is_shutdown |= reason == CancelReason::Shutdown;
+        signals.reason = signals.reason.or(Some(reason));
+        drop(state);
+        self.cancellation.cancel();
+    }
+
+    /// The handler is done; the lease is kept until the service has taken what came out.
+    pub(crate) fn end(&self) {
+        self.state().is_over = true;
+    }
+
+    /// When the next heartbeat is due.
+    pub(crate) fn due_at(&self, now: Instant) -> Instant {
+        let state = self.state();
+        state.progress.due_at(now).map_or(state.next_beat, |progress| progress.min(state.next_beat))
+    }
+
+    /// The heartbeat to send now.
+    pub(crate) fn heartbeat(&self, now: Instant) -> HeartbeatItem {
+        let mut state = self.state();
+        state.next_beat = now + self.interval;
+        HeartbeatItem {
+            id: self.task.id.to_string(),
+            lease_token: self.token.as_ref().to_owned(),
+            lease_seconds: None,
+            progress: state.progress.take(now),
+        }
+    }
+
+    /// The heartbeat arrived.
+    pub(crate) fn renewed(&self, expires_at: Option<DateTime<Utc>>, cancel_requested: bool) {
+        let mut state = self.state();
+        state.progress.sent();
+        state.expires_at = expires_at.or(state.expires_at);
+        let is_news = cancel_requested && !state.signals.is_requested && !state.is_over;
+        drop(state);
+        self.flushed.notify_one();
+        if is_news {
+            self.cancel(CancelReason::Requested);
+        }
+    }
+
+    /// The heartbeat did not arrive: the next one comes sooner.
+    pub(crate) fn missed(&self, next_beat: Instant) {
+        let mut state = self.state();
+        state.progress.missed(next_beat);
+        state.next_beat = next_beat.min(state.next_beat);
+        drop(state);
+        self.flushed.notify_one();
+    }
+
+    /// The heartbeat's progress was refused: it is dropped, and the lease renewed without it.
+    pub(crate) fn progress_refused(&self, now: Instant) {
+        let mut state = self.state();
+        state.progress.sent();
+        state.next_beat = now;
+        drop(state);
+        self.flushed.notify_one();
+    }
+
+    /// The service no longer knows this lease.
+    pub(crate) fn lost(&self) {
+        let mut state = self.state();
+        state.progress = ProgressQueue::default();
+        let is_news = !state.is_over;
+        drop(state);
+        self.flushed.notify_one();
+        // A result that was just delivered ends the lease as well; that is no loss.
+        if is_news {
+            self.cancel(CancelReason::LeaseLost);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here can panic halfway through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long the lease is, by the service's own clock.
+fn length(task: &Task) -> Duration {
+    task.lease
+        .as_ref()
+        .zip(task.started_at)
+        .and_then(|(lease, started_at)| (lease.expires_at - started_at).to_std().ok())
+        .unwrap_or(USUAL_LEASE)
+}

@@ -1,0 +1,227 @@
+//! The loop: claims for the free slots, runs attempts, delivers how they ended.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use task_repo_protocol::{ErrorCode, Problem, Receipt};
+use tokio_util::sync::CancellationToken;
+
+use super::attempt::{self, Finished};
+use super::builder::Settings;
+use super::deliver::{self, Delivery, Refused};
+use super::event::{WorkerEvent, WorkerReport};
+use super::heartbeat::Heartbeats;
+use super::slots::{Plan, Slots};
+use super::{WorkerError, stop};
+use crate::claimed::ClaimedTask;
+use crate::error::ClientError;
+use crate::retry::{endless_pauses, pause_after};
+use crate::settle::Ending;
+
+/// The first pause after a claim failed.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause after a claim failed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// How many deliveries are under way at most; attempts that end meanwhile go together into the next one.
+const MAX_DELIVERIES: usize = 2;
+
+/// A worker at work.
+pub(crate) struct Run {
+    pub(super) settings: Arc<Settings>,
+    pub(super) heartbeats: Heartbeats,
+    pub(super) abort: CancellationToken,
+    pub(super) attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
+    pub(super) claims: FuturesUnordered<BoxFuture<'static, Answer>>,
+    pub(super) deliveries: FuturesUnordered<BoxFuture<'static, Delivery>>,
+    /// Attempts that are over and go into the next delivery.
+    pub(super) finished: Vec<Finished>,
+    pub(super) report: WorkerReport,
+    /// Nothing more is claimed, and what claims under way still bring is given back.
+    pub(super) is_stopping: bool,
+    slots: Slots,
+}
+
+/// What a claim brought.
+pub(crate) struct Answer {
+    plan: Plan,
+    tasks: Result<Vec<ClaimedTask>, ClientError>,
+    /// It was sent more than once: the leases may be older than they look.
+    is_repeated: bool,
+}
+
+/// What the loop waits for.
+pub(super) enum Happening {
+    Finished(Finished),
+    Claimed(Answer),
+    Delivered(Delivery),
+}
+
+impl Run {
+    pub(crate) fn new(settings: Arc<Settings>) -> Result<Self, WorkerError> {
+        Ok(Self {
+            heartbeats: Heartbeats::start(&settings.once, settings.events.clone())?,
+            slots: settings.slots(),
+            settings,
+            abort: CancellationToken::new(),
+            attempts: FuturesUnordered::new(),
+            claims: FuturesUnordered::new(),
+            deliveries: FuturesUnordered::new(),
+            finished: Vec::new(),
+            report: WorkerReport::default(),
+            is_stopping: false,
+        })
+    }
+
+    /// Works until `stop` is done or the service refuses this worker, then winds down.
+    pub(crate) async fn until(mut self, stop: impl Future<Output = ()>) -> Result<WorkerReport, WorkerError> {
+        let mut stop = std::pin::pin!(stop);
+        let refusal = loop {
+            self.deliver();
+            self.claim();
+            let happening = tokio::select! {
+                biased;
+                () = &mut stop => break None,
+                happening = self.next() => happening,
+            };
+            if let Err(error) = self.apply(happening) {
+                break Some(error);
+            }
+        };
+        let report = stop::wind_down(self).await;
+        refusal.map_or(Ok(report), |error| Err(WorkerError::Refused(error)))
+    }
+
+    /// What happens next. Nothing is lost when this is dropped.
+    pub(super) async fn next(&mut self) -> Happening {
+        tokio::select! {
+            Some(finished) = self.attempts.next() => Happening::Finished(finished),
+            Some(answer) = self.claims.next() => Happening::Claimed(answer),
+            Some(delivery) = self.deliveries.next() => Happening::Delivered(delivery),
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Takes note of what happened.
+    ///
+    /// # Errors
+    /// When the service refuses this worker for good.
+    pub(super) fn apply(&mut self, happening: Happening) -> Result<(), ClientError> {
+        match happening {
+            Happening::Finished(finished) => {
+                self.over(finished);
+                // Those that ended at the same time go into the same delivery.
+                while let Some(Some(finished)) = self.attempts.next().now_or_never() {
+                    self.over(finished);
+                }
+            }
+            Happening::Claimed(Answer { plan, tasks, is_repeated }) => {
+                self.slots.answered(&plan);
+                for claimed in tasks? {
+                    self.begin(claimed, is_repeated);
+                }
+            }
+            Happening::Delivered(Delivery { results, unsettled, plan, next }) => {
+                if let Some(plan) = plan {
+                    self.slots.answered(&plan);
+                }
+                self.report.unsettled += count(unsettled);
+                for (finished, result) in results {
+                    self.delivered(finished, result);
+                }
+                for claimed in next {
+                    self.begin(claimed, false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims for the free slots, waiting for work at the service.
+    fn claim(&mut self) {
+        while let Some(plan) = self.slots.plan() {
+            self.claims.push(claim(Arc::clone(&self.settings), plan).boxed());
+        }
+    }
+
+    /// Delivers what is finished, asking for the next work in the same call.
+    pub(super) fn deliver(&mut self) {
+        while !self.finished.is_empty() && self.deliveries.len() < MAX_DELIVERIES {
+            let batch = deliver::take_batch(&mut self.finished);
+            // Their slots are free once the service has seen to the outcomes, and that is before it claims.
+            for place in batch.iter().filter_map(|finished| finished.place) {
+                self.slots.free(place);
+            }
+            let plan = if self.is_stopping { None } else { self.slots.plan() };
+            self.deliveries.push(deliver::deliver(Arc::clone(&self.settings), batch, plan).boxed());
+        }
+    }
+
+    /// Starts the handler of a claimed task.
+    fn begin(&mut self, claimed: ClaimedTask, is_late: bool) {
+        self.report.claimed += 1;
+        let place = self.settings.place_of(&claimed.task().task_type).filter(|_| !self.is_stopping);
+        let Some(place) = place else {
+            self.finished.push(Finished::released(claimed));
+            return;
+        };
+        self.slots.take(place);
+        self.settings.events.emit(WorkerEvent::Claimed { task: claimed.task() });
+        let guard = self.heartbeats.hold(&claimed, is_late.then(Instant::now));
+        let (settings, abort) = (Arc::clone(&self.settings), self.abort.clone());
+        self.attempts.push(attempt::run(settings, place, claimed, guard, abort).boxed());
+    }
+
+    /// An attempt is over.
+    fn over(&mut self, mut finished: Finished) {
+        if finished.settlement.is_some() {
+            self.finished.push(finished);
+        } else {
+            if let Some(place) = finished.place.take() {
+                self.slots.free(place);
+            }
+            self.lost(&finished);
+        }
+    }
+
+    /// The service said what became of an attempt's end.
+    fn delivered(&mut self, mut finished: Finished, result: Result<Receipt, Box<Problem>>) {
+        finished.place = None;
+        let problem = match result {
+            Ok(receipt) => {
+                let ending = finished.settlement.as_ref().map(|settlement| &settlement.ending);
+                debug_assert!(ending.is_none(), "what was taken does not come back");
+                return self.settled(&finished, &receipt);
+            }
+            Err(problem) => problem,
+        };
+        let Some(mut settlement) = finished.settlement.take() else { return };
+        let now = Instant::now();
+        match deliver::refused(&problem, &settlement.ending, finished.put_off_since, now) {
+            Refused::Later => {
+                finished.put_off_since = finished.put_off_since.or(Some(now));
+                finished.settlement = Some(settlement);
+                let (settings, pause) = (Arc::clone(&self.settings), retry_pause(&problem));
+                let again = async move {
+                    tokio::time::sleep(pause).await;
+                    deliver::deliver(settings, vec![finished], None).await
+                };
+                self.deliveries.push(again.boxed());
+            }
+            Refused::Instead(ending) => {
+                settlement.ending = ending;
+                finished.settlement = Some(settlement);
+                self.finished.push(finished);
+            }
+            Refused::Lost => self.lost(&finished),
+            Refused::Unsettled => {
+                let error = ClientError::Refused(problem);
+                self.settings.events.emit(WorkerEvent::Unsettled { task: &finished.task, error: &error });
+                self.report.unsettled += 1;
+            }
+        }
+    }
+}

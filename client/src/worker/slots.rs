@@ -1,0 +1,161 @@
+//! How much may be claimed: slots of the worker, and of each task type.
+
+use task_repo_protocol::claim::MAX_CLAIM;
+
+/// What one claim asks for. The slots it may fill are set aside until it is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Which types, by their place in the worker's registrations.
+    pub(crate) types: Vec<usize>,
+    /// How many tasks at most.
+    pub(crate) limit: usize,
+}
+
+/// Who holds which slots.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    all: Room,
+    types: Vec<Room>,
+}
+
+#[derive(Debug)]
+struct Room {
+    limit: usize,
+    /// Tasks that are worked on.
+    held: usize,
+    /// Tasks that claims under way may still bring.
+    asked: usize,
+}
+
+impl Room {
+    fn new(limit: usize) -> Self {
+        Self { limit, held: 0, asked: 0 }
+    }
+
+    fn free(&self) -> usize {
+        self.limit.saturating_sub(self.held + self.asked)
+    }
+}
+
+impl Slots {
+    /// All free: `limit` of the worker, and of each type.
+    pub(crate) fn new(limit: usize, types: impl IntoIterator<Item = usize>) -> Self {
+        Self { all: Room::new(limit), types: types.into_iter().map(Room::new).collect() }
+    }
+
+    /// What to ask for next, if anything: the types that have free slots and are not asked for already.
+    ///
+    /// A claim may be answered with tasks of one type only, so it asks for no more than the fullest of its types can
+    /// take. With work for all of them, claims follow each other and fill the rest.
+    pub(crate) fn plan(&mut self) -> Option<Plan> {
+        let free = |(place, room): (usize, &Room)| (room.asked == 0 && room.free() > 0).then_some(place);
+        let types: Vec<usize> = self.types.iter().enumerate().filter_map(free).collect();
+        let fullest = types.iter().map(|place| self.types[*place].free()).min()?;
+        let limit = fullest.min(self.all.free()).min(usize::try_from(MAX_CLAIM).unwrap_or(usize::MAX));
+        if limit == 0 {
+            return None;
+        }
+        self.all.asked += limit;
+        for place in &types {
+            self.types[*place].asked += limit;
+        }
+        Some(Plan { types, limit })
+    }
+
+    /// The claim is answered; what it brought is [taken](Self::take) now.
+    pub(crate) fn answered(&mut self, plan: &Plan) {
+        self.all.asked = self.all.asked.saturating_sub(plan.limit);
+        for place in &plan.types {
+            self.types[*place].asked = self.types[*place].asked.saturating_sub(plan.limit);
+        }
+    }
+
+    /// A task of that type is worked on.
+    pub(crate) fn take(&mut self, place: usize) {
+        self.all.held += 1;
+        self.types[place].held += 1;
+    }
+
+    /// A task of that type is no longer held.
+    pub(crate) fn free(&mut self, place: usize) {
+        self.all.held = self.all.held.saturating_sub(1);
+        self.types[place].held = self.types[place].held.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_type_is_asked_for_all_free_slots() {
+        let mut slots = Slots::new(4, [4]);
+        assert_eq!(slots.plan(), Some(Plan { types: vec![0], limit: 4 }));
+        assert_eq!(slots.plan(), None, "it is asked for already");
+    }
+
+    #[test]
+    fn what_came_is_held_until_it_is_freed() {
+        let mut slots = Slots::new(4, [4]);
+        let plan = slots.plan().expect("free");
+        slots.answered(&plan);
+        slots.take(0);
+        slots.take(0);
+        assert_eq!(slots.plan(), Some(Plan { types: vec![0], limit: 2 }));
+        slots.answered(&Plan { types: vec![0], limit: 2 });
+        slots.free(0);
+        assert_eq!(slots.plan().map(|plan| plan.limit), Some(3));
+    }
+
+    #[test]
+    fn the_fullest_type_limits_a_claim_and_a_full_one_is_left_out() {
+        let mut slots = Slots::new(8, [1, 8]);
+        let plan = slots.plan().expect("free");
+        assert_eq!(plan, Plan { types: vec![0, 1], limit: 1 });
+        slots.answered(&plan);
+        slots.take(0);
+        assert_eq!(slots.plan(), Some(Plan { types: vec![1], limit: 7 }));
+    }
+
+    #[test]
+    fn a_type_that_becomes_free_is_asked_for_beside_a_waiting_claim() {
+        let mut slots = Slots::new(8, [1, 4]);
+        slots.take(0);
+        let waiting = slots.plan().expect("free");
+        assert_eq!(waiting, Plan { types: vec![1], limit: 4 });
+        slots.free(0);
+        assert_eq!(slots.plan(), Some(Plan { types: vec![0], limit: 1 }));
+    }
+
+    /// Whatever claims bring, and in whichever order they are answered, no limit is passed.
+    #[test]
+    fn no_limit_is_ever_passed() {
+        let limits = [1, 3, 10];
+        let mut random = 7_usize;
+        let mut next = move |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let mut slots = Slots::new(6, limits);
+        let (mut claims, mut held) = (Vec::new(), [0_usize; 3]);
+        for _ in 0..10_000 {
+            while let Some(plan) = slots.plan() {
+                claims.push(plan);
+            }
+            if !claims.is_empty() && next(2) == 0 {
+                let plan: Plan = claims.swap_remove(next(claims.len()));
+                slots.answered(&plan);
+                for _ in 0..next(plan.limit + 1) {
+                    let place = plan.types[next(plan.types.len())];
+                    slots.take(place);
+                    held[place] += 1;
+                }
+            } else if let Some(place) = (0..3).map(|place| (place + next(3)) % 3).find(|place| held[*place] > 0) {
+                slots.free(place);
+                held[place] -= 1;
+            }
+            assert!(held.iter().sum::<usize>() <= 6);
+            assert!(held.iter().zip(limits).all(|(held, limit)| *held <= limit), "{held:?}");
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Settings: read once from the environment, one documented struct per area.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+/// The key the service comes with; refused on a public address.
+pub const DEFAULT_API_KEY: &str = "dev_api_key";
+
+/// Text that never shows in logs or debug output.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Where the tasks are kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct DatabaseSettings {
+    /// The replica set, with its credentials.
+    pub mongodb_uri: Secret,
+    /// The database's name.
+    pub mongodb_database: String,
+    /// The collection that holds the tasks.
+    pub mongodb_tasks_collection: String,
+    /// Most connections to the database.
+    pub mongodb_max_connections: u32,
+    /// How long one command may take, in milliseconds.
+    pub mongodb_timeout_ms: u64,
+}
+
+impl Default for DatabaseSettings {
+    fn default() -> Self {
+        Self {
+            mongodb_uri: "mongodb://task_service:password@mongodb-system:27017/task_repository".into(),
+            mongodb_database: "task_repository".to_owned(),
+            mongodb_tasks_collection: "tasks".to_owned(),
+            mongodb_max_connections: 64,
+            mongodb_timeout_ms: 5_000,
+        }
+    }
+}
+
+/// Who may call, and how.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct HttpSettings {
+    /// The address to listen on.
+    pub host: IpAddr,
+    /// The port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// The name that health answers show.
+    pub service_name: String,
+    /// The bootstrap key: all tenants, all roles.
+    pub api_key: Secret,
+    /// Threads that serve requests; 0: one per core.
+    pub http_workers: usize,
+    /// Most open connections per thread.
+    pub http_max_connections: usize,
+    /// How long a request's head may take, in milliseconds.
+    pub http_head_timeout_ms: u64,
+    /// How long a request's body may take, in milliseconds.
+    pub http_body_timeout_ms: u64,
+    /// How long a graceful stop waits for requests in flight, in seconds.
+    pub shutdown_grace_seconds: u64,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::from([0, 0, 0, 0]),
+            port: 8503,
+            service_name: "task-repo-service".to_owned(),
+            api_key: DEFAULT_API_KEY.into(),
+            http_workers: 0,
+            http_max_connections: 25_000,
+            http_head_timeout_ms: 5_000,
+            http_body_timeout_ms: 20_000,
+            shutdown_grace_seconds: 30,
+        }
+    }
+}
+
+/// What holds for tasks that do not say otherwise.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(default)]
+pub struct TaskSettings {
+    /// How long a finished task stays, in seconds.
+    pub task_retention_seconds: u32,
+    /// How often the sweeper looks for leases that ran out, in milliseconds.
+    pub sweep_interval_ms: u64,
+    /// How often waiting calls look for what other servers did, in milliseconds.
+    pub wake_interval_ms: u64,
+}
+
+impl Default for TaskSettings {
+    fn default() -> Self {
+        Self { task_retention_seconds: 604_800, sweep_interval_ms: 400, wake_interval_ms: 150 }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object a line, for machines.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct LogSettings {
+    /// `json` or `pretty`.
+    pub log_format: LogFormat,
+    /// A filter such as `info` or `info,task_repo_server=debug`.
+    pub log_level: String,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { log_format: LogFormat::Pretty, log_level: "info".to_owned() }
+    }
+}
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where the tasks are kept.
+    pub database: DatabaseSettings,
+    /// Who may call, and how.
+    pub http: HttpSettings,
+    /// What holds for tasks that do not say otherwise.
+    pub tasks: TaskSettings,
+    /// What is logged.
+    pub log: LogSettings,
+}
+
+/// A setting that does not let the service start.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A value that cannot be read; the message names the variable.
+    #[error("a setting cannot be read: {0}. The README's settings table says what each variable expects.")]
+    Unreadable(#[from] envy::Error),
+    /// A value that is out of bounds.
+    #[error("{variable}: {expected} is expected, found {found}")]
+    OutOfBounds {
+        /// The environment variable.
+        variable: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// The default key on an address that others can reach.
+    #[error(
+        "API_KEY is the default '{DEFAULT_API_KEY}' and HOST {0} can be reached from outside. \
+         Set API_KEY to a secret of your own, or HOST to 127.0.0.1."
+    )]
+    DefaultKeyInPublic(IpAddr),
+}
+
+impl Settings {
+    /// Reads the environment, and a `.env` file where there is one.
+    ///
+    /// # Errors
+    /// When a variable cannot be read or is out of bounds; the message names it and what was expected.
+    pub fn from_env() -> Result<Self, SettingsError> {
+        // A missing file is the usual case; the environment itself goes before it.
+        let _ = dotenvy::dotenv();
+        let settings = Self {
+            database: envy::from_env()?,
+            http: envy::from_env()?,
+            tasks: envy::from_env()?,
+            log: envy::from_env()?,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Settings for a test: loopback, a free port, one thread, a database of its own.
+    pub fn for_tests(mongodb_uri: &str, database: &str) -> Self {
+        let mut settings = Self::default();
+        settings.database.mongodb_uri = mongodb_uri.into();
+        database.clone_into(&mut settings.database.mongodb_database);
+        settings.database.mongodb_max_connections = 16;
+        settings.http.host = IpAddr::from([127, 0, 0, 1]);
+        settings.http.port = 0;
+        settings.http.api_key = "test_api_key".into();
+        settings.http.http_workers = 1;
+        settings
+    }
+
+    /// Checks what a type cannot say.
+    ///
+    /// # Errors
+    /// The first rule broken.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let bounds = |variable, holds: bool, expected, found: String| {
+            if holds { Ok(()) } else { Err(SettingsError::OutOfBounds { variable, expected, found }) }
+        };
+        let (database, http, tasks) = (&self.database, &self.http, &self.tasks);
+        bounds("API_KEY", !http.api_key.expose().is_empty(), "a key of one character or more", String::new())?;
+        bounds(
+            "MONGODB_DATABASE",
+            is_name(&database.mongodb_database),
+            "1 to 63 letters, digits, '-' or '_'",
+            database.mongodb_database.clone(),
+        )?;
+        bounds(
+            "MONGODB_TASKS_COLLECTION",
+            is_name(&database.mongodb_tasks_collection),
+            "1 to 63 letters, digits, '-' or '_'",
+            database.mongodb_tasks_collection.clone(),
+        )?;
+        bounds(
+            "MONGODB_MAX_CONNECTIONS",
+            (4..=1000).contains(&database.mongodb_max_connections),
+            "4 to 1000",
+            database.mongodb_max_connections.to_string(),
+        )?;
+        bounds(
+            "MONGODB_TIMEOUT_MS",
+            (100..=60_000).contains(&database.mongodb_timeout_ms),
+            "100 to 60000 milliseconds",
+            database.mongodb_timeout_ms.to_string(),
+        )?;
+        bounds(
+            "SWEEP_INTERVAL_MS",
+            (50..=900).contains(&tasks.sweep_interval_ms),
+            "50 to 900 milliseconds",
+            tasks.sweep_interval_ms.to_string(),
+        )?;
+        bounds(
+            "WAKE_INTERVAL_MS",
+            (20..=200).contains(&tasks.wake_interval_ms),
+            "20 to 200 milliseconds",
+            tasks.wake_interval_ms.to_string(),
+        )?;
+        bounds(
+            "TASK_RETENTION_SECONDS",
+            tasks.task_retention_seconds <= 31_536_000,
+            "0 to 31536000 seconds",
+            tasks.task_retention_seconds.to_string(),
+        )?;
+        if http.api_key.expose() == DEFAULT_API_KEY && !http.host.is_loopback() {
+            return Err(SettingsError::DefaultKeyInPublic(http.host));
+        }
+        Ok(())
+    }
+}
+
+/// Names that mean the same in every place MongoDB puts them.
+fn is_name(name: &str) -> bool {
+    (1..=63).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_do_not_start_on_a_public_address() {
+        let mut settings = Settings::default();
+        assert!(matches!(settings.check(), Err(SettingsError::DefaultKeyInPublic(_))));
+        settings.http.host = IpAddr::from([127, 0, 0, 1]);
+        assert!(settings.check().is_ok());
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let printed = format!("{:?}", Settings::default());
+        assert!(!printed.contains("password") && !printed.contains(DEFAULT_API_KEY), "{printed}");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_names_its_variable() {
+        let vars = [("PORT".to_owned(), "eighty".to_owned())];
+        let error = envy::from_iter::<_, HttpSettings>(vars).expect_err("no port");
+        assert!(SettingsError::from(error).to_string().contains("PORT"));
+    }
+}

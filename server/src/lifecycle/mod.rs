@@ -1,0 +1,316 @@
+//! THE state machine: which verb leads from which status to which, and what it changes. Pure: no I/O, no clock, no
+//! randomness; whoever calls brings the time and the tokens.
+//!
+//! [`TRANSITIONS`] is the one table. [`apply`] refuses whatever it does not list, and the store turns what [`apply`]
+//! changed into one guarded update.
+
+mod apply;
+mod operate;
+mod retry;
+mod settle;
+
+use chrono::{DateTime, Utc};
+use task_repo_protocol::task::SelfManagedStatus;
+use task_repo_protocol::{ProgressUpdate, Receipt, Retry, Status, TaskEdit, Usage, Uuid};
+
+use crate::task::ErrorRecord;
+
+pub use apply::apply;
+pub(crate) use operate::DEFAULT_MAX_ATTEMPTS;
+pub use retry::backoff;
+
+/// How many lost leases a task survives.
+pub const MAX_LOSSES: u32 = 3;
+
+/// What can be done to a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// A worker takes it.
+    Claim,
+    /// Its worker reports that it goes on.
+    Heartbeat,
+    /// Its worker brings the result.
+    Complete,
+    /// Its worker gives up this attempt.
+    Fail,
+    /// Its worker gives it back, at no cost.
+    Release,
+    /// It was claimed for a caller that had gone away: the claim is undone.
+    Withdraw,
+    /// Its worker acknowledges the cancellation.
+    AcknowledgeCancel,
+    /// The sweeper takes it back: the lease or the attempt ran out.
+    Expire,
+    /// Its time has come.
+    Promote,
+    /// Its owner asks for its cancellation.
+    Cancel,
+    /// Its owner wants it now, or again.
+    Execute,
+    /// Its owner changes fields.
+    Edit,
+    /// Its owner removes it.
+    Delete,
+    /// A service begins its own work on it.
+    Begin,
+    /// A service ends its own work on it.
+    End,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Transition {
+    /// What is done.
+    pub verb: Verb,
+    /// In which statuses it may be.
+    pub from: &'static [Status],
+    /// To which statuses it leads.
+    pub to: &'static [Status],
+    /// Whether the caller must hold the task's lease.
+    pub needs_lease: bool,
+}
+
+const fn row(verb: Verb, from: &'static [Status], to: &'static [Status], needs_lease: bool) -> Transition {
+    Transition { verb, from, to, needs_lease }
+}
+
+use Status::{Cancelled, Completed, Failed, Pending, Processing, Scheduled};
+
+/// The state machine. A late `complete` is the one exception to `from`: see [`settle`].
+pub const TRANSITIONS: [Transition; 15] = [
+    row(Verb::Claim, &[Pending], &[Processing], false),
+    row(Verb::Heartbeat, &[Processing], &[Processing], true),
+    row(Verb::Complete, &[Processing], &[Completed], true),
+    row(Verb::Fail, &[Processing], &[Scheduled, Failed, Cancelled], true),
+    row(Verb::Release, &[Processing], &[Pending, Scheduled, Cancelled], true),
+    row(Verb::Withdraw, &[Processing], &[Pending, Cancelled], true),
+    row(Verb::AcknowledgeCancel, &[Processing], &[Cancelled], true),
+    row(Verb::Expire, &[Processing], &[Pending, Scheduled, Failed, Cancelled], false),
+    row(Verb::Promote, &[Scheduled], &[Pending], false),
+    row(Verb::Cancel, &[Pending, Scheduled, Processing, Cancelled], &[Processing, Cancelled], false),
+    row(Verb::Execute, &[Scheduled, Completed, Failed, Cancelled], &[Pending], false),
+    row(Verb::Edit, &[Pending, Scheduled], &[Pending, Scheduled], false),
+    row(Verb::Delete, &Status::ALL, &[], false),
+    row(Verb::Begin, &[Pending], &[Processing], false),
+    row(Verb::End, &[Processing], &[Completed, Failed], false),
+];
+
+impl Verb {
+    /// Its row of the table.
+    pub fn transition(self) -> &'static Transition {
+        // Every verb has a row: `every_verb_has_one_row` holds it to that.
+        TRANSITIONS.iter().find(|row| row.verb == self).unwrap_or(&TRANSITIONS[0])
+    }
+}
+
+/// A verb with what it needs to know.
+#[derive(Debug, Clone)]
+pub enum Intent {
+    /// See [`Verb::Claim`].
+    Claim(Grant),
+    /// See [`Verb::Heartbeat`].
+    Heartbeat {
+        /// Shown by the worker.
+        token: Uuid,
+        /// How long the lease holds from now; `None`: as long as it did.
+        lease_seconds: Option<u32>,
+        /// What changed of the progress.
+        progress: Option<ProgressUpdate>,
+    },
+    /// See [`Verb::Complete`].
+    Complete {
+        /// Shown by the worker.
+        token: Uuid,
+        /// JSON text.
+        result: Option<String>,
+        /// Where the result is kept, if elsewhere.
+        result_id: Option<String>,
+        /// What the attempt used.
+        usage: Usage,
+    },
+    /// See [`Verb::Fail`].
+    Fail {
+        /// Shown by the worker.
+        token: Uuid,
+        /// What went wrong.
+        failure: Failure,
+        /// What the attempt used.
+        usage: Usage,
+    },
+    /// See [`Verb::Release`].
+    Release {
+        /// Shown by the worker.
+        token: Uuid,
+        /// How long nobody should claim it, in seconds.
+        delay_seconds: u32,
+    },
+    /// See [`Verb::Withdraw`].
+    Withdraw {
+        /// Never shown to anybody.
+        token: Uuid,
+    },
+    /// See [`Verb::AcknowledgeCancel`].
+    AcknowledgeCancel {
+        /// Shown by the worker.
+        token: Uuid,
+    },
+    /// See [`Verb::Expire`].
+    Expire {
+        /// For the backoff of an attempt that timed out: −1 to 1.
+        jitter: f64,
+    },
+    /// See [`Verb::Promote`].
+    Promote,
+    /// See [`Verb::Cancel`].
+    Cancel,
+    /// See [`Verb::Execute`].
+    Execute,
+    /// See [`Verb::Edit`].
+    Edit {
+        /// The fields to change.
+        edit: Box<TaskEdit>,
+        /// The versions it holds for; `None`: any.
+        if_match: Option<Vec<i64>>,
+    },
+    /// See [`Verb::Delete`].
+    Delete {
+        /// Also under a worker's lease, which is revoked.
+        force: bool,
+    },
+    /// See [`Verb::Begin`] and [`Verb::End`].
+    SelfManaged {
+        /// Where the task goes.
+        status: SelfManagedStatus,
+        /// JSON text.
+        result: Option<String>,
+        /// Where the result is kept, if elsewhere.
+        result_id: Option<String>,
+        /// What went wrong, with `failed`.
+        error_message: Option<String>,
+        /// Names the attempt.
+        execution_id: Uuid,
+    },
+}
+
+/// A lease to be given.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// What the holder will have to show.
+    pub token: Uuid,
+    /// Names the attempt.
+    pub execution_id: Uuid,
+    /// The worker's own name for itself.
+    pub worker_id: String,
+    /// How long the lease holds; `None`: as the task says.
+    pub lease_seconds: Option<u32>,
+    /// Hash of the claim's id and caller.
+    pub claim_id: Option<Vec<u8>>,
+}
+
+/// Why an attempt failed, and what is to follow.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: ErrorRecord,
+    /// Whether to try again.
+    pub retry: Retry,
+    /// When to try again, instead of the task's backoff.
+    pub retry_after_seconds: Option<u32>,
+    /// For the backoff: −1 to 1.
+    pub jitter: f64,
+}
+
+impl Intent {
+    /// What is done.
+    pub fn verb(&self) -> Verb {
+        match self {
+            Self::Claim(_) => Verb::Claim,
+            Self::Heartbeat { .. } => Verb::Heartbeat,
+            Self::Complete { .. } => Verb::Complete,
+            Self::Fail { .. } => Verb::Fail,
+            Self::Release { .. } => Verb::Release,
+            Self::Withdraw { .. } => Verb::Withdraw,
+            Self::AcknowledgeCancel { .. } => Verb::AcknowledgeCancel,
+            Self::Expire { .. } => Verb::Expire,
+            Self::Promote => Verb::Promote,
+            Self::Cancel => Verb::Cancel,
+            Self::Execute => Verb::Execute,
+            Self::Edit { .. } => Verb::Edit,
+            Self::Delete { .. } => Verb::Delete,
+            Self::SelfManaged { status: SelfManagedStatus::Processing, .. } => Verb::Begin,
+            Self::SelfManaged { .. } => Verb::End,
+        }
+    }
+
+    /// The lease token shown, where the verb needs one.
+    pub fn token(&self) -> Option<Uuid> {
+        match self {
+            Self::Heartbeat { token, .. }
+            | Self::Complete { token, .. }
+            | Self::Fail { token, .. }
+            | Self::Release { token, .. }
+            | Self::Withdraw { token }
+            | Self::AcknowledgeCancel { token } => Some(*token),
+            _ => None,
+        }
+    }
+
+    /// Whether the task's payloads must be at hand: edits replace them and answer the whole task, and a claim
+    /// hands them out.
+    pub fn needs_payload(&self) -> bool {
+        matches!(self, Self::Edit { .. } | Self::Claim(_))
+    }
+}
+
+/// What came of a verb that was not refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The task has changed.
+    Changed,
+    /// The same was done before; this is what was answered then.
+    Repeated(Receipt),
+}
+
+/// Why a verb was refused. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The task's status does not allow it.
+    WrongState(Status),
+    /// The token does not hold the task.
+    LeaseLost {
+        /// Where the task stands.
+        status: Status,
+        /// Its latest attempt.
+        attempt: u32,
+    },
+    /// `If-Match` does not hold.
+    VersionConflict(i64),
+    /// Request, template, metadata and result would pass 1 MiB together.
+    TooLarge,
+    /// Its time has not come: the lease was renewed, or the due time moved.
+    NotDue,
+}
+
+/// What `apply` brings to every verb.
+pub(crate) type Now = DateTime<Utc>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_has_one_row() {
+        for row in &TRANSITIONS {
+            assert_eq!(TRANSITIONS.iter().filter(|other| other.verb == row.verb).count(), 1, "{:?}", row.verb);
+            assert_eq!(row.verb.transition().verb, row.verb);
+        }
+    }
+
+    #[test]
+    fn only_execute_and_delete_touch_final_tasks() {
+        for row in &TRANSITIONS {
+            let touches_done = row.from.contains(&Completed) || row.from.contains(&Failed);
+            assert_eq!(touches_done, matches!(row.verb, Verb::Execute | Verb::Delete), "{:?}", row.verb);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What a task's owner, or the time, does to it.
+
+use task_repo_protocol::task::MAX_TASK_BYTES;
+use task_repo_protocol::{ExecutionStatus, Priority, Reason, Status, TaskEdit};
+
+use super::apply::{end_attempt, finish, retention_end};
+use super::{Now, Refusal};
+use crate::task::TaskRecord;
+
+/// What a cancellation came to.
+#[derive(PartialEq, Eq)]
+pub(super) enum Cancelling {
+    /// The task has changed.
+    Done,
+    /// It was asked for before.
+    Already,
+}
+
+pub(super) fn promote(task: &mut TaskRecord, now: Now) -> Result<(), Refusal> {
+    let due = task.run_at.filter(|run_at| *run_at <= now).ok_or(Refusal::NotDue)?;
+    task.status = Status::Pending;
+    task.reason = None;
+    task.ready_at = due;
+    Ok(())
+}
+
+/// Ends what nobody works on; a worker is asked to stop.
+pub(super) fn cancel(task: &mut TaskRecord, now: Now) -> Cancelling {
+    match task.status {
+        Status::Cancelled => return Cancelling::Already,
+        Status::Processing if task.lease.is_some() => {
+            if task.cancel_requested_at.is_some() {
+                return Cancelling::Already;
+            }
+            task.cancel_requested_at = Some(now);
+        }
+        _ => {
+            if task.status == Status::Processing {
+                end_attempt(task, ExecutionStatus::Cancelled, now);
+            }
+            task.cancel_requested_at = Some(now);
+            finish(task, Status::Cancelled, None, now);
+        }
+    }
+    Cancelling::Done
+}
+
+/// Ready now. A final task gets a fresh budget and keeps its history, result and usage.
+pub(super) fn execute(task: &mut TaskRecord) {
+    if task.status.is_final() {
+        task.attempt = 0;
+        task.losses = 0;
+        task.error = None;
+        task.progress = None;
+        task.completed_at = None;
+        task.cancel_requested_at = None;
+        task.expire_at = None;
+    }
+    task.status = Status::Pending;
+    task.reason = None;
+    task.run_at = None;
+    task.ready_at = task.created_at;
+    task.executed = true;
+}
+
+pub(super) fn delete(task: &mut TaskRecord, force: bool, now: Now) -> Result<(), Refusal> {
+    if task.status == Status::Processing {
+        if !force {
+            return Err(Refusal::WrongState(task.status));
+        }
+        end_attempt(task, ExecutionStatus::Cancelled, now);
+    }
+    if !task.status.is_final() {
+        // Out of the queue's indexes; nobody sees the status of a deleted task.
+        finish(task, Status::Cancelled, None, now);
+    }
+    task.deleted_at = Some(now);
+    task.expire_at = retention_end(task, now);
+    Ok(())
+}
+
+pub(super) fn edit(
+    task: &mut TaskRecord,
+    edit: &TaskEdit,
+    if_match: Option<&[i64]>,
+    now: Now,
+) -> Result<(), Refusal> {
+    if if_match.is_some_and(|versions| !versions.contains(&task.version)) {
+        return Err(Refusal::VersionConflict(task.version));
+    }
+    set(&mut task.name, edit.name.as_ref());
+    set(&mut task.description, edit.description.as_ref());
+    set(&mut task.due_date, edit.due_date.as_ref());
+    set(&mut task.reminder_time, edit.reminder_time.as_ref());
+    if let Some(priority) = edit.priority {
+        task.priority = i32::from(priority.unwrap_or_else(Priority::default).get());
+    }
+    if let Some(max_attempts) = edit.max_attempts {
+        task.max_attempts = max_attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(DEFAULT_MAX_ATTEMPTS);
+    }
+    if let Some(tags) = &edit.tags {
+        task.tags = tags.as_ref().map(TaskRecord::stored_tags).unwrap_or_default();
+    }
+    edit_payloads(task, edit)?;
+    if let Some(run_at) = edit.run_at {
+        move_to(task, run_at, now);
+    }
+    Ok(())
+}
+
+/// How many attempts a task has where it does not say otherwise.
+pub(crate) const DEFAULT_MAX_ATTEMPTS: u32 = 3;
+
+fn set<T: Clone>(field: &mut Option<T>, edit: Option<&Option<T>>) {
+    if let Some(value) = edit {
+        field.clone_from(value);
+    }
+}
+
+fn edit_payloads(task: &mut TaskRecord, edit: &TaskEdit) -> Result<(), Refusal> {
+    if let Some(request) = &edit.request {
+        task.request = request.as_ref().map(|json| json.as_str().to_owned());
+    }
+    if let Some(template) = &edit.template {
+        // A template is made of text and JSON: it always has a JSON form.
+        task.template = template.as_ref().and_then(|template| serde_json::to_string(template).ok());
+    }
+    if let Some(metadata) = &edit.metadata {
+        task.metadata = metadata.as_ref().map(|json| json.as_str().to_owned());
+    }
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let input = length(&task.request) + length(&task.template) + length(&task.metadata);
+    if input + length(&task.result) > MAX_TASK_BYTES {
+        return Err(Refusal::TooLarge);
+    }
+    task.input_bytes = u32::try_from(input).unwrap_or(u32::MAX);
+    Ok(())
+}
+
+/// A new time moves between `pending` and `scheduled`; none is now, and a past one counts from creation.
+fn move_to(task: &mut TaskRecord, run_at: Option<Now>, now: Now) {
+    task.run_at = run_at;
+    if let Some(future) = run_at.filter(|time| *time > now) {
+        if task.status == Status::Pending {
+            task.reason = Some(Reason::Delayed);
+        }
+        task.status = Status::Scheduled;
+        task.ready_at = future;
+    } else {
+        task.status = Status::Pending;
+        task.reason = None;
+        task.ready_at = task.created_at;
+    }
+}

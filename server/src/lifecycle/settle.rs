@@ -1,0 +1,241 @@
+//! What a worker's report, or the lack of one, does to a task.
+//!
+//! A token is good for one settlement. Who repeats it gets the same receipt; who says otherwise afterwards has lost
+//! the lease. A lease that ran out leaves one door open: `complete`, while nobody has claimed the task since and it
+//! is not final, because finished work is not thrown away.
+
+use task_repo_protocol::task::{MAX_TASK_BYTES, SelfManagedStatus};
+use task_repo_protocol::{ExecutionStatus, Progress, ProgressUpdate, Reason, Retry, Status, Usage, Uuid};
+
+use super::apply::{end_attempt, finish, lease_end};
+use super::{Effect, Failure, MAX_LOSSES, Now, Refusal, Verb, backoff};
+use crate::task::{ErrorRecord, TaskRecord};
+use chrono::TimeDelta;
+
+/// Whether `token` holds the task. If it settled it the same way before: what was answered then.
+pub(super) fn recall(task: &TaskRecord, token: Uuid, verb: Verb) -> Result<Option<Effect>, Refusal> {
+    let holds = task.status == Status::Processing && task.lease.as_ref().is_some_and(|lease| lease.token == token);
+    if holds {
+        return Ok(None);
+    }
+    let lost = Refusal::LeaseLost { status: task.status, attempt: task.attempt };
+    let Some(attempt) = task.attempts.iter().rev().find(|attempt| attempt.token == Some(token)) else {
+        return Err(lost);
+    };
+    match (attempt.receipt, settled_by(attempt.status)) {
+        (Some(receipt), Some(before)) if before == verb => Ok(Some(Effect::Repeated(receipt.for_task(task.id)))),
+        (None, _) if verb == Verb::Complete && task.lost_token == Some(token) && !task.status.is_final() => Ok(None),
+        _ => Err(lost),
+    }
+}
+
+/// The verb that ends an attempt in that status.
+fn settled_by(status: ExecutionStatus) -> Option<Verb> {
+    match status {
+        ExecutionStatus::Completed => Some(Verb::Complete),
+        ExecutionStatus::Failed => Some(Verb::Fail),
+        ExecutionStatus::Released => Some(Verb::Release),
+        ExecutionStatus::Cancelled => Some(Verb::AcknowledgeCancel),
+        ExecutionStatus::Processing | ExecutionStatus::Lost | ExecutionStatus::Timeout => None,
+    }
+}
+
+pub(super) fn heartbeat(task: &mut TaskRecord, seconds: Option<u32>, update: Option<&ProgressUpdate>, now: Now) {
+    if let Some(lease) = &mut task.lease {
+        lease.seconds = seconds.unwrap_or(lease.seconds);
+        let seconds = lease.seconds;
+        task.lease_until = Some(lease_end(task, seconds, now));
+    }
+    if let Some(update) = update {
+        let before = task.progress.take().unwrap_or(Progress { value: None, text: None });
+        task.progress = Some(Progress {
+            value: update.value.or(before.value),
+            text: update.text.clone().or(before.text),
+        });
+    }
+}
+
+/// What an attempt brought: JSON text, and where it is kept if elsewhere.
+type Work<'a> = (Option<&'a String>, Option<&'a String>);
+
+pub(super) fn complete(
+    task: &mut TaskRecord,
+    token: Uuid,
+    work: Work<'_>,
+    usage: Usage,
+    now: Now,
+) -> Result<(), Refusal> {
+    keep(task, work)?;
+    if task.lost_token == Some(token) {
+        // The lease ran out and its attempt was written off; it counts after all.
+        if let Some(attempt) = task.attempts.iter_mut().rev().find(|attempt| attempt.token == Some(token)) {
+            attempt.status = ExecutionStatus::Completed;
+            attempt.ended_at = Some(now);
+            attempt.result_id = work.1.cloned();
+            attempt.error = None;
+            attempt.usage = Some(usage);
+        }
+    } else if let Some(attempt) = end_attempt(task, ExecutionStatus::Completed, now) {
+        attempt.result_id = work.1.cloned();
+        attempt.usage = Some(usage);
+    }
+    task.usage = task.usage.plus(usage);
+    task.error = None;
+    finish(task, Status::Completed, None, now);
+    Ok(())
+}
+
+fn keep(task: &mut TaskRecord, (result, result_id): Work<'_>) -> Result<(), Refusal> {
+    if let Some(result) = result {
+        if task.input_bytes as usize + result.len() > MAX_TASK_BYTES {
+            return Err(Refusal::TooLarge);
+        }
+        task.result = Some(result.clone());
+    }
+    if let Some(result_id) = result_id {
+        task.result_id = Some(result_id.clone());
+    }
+    Ok(())
+}
+
+pub(super) fn fail(task: &mut TaskRecord, failure: &Failure, usage: Usage, now: Now) {
+    if let Some(attempt) = end_attempt(task, ExecutionStatus::Failed, now) {
+        attempt.error = Some(failure.error.clone());
+        attempt.usage = Some(usage);
+    }
+    task.usage = task.usage.plus(usage);
+    follow_up(task, failure, Reason::Exhausted, now);
+}
+
+/// After a failed attempt: cancelled if that was asked for, else another attempt, else failed.
+fn follow_up(task: &mut TaskRecord, failure: &Failure, when_last: Reason, now: Now) {
+    task.error = Some(failure.error.clone());
+    if task.cancel_requested_at.is_some() {
+        finish(task, Status::Cancelled, None, now);
+    } else if failure.retry == Retry::Never {
+        finish(task, Status::Failed, Some(Reason::Error), now);
+    } else if task.attempt >= task.max_attempts {
+        finish(task, Status::Failed, Some(when_last), now);
+    } else {
+        let wait = failure.retry_after_seconds.map_or_else(
+            || backoff(&task.retry.unwrap_or_default(), task.attempt, failure.jitter),
+            |seconds| TimeDelta::seconds(i64::from(seconds)),
+        );
+        task.status = Status::Scheduled;
+        task.reason = Some(Reason::Retry);
+        task.run_at = Some(now + wait);
+    }
+}
+
+pub(super) fn release(task: &mut TaskRecord, delay_seconds: u32, now: Now) {
+    end_attempt(task, ExecutionStatus::Released, now);
+    task.attempt = task.attempt.saturating_sub(1);
+    if task.cancel_requested_at.is_some() {
+        finish(task, Status::Cancelled, None, now);
+    } else if delay_seconds > 0 {
+        task.status = Status::Scheduled;
+        task.reason = Some(Reason::Delayed);
+        task.run_at = Some(now + TimeDelta::seconds(i64::from(delay_seconds)));
+    } else {
+        task.status = Status::Pending;
+    }
+}
+
+/// Undoes a claim that never reached its caller: no attempt was made and no claim id was used.
+pub(super) fn withdraw(task: &mut TaskRecord, now: Now) {
+    release(task, 0, now);
+    if let Some(claim_id) = task.attempts.pop().and_then(|attempt| attempt.claim_id) {
+        task.claim_ids.retain(|id| *id != claim_id);
+    }
+}
+
+pub(super) fn acknowledge_cancel(task: &mut TaskRecord, now: Now) {
+    end_attempt(task, ExecutionStatus::Cancelled, now);
+    finish(task, Status::Cancelled, None, now);
+}
+
+/// The lease or the attempt ran out. Where both did, the attempt's timeout goes first.
+pub(super) fn expire(task: &mut TaskRecord, jitter: f64, now: Now) -> Result<(), Refusal> {
+    if task.lease_until.is_none_or(|until| until > now) {
+        return Err(Refusal::NotDue);
+    }
+    let timed_out = task.timeout_at.is_some_and(|timeout| timeout <= now);
+    let Some(lease) = task.lease.take() else {
+        time_out(task, Retry::Never, jitter, now);
+        return Ok(());
+    };
+    if timed_out {
+        time_out(task, Retry::Auto, jitter, now);
+    } else {
+        lose(task, lease.token, now);
+    }
+    Ok(())
+}
+
+fn time_out(task: &mut TaskRecord, retry: Retry, jitter: f64, now: Now) {
+    let seconds = task.timeout_seconds.unwrap_or(TaskRecord::TIMEOUT_SECONDS);
+    let error = ErrorRecord {
+        message: format!("the attempt took longer than {seconds} seconds"),
+        code: Some("timeout".to_owned()),
+        details: None,
+    };
+    if let Some(attempt) = end_attempt(task, ExecutionStatus::Timeout, now) {
+        attempt.error = Some(error.clone());
+    }
+    let failure = Failure { error, retry, retry_after_seconds: None, jitter };
+    follow_up(task, &failure, Reason::Timeout, now);
+    if task.status == Status::Failed {
+        task.reason = Some(Reason::Timeout);
+    }
+}
+
+fn lose(task: &mut TaskRecord, token: Uuid, now: Now) {
+    let error = ErrorRecord {
+        message: "the lease ran out without a heartbeat".to_owned(),
+        code: Some("lost".to_owned()),
+        details: None,
+    };
+    if let Some(attempt) = end_attempt(task, ExecutionStatus::Lost, now) {
+        attempt.error = Some(error.clone());
+    }
+    task.losses += 1;
+    task.error = Some(error);
+    if task.cancel_requested_at.is_some() {
+        finish(task, Status::Cancelled, None, now);
+    } else if task.losses >= MAX_LOSSES || task.attempt >= task.max_attempts {
+        finish(task, Status::Failed, Some(Reason::Lost), now);
+    } else {
+        task.status = Status::Pending;
+        task.lost_token = Some(token);
+    }
+}
+
+/// The end of work that a service ran itself. A worker's lease stands in the way.
+pub(super) fn end_self_managed(
+    task: &mut TaskRecord,
+    status: SelfManagedStatus,
+    work: Work<'_>,
+    message: Option<&str>,
+    now: Now,
+) -> Result<(), Refusal> {
+    if task.lease.is_some() {
+        return Err(Refusal::WrongState(task.status));
+    }
+    keep(task, work)?;
+    let error = (status == SelfManagedStatus::Failed).then(|| ErrorRecord {
+        message: message.unwrap_or("the service that ran the task reported a failure").to_owned(),
+        code: None,
+        details: None,
+    });
+    let (how, status, reason) = match error {
+        Some(_) => (ExecutionStatus::Failed, Status::Failed, Some(Reason::Error)),
+        None => (ExecutionStatus::Completed, Status::Completed, None),
+    };
+    if let Some(attempt) = end_attempt(task, how, now) {
+        attempt.result_id = work.1.cloned();
+        attempt.error.clone_from(&error);
+    }
+    task.error = error;
+    finish(task, status, reason, now);
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! One write command and what came of it.
+//!
+//! A write is journaled on a majority before it counts. A command whose answer is lost is never guessed at: who sent
+//! it reads the tasks back and looks for the id or stamp it chose itself.
+
+use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
+
+use super::Store;
+
+/// A duplicate key, as the server reports it.
+const DUPLICATE_KEY: i32 = 11_000;
+
+/// What a write command came to.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// The server answered and the write is durable: how many statements took effect, and which did not.
+    Answered {
+        /// Statements that found their document, or documents inserted.
+        matched: usize,
+        /// Statements that failed.
+        errors: Vec<WriteError>,
+    },
+    /// Whether it was applied, and whether it will stay, must be found out.
+    Unknown,
+}
+
+/// Why one statement of many failed.
+#[derive(Debug)]
+pub(super) struct WriteError {
+    /// Which one.
+    pub(super) index: usize,
+    /// The index whose uniqueness it would break, if that is why.
+    pub(super) duplicate_in: Option<String>,
+}
+
+impl Store {
+    /// `insert` of these documents.
+    pub(super) async fn insert_command(&self, documents: Vec<RawDocumentBuf>) -> Written {
+        self.write_command("insert", "documents", documents).await
+    }
+
+    /// `update` with these statements.
+    pub(super) async fn update_command(&self, statements: Vec<RawDocumentBuf>) -> Written {
+        self.write_command("update", "updates", statements).await
+    }
+
+    async fn write_command(&self, verb: &'static str, field: &str, items: Vec<RawDocumentBuf>) -> Written {
+        let mut array = RawArrayBuf::new();
+        for item in items {
+            array.push(item);
+        }
+        let mut command = RawDocumentBuf::new();
+        command.append(cstr(verb), self.tasks.name());
+        command.append(cstr(field), array);
+        // One bad statement must not stop its neighbours.
+        command.append(cstr("ordered"), false);
+        let patience = i32::try_from(self.timeout.as_millis()).unwrap_or(i32::MAX);
+        command.append(cstr("writeConcern"), rawdoc! { "w": "majority", "j": true, "wtimeout": patience });
+        let database = self.database.clone();
+        let call = self.runtime.spawn(async move { database.run_raw_command(command).await });
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(Ok(Ok(reply))) => answered(verb, &reply),
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(verb, %error, "a database write failed");
+                Written::Unknown
+            }
+            Ok(Err(error)) => {
+                tracing::error!(verb, %error, "a database write was cut off");
+                Written::Unknown
+            }
+            Err(_) => {
+                tracing::warn!(verb, "a database write took too long");
+                Written::Unknown
+            }
+        }
+    }
+}
+
+fn answered(verb: &str, reply: &Document) -> Written {
+    if let Some(error) = reply.get("writeConcernError") {
+        tracing::warn!(verb, %error, "a database write is not known to be durable");
+        return Written::Unknown;
+    }
+    let number = |value: Option<&Bson>| match value {
+        Some(Bson::Int32(n)) => usize::try_from(*n).unwrap_or(0),
+        Some(Bson::Int64(n)) => usize::try_from(*n).unwrap_or(0),
+        _ => 0,
+    };
+    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+    Written::Answered {
+        matched: number(reply.get("n")),
+        errors: errors
+            .iter()
+            .filter_map(Bson::as_document)
+            .map(|error| WriteError {
+                index: number(error.get("index")),
+                duplicate_in: (error.get_i32("code").ok() == Some(DUPLICATE_KEY)).then(|| broken_index(error)),
+            })
+            .collect(),
+    }
+}
+
+/// The first key but `tenant` of the unique index, which tells our indexes apart.
+fn broken_index(error: &Document) -> String {
+    let keys = error.get_document("keyPattern").ok();
+    keys.and_then(|keys| keys.keys().find(|key| *key != "tenant")).cloned().unwrap_or_default()
+}
+
+/// A key of a document that we spell ourselves, so it has no NUL in it.
+pub(super) fn cstr(key: &str) -> &bson::raw::CStr {
+    key.try_into().unwrap_or(bson::raw::cstr!("?"))
+}

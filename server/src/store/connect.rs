@@ -1,0 +1,134 @@
+//! Connecting: options, start-up checks, the database's clock.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bson::doc;
+use chrono::{DateTime, Utc};
+use mongodb::Client;
+use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, SelectionCriteria, WriteConcern};
+use tokio::runtime::Handle;
+
+use super::{Store, StoreError};
+use crate::clock::Clock;
+use crate::config::DatabaseSettings;
+
+/// Why the service does not start on this database. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// `MONGODB_URI` is no connection string.
+    #[error("MONGODB_URI cannot be read: {0}")]
+    Uri(String),
+    /// No answer, or no permission.
+    #[error("MongoDB at MONGODB_URI does not answer: {0}. Check that it runs, and the address, user and password.")]
+    Unreachable(String),
+    /// No replica set: no majority, no journaled acknowledgement worth its name.
+    #[error(
+        "MongoDB at MONGODB_URI is a standalone server. Start it with --replSet NAME and initiate the set \
+         (one member is enough): without one no write is safe from a failover."
+    )]
+    Standalone,
+    /// The URI asks for less than the service promises.
+    #[error("MONGODB_URI asks for the write concern w={0}. Leave w out or set w=majority: the service promises it.")]
+    WriteConcern(String),
+    /// The indexes could not be made.
+    #[error("the indexes could not be made: {0}")]
+    Indexes(String),
+}
+
+impl Store {
+    /// Connects, checks that the database can keep the service's promises, and makes the indexes.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect(settings: &DatabaseSettings) -> Result<Self, ConnectError> {
+        let options = options(settings).await?;
+        let client = Client::with_options(options).map_err(|error| ConnectError::Uri(error.to_string()))?;
+        let database = client.database(&settings.mongodb_database);
+        let store = Self {
+            tasks: database.collection(&settings.mongodb_tasks_collection),
+            keys: database.collection("api_keys"),
+            clock: Arc::new(Clock::set_to(Utc::now(), Instant::now())),
+            runtime: Handle::current(),
+            timeout: Duration::from_millis(settings.mongodb_timeout_ms),
+            client,
+            database,
+        };
+        let hello = store
+            .database
+            .run_command(doc! { "hello": 1 })
+            .await
+            .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        if !hello.contains_key("setName") && hello.get_str("msg").ok() != Some("isdbgrid") {
+            return Err(ConnectError::Standalone);
+        }
+        store.synchronize_clock().await.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        store.make_indexes().await.map_err(|error| ConnectError::Indexes(error.to_string()))?;
+        Ok(store)
+    }
+
+    /// Reads the database's clock.
+    ///
+    /// # Errors
+    /// When the database does not answer; the clock goes on as it was.
+    pub async fn synchronize_clock(&self) -> Result<(), StoreError> {
+        let database = self.database.clone();
+        let asked = Instant::now();
+        let hello = self.read("hello", async move { database.run_command(doc! { "hello": 1 }).await }).await?;
+        if let Ok(time) = hello.get_datetime("localTime") {
+            // Half the round trip is the best guess at when the database looked at its clock.
+            let time: DateTime<Utc> = time.to_chrono();
+            self.clock.correct(time, asked + asked.elapsed() / 2);
+        }
+        Ok(())
+    }
+
+    /// Whether the database takes writes now, and how long it took to say so.
+    ///
+    /// # Errors
+    /// When it does not answer, or there is no primary.
+    pub async fn ping(&self) -> Result<Duration, StoreError> {
+        let database = self.database.clone();
+        let asked = Instant::now();
+        let hello = self.read("hello", async move { database.run_command(doc! { "hello": 1 }).await }).await?;
+        let writable = hello.get_bool("isWritablePrimary").unwrap_or(false);
+        if writable { Ok(asked.elapsed()) } else { Err(StoreError::Unavailable) }
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        let client = self.client.clone();
+        // The driver's own work must run where its connections live.
+        let _ = self.runtime.spawn(async move { client.shutdown().immediate(true).await }).await;
+    }
+}
+
+async fn options(settings: &DatabaseSettings) -> Result<ClientOptions, ConnectError> {
+    let mut options = ClientOptions::parse(settings.mongodb_uri.expose())
+        .await
+        .map_err(|error| ConnectError::Uri(error.to_string()))?;
+    if let Some(w) = options.write_concern.take().and_then(|concern| concern.w)
+        && w != Acknowledgment::Majority
+    {
+        return Err(ConnectError::WriteConcern(match w {
+            Acknowledgment::Nodes(nodes) => nodes.to_string(),
+            Acknowledgment::Custom(name) => name,
+            _ => "?".to_owned(),
+        }));
+    }
+    options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
+    options.app_name = Some("task-repo-server".to_owned());
+    // A read that a failover could take back must not decide what is answered.
+    options.read_concern = Some(ReadConcern::majority());
+    options.selection_criteria = Some(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary));
+    options.max_pool_size = Some(settings.mongodb_max_connections);
+    options.min_pool_size = Some(settings.mongodb_max_connections.min(8));
+    options.max_connecting = Some(8);
+    // The driver's defaults take 10 to 30 seconds to notice a primary that hangs.
+    options.heartbeat_freq = Some(Duration::from_secs(1));
+    options.connect_timeout = Some(Duration::from_secs(2));
+    options.server_selection_timeout = Some(Duration::from_millis(settings.mongodb_timeout_ms));
+    // Retries are ours: every write names ids and tokens that we chose, which costs less than the server's own record.
+    options.retry_writes = Some(false);
+    Ok(options)
+}

@@ -1,0 +1,68 @@
+//! What the background loops look for. These serve all tenants.
+
+use bson::{Document, doc};
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
+use task_repo_protocol::Uuid;
+
+use super::indexes::{DUE, LEASES};
+use super::{Store, StoreError};
+
+/// A task that something is to be done to, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueTask {
+    /// Whose it is.
+    pub tenant: String,
+    /// The task.
+    pub id: Uuid,
+    /// The time that has come.
+    pub at: DateTime<Utc>,
+}
+
+impl Store {
+    /// Scheduled tasks by due time, the earliest first, whether it has come or not.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn scheduled(&self, limit: i64) -> Result<Vec<DueTask>, StoreError> {
+        self.earliest("run_at", "scheduled", DUE, self.clock().now() + chrono::TimeDelta::days(3650), limit).await
+    }
+
+    /// Tasks whose lease or attempt has run out.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn expired(&self, limit: i64) -> Result<Vec<DueTask>, StoreError> {
+        self.earliest("lease_until", "processing", LEASES, self.clock().now(), limit).await
+    }
+
+    async fn earliest(
+        &self,
+        field: &'static str,
+        status: &str,
+        index: &str,
+        until: DateTime<Utc>,
+        limit: i64,
+    ) -> Result<Vec<DueTask>, StoreError> {
+        let tasks = self.tasks.clone_with_type::<Document>();
+        let filter = doc! { "status": status, field: { "$lte": bson::DateTime::from_chrono(until) } };
+        let mut options = self.by_index(index);
+        options.sort = Some(doc! { field: 1 });
+        options.projection = Some(doc! { "tenant": 1, field: 1 });
+        options.limit = Some(limit);
+        let found: Vec<Document> = self
+            .read("due work", async move { tasks.find(filter).with_options(options).await?.try_collect().await })
+            .await?;
+        Ok(found
+            .iter()
+            .filter_map(|found| {
+                let id = match found.get("_id")? {
+                    bson::Bson::Binary(binary) => Uuid::from_slice(&binary.bytes).ok()?,
+                    _ => return None,
+                };
+                let at = found.get_datetime(field).ok()?.to_chrono();
+                Some(DueTask { tenant: found.get_str("tenant").ok()?.to_owned(), id, at })
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,118 @@
+//! Which indexes there are, and why. All are made at start; making them again changes nothing.
+//!
+//! Partial wherever a field is rare, so that a plain task pays only for what it uses.
+
+use std::time::Duration;
+
+use bson::{Document, doc};
+use mongodb::IndexModel;
+use mongodb::options::IndexOptions;
+
+use super::Store;
+
+/// Ready work in claim order.
+pub(super) const READY: &str = "ready";
+/// Ready work of one user in claim order.
+pub(super) const READY_BY_USER: &str = "ready_by_user";
+/// Ready work with a tag in claim order.
+pub(super) const READY_BY_TAG: &str = "ready_by_tag";
+/// Tasks in a status, newest first.
+pub(super) const NEWEST: &str = "newest";
+/// A user's tasks, newest first.
+pub(super) const NEWEST_BY_USER: &str = "newest_by_user";
+/// Tasks with a tag, newest first.
+pub(super) const NEWEST_BY_TAG: &str = "newest_by_tag";
+/// Scheduled tasks by due time.
+pub(super) const DUE: &str = "due";
+/// Leases by end.
+pub(super) const LEASES: &str = "leases";
+/// Tasks by what they produced.
+pub(super) const RESULTS: &str = "results";
+/// Tasks by the claim that took them.
+pub(super) const CLAIMS: &str = "claims";
+/// Tasks by the idempotency key that made them.
+pub(super) const IDEMPOTENCY: &str = "idempotency";
+/// What may be removed.
+const EXPIRY: &str = "expiry";
+
+fn index(name: &str, keys: Document, mut options: IndexOptions) -> IndexModel {
+    options.name = Some(name.to_owned());
+    IndexModel::builder().keys(keys).options(options).build()
+}
+
+fn partial(filter: Document) -> IndexOptions {
+    IndexOptions::builder().partial_filter_expression(filter).build()
+}
+
+fn unique(mut options: IndexOptions) -> IndexOptions {
+    options.unique = Some(true);
+    options
+}
+
+/// Removes a document once the time in its indexed field has passed; the database looks once a minute.
+fn removing(mut options: IndexOptions) -> IndexOptions {
+    options.expire_after = Some(Duration::ZERO);
+    options
+}
+
+fn models() -> Vec<IndexModel> {
+    let claim_order = doc! { "priority": -1, "ready_at": 1, "_id": 1 };
+    let newest = doc! { "created_at": -1, "_id": -1 };
+    let keyed = |first: Document, rest: &Document| {
+        let mut keys = doc! { "tenant": 1 };
+        keys.extend(first);
+        keys.extend(rest.clone());
+        keys
+    };
+    vec![
+        index(READY, keyed(doc! { "task_type": 1 }, &claim_order), partial(doc! { "status": "pending" })),
+        index(
+            READY_BY_USER,
+            keyed(doc! { "user_id": 1 }, &claim_order),
+            partial(doc! { "status": "pending", "user_id": { "$exists": true } }),
+        ),
+        index(
+            READY_BY_TAG,
+            keyed(doc! { "tags": 1 }, &claim_order),
+            partial(doc! { "status": "pending", "tags": { "$exists": true } }),
+        ),
+        index(NEWEST, keyed(doc! { "status": 1 }, &newest), IndexOptions::default()),
+        index(
+            NEWEST_BY_USER,
+            keyed(doc! { "user_id": 1 }, &newest),
+            partial(doc! { "user_id": { "$exists": true } }),
+        ),
+        index(NEWEST_BY_TAG, keyed(doc! { "tags": 1 }, &newest), partial(doc! { "tags": { "$exists": true } })),
+        index(DUE, doc! { "run_at": 1 }, partial(doc! { "status": "scheduled" })),
+        index(LEASES, doc! { "lease_until": 1 }, partial(doc! { "status": "processing" })),
+        index(
+            RESULTS,
+            keyed(doc! { "result_id": 1 }, &newest),
+            partial(doc! { "result_id": { "$exists": true } }),
+        ),
+        index(CLAIMS, keyed(doc! { "claim_ids": 1 }, &doc! {}), partial(doc! { "claim_ids": { "$exists": true } })),
+        index(
+            IDEMPOTENCY,
+            keyed(doc! { "idempotency_key": 1 }, &doc! {}),
+            unique(partial(doc! { "idempotency_key": { "$exists": true } })),
+        ),
+        index(
+            EXPIRY,
+            doc! { "expire_at": 1 },
+            removing(partial(doc! { "expire_at": { "$exists": true } })),
+        ),
+    ]
+}
+
+impl Store {
+    pub(super) async fn make_indexes(&self) -> mongodb::error::Result<()> {
+        self.tasks.create_indexes(models()).await?;
+        self.keys
+            .create_indexes([
+                index("hash", doc! { "hashes.hash": 1 }, unique(IndexOptions::default())),
+                index("tenant", doc! { "tenant": 1, "created_at": -1 }, IndexOptions::default()),
+            ])
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! New tasks.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bson::doc;
+use task_repo_protocol::Uuid;
+
+use super::command::Written;
+use super::indexes::IDEMPOTENCY;
+use super::query::without_payload;
+use super::{Store, StoreError, stored_bytes, stored_id};
+use crate::task::TaskRecord;
+
+/// Why a task was not created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InsertRefused {
+    /// A task with its idempotency key is there.
+    Duplicate,
+    /// The database could not do it.
+    Store(StoreError),
+}
+
+impl Store {
+    /// Creates tasks; each gets its own answer, in order.
+    pub async fn insert(&self, tasks: &[TaskRecord]) -> Vec<Result<(), InsertRefused>> {
+        let give_up = Instant::now() + self.timeout;
+        let mut results = vec![Err(InsertRefused::Store(StoreError::OutcomeUnknown)); tasks.len()];
+        let mut open: Vec<usize> = (0..tasks.len()).collect();
+        let mut sent_before = false;
+        while !open.is_empty() {
+            let mut documents = Vec::with_capacity(open.len());
+            for &index in &open {
+                match bson::serialize_to_raw_document_buf(&tasks[index]) {
+                    Ok(document) => documents.push(document),
+                    Err(error) => {
+                        tracing::error!(%error, "a task has no stored form");
+                        return results;
+                    }
+                }
+            }
+            match self.insert_command(documents).await {
+                Written::Answered { errors, .. } => {
+                    for &index in &open {
+                        results[index] = Ok(());
+                    }
+                    for error in errors {
+                        let index = open[error.index.min(open.len() - 1)];
+                        results[index] = match error.duplicate_in.as_deref() {
+                            // Our own id is there already: an earlier try of this very call.
+                            Some("_id") if sent_before => Ok(()),
+                            Some("idempotency_key") => Err(InsertRefused::Duplicate),
+                            _ => Err(InsertRefused::Store(StoreError::Unavailable)),
+                        };
+                    }
+                    open.clear();
+                }
+                Written::Unknown if Instant::now() < give_up => {
+                    sent_before = true;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Written::Unknown => return results,
+            }
+        }
+        results
+    }
+
+    /// The tasks that were created with these idempotency keys (hashes), deleted ones too.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn by_idempotency_keys(
+        &self,
+        tenant: &str,
+        keys: Vec<Vec<u8>>,
+    ) -> Result<HashMap<Vec<u8>, TaskRecord>, StoreError> {
+        let keys: Vec<_> = keys.iter().map(|key| stored_bytes(key)).collect();
+        let filter = doc! { "tenant": tenant, "idempotency_key": { "$in": keys, "$exists": true } };
+        let mut options = self.by_index(IDEMPOTENCY);
+        options.projection = Some(without_payload());
+        let found = self.find("by idempotency key", filter, options).await?;
+        Ok(found.into_iter().filter_map(|task| Some((task.idempotency_key.clone()?, task))).collect())
+    }
+
+    /// Lets go of idempotency keys that have had their day.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_idempotency_keys(&self, tenant: &str, ids: &[Uuid]) -> Result<(), StoreError> {
+        let ids: Vec<_> = ids.iter().map(|id| stored_id(*id)).collect();
+        let tasks = self.tasks.clone();
+        let filter = doc! { "tenant": tenant, "_id": { "$in": ids } };
+        let update = doc! { "$unset": { "idempotency_key": "", "idempotency_body": "" } };
+        self.read("forget idempotency keys", async move { tasks.update_many(filter, update).await }).await.map(|_| ())
+    }
+}

@@ -1,0 +1,139 @@
+//! Tasks and keys in MongoDB. The only place that names the driver.
+//!
+//! Every function takes many items and returns one result per item: callers that arrive together can be carried by
+//! one command. Every write is journaled on a majority before it is answered.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`connect`] | options, start-up checks, the database's clock |
+//! | [`indexes`] | which indexes there are, and why |
+//! | [`command`] | one write command and what came of it |
+//! | [`insert`] | new tasks |
+//! | [`transition`] | THE guarded write: every move of a task |
+//! | [`claim`] | ready work in claim order, and taking it |
+//! | [`query`] | reading: by id, by result, lists |
+//! | [`due`] | what the background loops look for |
+//! | [`keys`] | issued API keys |
+
+mod claim;
+mod command;
+mod connect;
+mod due;
+mod indexes;
+mod insert;
+mod keys;
+mod query;
+mod transition;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::spec::BinarySubtype;
+use bson::{Binary, Document};
+use futures_util::TryStreamExt;
+use mongodb::options::{DistinctOptions, FindOptions, Hint};
+use mongodb::{Client, Collection, Database};
+use task_repo_protocol::Uuid;
+use tokio::runtime::Handle;
+
+use crate::clock::Clock;
+use crate::task::TaskRecord;
+
+pub use claim::Selection;
+pub use connect::ConnectError;
+pub use due::DueTask;
+pub use insert::InsertRefused;
+pub use keys::{KeyRecord, SecretHash};
+pub use query::{Found, Listing, Order, Position, Want};
+pub use transition::{Applied, Change, Refused};
+
+/// The database, and the runtime its driver lives on.
+#[derive(Clone)]
+pub struct Store {
+    client: Client,
+    database: Database,
+    tasks: Collection<TaskRecord>,
+    keys: Collection<KeyRecord>,
+    // Connections belong to the runtime that opened them; request threads come and go.
+    runtime: Handle,
+    timeout: Duration,
+    clock: Arc<Clock>,
+}
+
+/// Why the database could not do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing was applied.
+    #[error("the database does not answer")]
+    Unavailable,
+    /// It may have been applied.
+    #[error("the database did not say whether it was applied")]
+    OutcomeUnknown,
+}
+
+/// An id in its stored form.
+fn stored_id(id: Uuid) -> Binary {
+    Binary { subtype: BinarySubtype::Uuid, bytes: id.as_bytes().to_vec() }
+}
+
+/// A hash in its stored form.
+fn stored_bytes(bytes: &[u8]) -> Binary {
+    Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() }
+}
+
+impl Store {
+    /// The time, by the database's clock.
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// All tasks that a filter finds.
+    async fn find(&self, what: &'static str, filter: Document, options: FindOptions) -> Result<Vec<TaskRecord>, StoreError> {
+        let tasks = self.tasks.clone();
+        self.read(what, async move { tasks.find(filter).with_options(options).await?.try_collect().await }).await
+    }
+
+    /// The task types that `filter` finds, read off the index alone.
+    async fn distinct_types(&self, filter: Document) -> Result<Vec<String>, StoreError> {
+        let tasks = self.tasks.clone();
+        let options = DistinctOptions::builder()
+            .hint(Hint::Name(indexes::READY.to_owned()))
+            .max_time(self.timeout)
+            .build();
+        let found = self
+            .read("ready types", async move { tasks.distinct("task_type", filter).with_options(options).await })
+            .await?;
+        Ok(found.into_iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
+    }
+
+    /// Options of a `find` that uses the index of that name.
+    fn by_index(&self, index: &str) -> FindOptions {
+        FindOptions::builder().hint(Hint::Name(index.to_owned())).max_time(self.timeout).build()
+    }
+
+    /// Runs a read on the driver's runtime, within the deadline of one command.
+    ///
+    /// A driver's future must not be dropped half-way, so it runs as a task of its own and only the wait is cut off.
+    async fn read<T, F>(&self, what: &'static str, call: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = mongodb::error::Result<T>> + Send + 'static,
+    {
+        match tokio::time::timeout(self.timeout, self.runtime.spawn(call)).await {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(what, %error, "a database read failed");
+                Err(StoreError::Unavailable)
+            }
+            Ok(Err(error)) => {
+                tracing::error!(what, %error, "a database read was cut off");
+                Err(StoreError::Unavailable)
+            }
+            Err(_) => {
+                tracing::warn!(what, "a database read took too long");
+                Err(StoreError::Unavailable)
+            }
+        }
+    }
+}

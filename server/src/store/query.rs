@@ -1,0 +1,306 @@
+//! Reading: by id, by result, lists.
+
+use std::collections::{HashMap, HashSet};
+
+use bson::{Document, doc};
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
+use mongodb::options::FindOptions;
+use task_repo_protocol::{Status, Uuid};
+
+use super::indexes::{NEWEST, NEWEST_BY_TAG, NEWEST_BY_USER, READY, READY_BY_TAG, READY_BY_USER, RESULTS};
+use super::{Store, StoreError, stored_id};
+use crate::scope::Scope;
+use crate::task::TaskRecord;
+
+/// Most bytes of payload on one page; the first task comes whatever its size.
+const MAX_PAGE_BYTES: usize = 16 << 20;
+/// MongoDB merges up to 200 ordered index ranges; beyond, it would sort in memory.
+const MAX_MERGED_TYPES: usize = 100;
+
+/// A task to be read.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// What the caller can see.
+    pub scope: Scope,
+    /// The task.
+    pub id: Uuid,
+}
+
+/// In which order a list comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// Priority, then age: what is claimed next comes first. Only for `pending` alone.
+    Claim,
+    /// By creation.
+    Newest,
+}
+
+/// The last task of the page before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Its priority; counts in claim order.
+    pub priority: i32,
+    /// `ready_at` in claim order, else `created_at`.
+    pub time: DateTime<Utc>,
+    /// Its id.
+    pub id: Uuid,
+}
+
+/// What to list.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// What the caller can see.
+    pub scope: Scope,
+    /// Any of these statuses.
+    pub statuses: Vec<Status>,
+    /// Any of these task types; empty: all.
+    pub task_types: Vec<String>,
+    /// All of these stored tags.
+    pub tags: Vec<String>,
+    /// Only this user's.
+    pub user_id: Option<String>,
+    /// Only tasks created later.
+    pub created_after: Option<DateTime<Utc>>,
+    /// Only tasks created earlier.
+    pub created_before: Option<DateTime<Utc>>,
+    /// In which order.
+    pub order: Order,
+    /// Where to go on.
+    pub after: Option<Position>,
+    /// How many at most.
+    pub limit: usize,
+    /// With `request` and `result`.
+    pub payload: bool,
+}
+
+/// A page of a list.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// In order.
+    pub tasks: Vec<TaskRecord>,
+    /// Whether there are more behind them.
+    pub more: bool,
+}
+
+impl Store {
+    /// Reads tasks by id; `None` where there is none for that caller.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn get(&self, wants: &[Want], payload: bool) -> Result<Vec<Option<TaskRecord>>, StoreError> {
+        let ids: Vec<_> = wants.iter().map(|want| stored_id(want.id)).collect();
+        let options = FindOptions::builder().max_time(self.timeout);
+        let options = if payload { options.build() } else { options.projection(without_payload()).build() };
+        let found = self.find("by id", doc! { "_id": { "$in": ids } }, options).await?;
+        let found: HashMap<_, _> = found.into_iter().map(|task| (task.id, task)).collect();
+        Ok(wants.iter().map(|want| found.get(&want.id).filter(|task| want.scope.sees(task)).cloned()).collect())
+    }
+
+    /// Which of these tasks are not final and not deleted.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn unfinished(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+        let ids: Vec<_> = ids.iter().map(|id| stored_id(*id)).collect();
+        let open = ["pending", "scheduled", "processing"];
+        let mut options = FindOptions::builder().max_time(self.timeout).build();
+        options.projection = Some(without_payload());
+        let filter = doc! { "_id": { "$in": ids }, "status": { "$in": open.to_vec() } };
+        Ok(self.find("unfinished", filter, options).await?.into_iter().map(|task| task.id).collect())
+    }
+
+    /// The newest task that produced this result.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn by_result(&self, scope: &Scope, result_id: &str) -> Result<Option<TaskRecord>, StoreError> {
+        let mut filter = doc! {
+            "tenant": &*scope.tenant,
+            "result_id": { "$eq": result_id, "$exists": true },
+            "deleted_at": { "$exists": false },
+        };
+        if let Some(user) = &scope.user {
+            filter.insert("user_id", &**user);
+        }
+        if let Some(task_types) = &scope.task_types {
+            filter.insert("task_type", doc! { "$in": &**task_types });
+        }
+        let mut options = self.by_index(RESULTS);
+        options.sort = Some(doc! { "created_at": -1, "_id": -1 });
+        options.limit = Some(1);
+        Ok(self.find("by result", filter, options).await?.pop())
+    }
+
+    /// A page of a list.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn list(&self, listing: &Listing) -> Result<Found, StoreError> {
+        let Some(user) = listing.one_user() else { return Ok(Found::default()) };
+        let allowed = listing.allowed_types();
+        if allowed.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(Found::default());
+        }
+        let mut filter = listing.filter();
+        if let Some(user) = &user {
+            filter.insert("user_id", &**user);
+        }
+        let index = listing.index(user.is_some());
+        let mut found = Found::default();
+        if index == READY {
+            let task_types = match allowed {
+                Some(task_types) => task_types,
+                None => self.pending_types(&listing.scope.tenant).await?,
+            };
+            for types in task_types.chunks(MAX_MERGED_TYPES) {
+                filter.insert("task_type", doc! { "$in": types });
+                self.read_page(listing, &filter, index, &mut found).await?;
+            }
+            found.tasks.sort_by(|a, b| claim_order(a).cmp(&claim_order(b)));
+        } else {
+            if let Some(task_types) = allowed {
+                filter.insert("task_type", doc! { "$in": task_types });
+            }
+            self.read_page(listing, &filter, index, &mut found).await?;
+        }
+        found.more |= found.tasks.len() > listing.limit;
+        found.tasks.truncate(listing.limit);
+        Ok(found)
+    }
+
+    /// Adds up to one task more than the page holds, so as to know whether there are more.
+    async fn read_page(
+        &self,
+        listing: &Listing,
+        filter: &Document,
+        index: &'static str,
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
+        let wanted = listing.limit + 1;
+        let before = found.tasks.len();
+        for branch in listing.branches() {
+            let missing = wanted.saturating_sub(found.tasks.len() - before);
+            if missing == 0 || found.more {
+                break;
+            }
+            let (tasks, filter) = (self.tasks.clone(), doc! { "$and": [filter.clone(), branch] });
+            let payload = listing.payload;
+            let mut options = self.by_index(index);
+            options.sort = Some(listing.sort());
+            options.limit = i64::try_from(missing).ok();
+            options.projection = (!payload).then(|| doc! { "request": 0, "result": 0 });
+            let (tasks, more) = self
+                .read("a list", async move {
+                    let mut cursor = tasks.find(filter).with_options(options).await?;
+                    let (mut tasks, mut bytes) = (Vec::<TaskRecord>::new(), 0);
+                    while let Some(task) = cursor.try_next().await? {
+                        bytes += task.input_bytes as usize + task.result.as_ref().map_or(0, String::len);
+                        if payload && bytes > MAX_PAGE_BYTES && !tasks.is_empty() {
+                            return Ok((tasks, true));
+                        }
+                        tasks.push(task);
+                    }
+                    Ok((tasks, false))
+                })
+                .await?;
+            found.tasks.extend(tasks);
+            found.more |= more;
+        }
+        Ok(())
+    }
+
+    /// The task types that have ready work.
+    async fn pending_types(&self, tenant: &str) -> Result<Vec<String>, StoreError> {
+        self.distinct_types(doc! { "tenant": tenant, "status": "pending" }).await
+    }
+}
+
+pub(super) fn without_payload() -> Document {
+    doc! { "request": 0, "result": 0, "template": 0, "metadata": 0 }
+}
+
+fn claim_order(task: &TaskRecord) -> (i32, DateTime<Utc>, Uuid) {
+    (-task.priority, task.ready_at, task.id)
+}
+
+impl Listing {
+    /// The user to list: `Some(None)` is any, `None` is nobody, where two users are asked for.
+    #[allow(clippy::option_option, reason = "any user, one user, and two that exclude each other")]
+    fn one_user(&self) -> Option<Option<String>> {
+        match (self.scope.user.as_deref(), self.user_id.as_deref()) {
+            (Some(caller), Some(wanted)) if caller != wanted => None,
+            (caller, wanted) => Some(caller.or(wanted).map(str::to_owned)),
+        }
+    }
+
+    /// The task types to list; `None`: all.
+    fn allowed_types(&self) -> Option<Vec<String>> {
+        if self.task_types.is_empty() {
+            return self.scope.task_types.as_ref().map(|types| types.to_vec());
+        }
+        let mut types: Vec<_> = self.task_types.iter().filter(|name| self.scope.may_use(name)).cloned().collect();
+        types.sort();
+        types.dedup();
+        Some(types)
+    }
+
+    fn index(&self, by_user: bool) -> &'static str {
+        match (self.order, by_user, self.tags.is_empty()) {
+            (Order::Claim, true, _) => READY_BY_USER,
+            (Order::Claim, false, false) => READY_BY_TAG,
+            (Order::Claim, false, true) => READY,
+            (Order::Newest, true, _) => NEWEST_BY_USER,
+            (Order::Newest, false, false) => NEWEST_BY_TAG,
+            (Order::Newest, false, true) => NEWEST,
+        }
+    }
+
+    fn filter(&self) -> Document {
+        let mut filter = doc! { "tenant": &*self.scope.tenant, "deleted_at": { "$exists": false } };
+        match self.order {
+            Order::Claim => filter.insert("status", "pending"),
+            Order::Newest => {
+                let statuses: Vec<_> = self.statuses.iter().map(|status| status.as_str()).collect();
+                filter.insert("status", doc! { "$in": statuses })
+            }
+        };
+        // The first tag is the index's; asking for all at once would leave the choice to the database.
+        let mut all = Vec::new();
+        if let Some((first, rest)) = self.tags.split_first() {
+            filter.insert("tags", first);
+            all.extend(rest.iter().map(|tag| doc! { "tags": tag }));
+        }
+        let date = |time: DateTime<Utc>| bson::DateTime::from_chrono(time);
+        all.extend(self.created_after.map(|time| doc! { "created_at": { "$gt": date(time) } }));
+        all.extend(self.created_before.map(|time| doc! { "created_at": { "$lt": date(time) } }));
+        if !all.is_empty() {
+            filter.insert("$and", all);
+        }
+        filter
+    }
+
+    fn sort(&self) -> Document {
+        match self.order {
+            Order::Claim => doc! { "priority": -1, "ready_at": 1, "_id": 1 },
+            Order::Newest => doc! { "created_at": -1, "_id": -1 },
+        }
+    }
+
+    /// What comes behind the position, in parts that are each one range of the index, in order.
+    fn branches(&self) -> Vec<Document> {
+        let Some(Position { priority, time, id }) = self.after else { return vec![doc! {}] };
+        let time = bson::DateTime::from_chrono(time);
+        let id = stored_id(id);
+        match self.order {
+            Order::Claim => vec![
+                doc! { "priority": priority, "ready_at": time, "_id": { "$gt": id } },
+                doc! { "priority": priority, "ready_at": { "$gt": time } },
+                doc! { "priority": { "$lt": priority } },
+            ],
+            Order::Newest => {
+                vec![doc! { "created_at": time, "_id": { "$lt": id } }, doc! { "created_at": { "$lt": time } }]
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! New tasks, one or many, and repeats of the same call.
+//!
+//! An idempotency key lives in the task it made: a unique index over tenant and a hash of user, key and place in the
+//! batch. The first answer is a pure function of the request, the id and the time of creation, so a repeat draws it
+//! up again from the stored task and needs no record beside it.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sha2::{Digest, Sha256};
+use task_repo_protocol::task::MAX_TASK_BYTES;
+use task_repo_protocol::{NewTask, Reason, RetryPolicy, Status, Usage, Uuid};
+
+use super::{Failure, TaskService};
+use crate::lifecycle::DEFAULT_MAX_ATTEMPTS;
+use crate::scope::Scope;
+use crate::store::{InsertRefused, StoreError};
+use crate::task::TaskRecord;
+
+/// How long an idempotency key is remembered.
+const REMEMBERED: TimeDelta = TimeDelta::days(1);
+
+/// What makes a create safe to repeat.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey {
+    /// As the caller sent it.
+    pub key: String,
+    /// Hash of the path and the body's JSON value.
+    pub body: [u8; 32],
+}
+
+/// What came of a create.
+#[derive(Debug)]
+pub struct Created {
+    /// Each task as it was created, in order.
+    pub tasks: Vec<Result<TaskRecord, Failure>>,
+    /// Whether this was answered before.
+    pub replayed: bool,
+}
+
+impl TaskService {
+    /// Creates tasks; a bad one does not stop the others.
+    ///
+    /// # Errors
+    /// When the idempotency key was used with another body, or the database does not say how it was used.
+    pub async fn create(
+        &self,
+        scope: &Scope,
+        tasks: Vec<NewTask>,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Created, Failure> {
+        let now = self.store.clock().now();
+        let mut place = 0;
+        let drafts: Vec<_> = tasks
+            .iter()
+            .map(|task| {
+                let mut draft = self.draft(scope, task, Uuid::now_v7(), now)?;
+                if let Some(key) = &idempotency {
+                    draft.idempotency_key = Some(key.at(scope, place));
+                    draft.idempotency_body = Some(key.body.to_vec());
+                    place += 1;
+                }
+                Ok(draft)
+            })
+            .collect();
+        match idempotency {
+            None => Ok(Created { tasks: self.insert(drafts).await, replayed: false }),
+            Some(key) => self.create_once(scope, &tasks, drafts, &key).await,
+        }
+    }
+
+    async fn create_once(
+        &self,
+        scope: &Scope,
+        tasks: &[NewTask],
+        mut drafts: Vec<Result<TaskRecord, Failure>>,
+        key: &IdempotencyKey,
+    ) -> Result<Created, Failure> {
+        // The first task is the anchor: whoever gets it in first owns the key, and the others follow.
+        let Some(anchor) = drafts.iter().position(Result::is_ok) else {
+            return Ok(Created { tasks: drafts, replayed: false });
+        };
+        let first = std::mem::replace(&mut drafts[anchor], Err(Failure::IdempotencyKeyReused));
+        let mut answer = self.insert_once(scope, vec![first], key).await?;
+        let replayed = answer.iter().any(|(_, replayed)| *replayed);
+        let rest: Vec<_> = drafts.drain(anchor + 1..).collect();
+        if !rest.is_empty() {
+            answer.extend(self.insert_once(scope, rest, key).await?);
+        }
+        drafts.truncate(anchor);
+        let now_as_then = answer.into_iter().zip(&tasks[anchor..]).map(|((stored, replayed), task)| {
+            let stored = stored?;
+            if replayed { self.draft(scope, task, stored.id, stored.created_at) } else { Ok(stored) }
+        });
+        Ok(Created { tasks: drafts.into_iter().chain(now_as_then).collect(), replayed })
+    }
+
+    /// Inserts drafts that carry an idempotency key; says of each whether it was there before.
+    async fn insert_once(
+        &self,
+        scope: &Scope,
+        drafts: Vec<Result<TaskRecord, Failure>>,
+        key: &IdempotencyKey,
+    ) -> Result<Vec<(Result<TaskRecord, Failure>, bool)>, Failure> {
+        let hashes: Vec<_> = drafts.iter().map(|draft| draft.as_ref().ok()?.idempotency_key.clone()).collect();
+        let again = drafts.clone();
+        let mut inserted = self.insert(drafts).await;
+        let refused = |result: &Result<_, Failure>| *result == Err(Failure::IdempotencyKeyReused);
+        if !inserted.iter().any(|result| refused(&result.as_ref().map(|_| ()).map_err(Clone::clone))) {
+            return Ok(inserted.into_iter().map(|result| (result, false)).collect());
+        }
+        let mut before = self.before(scope, hashes.iter().flatten().cloned().collect()).await?;
+        if before.values().any(|task| task.idempotency_body.as_deref() != Some(&key.body[..])) {
+            return Err(Failure::IdempotencyKeyReused);
+        }
+        let mut answer = Vec::with_capacity(inserted.len());
+        for (index, result) in inserted.drain(..).enumerate() {
+            let found = hashes[index].as_ref().and_then(|hash| before.remove(hash));
+            answer.push(match (result, found) {
+                (Err(Failure::IdempotencyKeyReused), Some(task)) => (Ok(task), true),
+                // The key had had its day and has just been forgotten.
+                (Err(Failure::IdempotencyKeyReused), None) => {
+                    let retried = self.insert(vec![again[index].clone()]).await.pop();
+                    (retried.unwrap_or(Err(Failure::Store(StoreError::Unavailable))), false)
+                }
+                (result, _) => (result, false),
+            });
+        }
+        Ok(answer)
+    }
+
+    /// The tasks that these keys made within the time keys are remembered; older ones lose their key.
+    async fn before(&self, scope: &Scope, hashes: Vec<Vec<u8>>) -> Result<HashMap<Vec<u8>, TaskRecord>, Failure> {
+        let since = self.store.clock().now() - REMEMBERED;
+        let mut before = self.store.by_idempotency_keys(&scope.tenant, hashes).await?;
+        let old: Vec<_> = before.values().filter(|task| task.created_at < since).map(|task| task.id).collect();
+        if !old.is_empty() {
+            self.store.forget_idempotency_keys(&scope.tenant, &old).await?;
+            before.retain(|_, task| task.created_at >= since);
+        }
+        Ok(before)
+    }
+
+    /// Inserts the drafts that are tasks; a key that is taken is `IdempotencyKeyReused`.
+    async fn insert(&self, drafts: Vec<Result<TaskRecord, Failure>>) -> Vec<Result<TaskRecord, Failure>> {
+        let tasks: Vec<_> = drafts.iter().filter_map(|draft| draft.as_ref().ok()).cloned().collect();
+        let mut results = if tasks.is_empty() { Vec::new() } else { self.store.insert(&tasks).await }.into_iter();
+        drafts
+            .into_iter()
+            .map(|draft| {
+                let task = draft?;
+                match results.next() {
+                    Some(Ok(())) => {
+                        self.announce(&task);
+                        metrics::counter!("task_repo_tasks_created_total").increment(1);
+                        Ok(task)
+                    }
+                    Some(Err(InsertRefused::Duplicate)) => Err(Failure::IdempotencyKeyReused),
+                    Some(Err(InsertRefused::Store(error))) => Err(Failure::Store(error)),
+                    None => Err(Failure::Store(StoreError::Unavailable)),
+                }
+            })
+            .collect()
+    }
+
+    /// The task that `new` asks for, created at `now`.
+    fn draft(&self, scope: &Scope, new: &NewTask, id: Uuid, now: DateTime<Utc>) -> Result<TaskRecord, Failure> {
+        if !scope.may_use(&new.task_type) {
+            return Err(Failure::TypeForbidden(new.task_type.clone()));
+        }
+        let user_id = match (&scope.user, &new.user_id) {
+            (Some(caller), Some(user)) if **caller != **user => return Err(Failure::UserForbidden),
+            (caller, user) => caller.as_deref().or(user.as_deref()).map(str::to_owned),
+        };
+        let template = new.template.as_ref().and_then(|template| serde_json::to_string(template).ok());
+        let request = new.request.as_ref().map(|json| json.as_str().to_owned());
+        let metadata = new.metadata.as_ref().map(|json| json.as_str().to_owned());
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let input = length(&request) + length(&template) + length(&metadata);
+        if input > MAX_TASK_BYTES {
+            return Err(Failure::TooLarge);
+        }
+        let seconds = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
+        let run_at = new.run_at.or_else(|| new.delay_seconds.map(|delay| now + TimeDelta::seconds(delay)));
+        let future = run_at.filter(|time| *time > now);
+        Ok(TaskRecord {
+            id,
+            tenant: scope.tenant.to_string(),
+            user_id,
+            task_type: new.task_type.clone(),
+            name: new.name.clone(),
+            description: new.description.clone(),
+            status: if future.is_some() { Status::Scheduled } else { Status::Pending },
+            reason: future.map(|_| Reason::Delayed),
+            priority: new.priority.unwrap_or_default().get().into(),
+            ready_at: future.unwrap_or(now),
+            request,
+            template,
+            metadata,
+            tags: new.tags.as_ref().map(TaskRecord::stored_tags).unwrap_or_default(),
+            attempt: 0,
+            max_attempts: seconds(new.max_attempts).unwrap_or(DEFAULT_MAX_ATTEMPTS),
+            losses: 0,
+            retry: new.retry.filter(|retry| *retry != RetryPolicy::default()),
+            lease_seconds: seconds(new.lease_seconds),
+            timeout_seconds: seconds(new.timeout_seconds),
+            retention_seconds: match new.retention_seconds {
+                None => Some(self.settings.task_retention_seconds),
+                Some(retention) => seconds(retention),
+            },
+            run_at,
+            due_date: new.due_date,
+            reminder_time: new.reminder_time,
+            lease: None,
+            lease_until: None,
+            timeout_at: None,
+            lost_token: None,
+            progress: None,
+            cancel_requested_at: None,
+            result: None,
+            result_id: None,
+            error: None,
+            usage: Usage::default(),
+            created_at: now,
+            updated_at: now,
+            started_at: None,
+            completed_at: None,
+            deleted_at: None,
+            expire_at: None,
+            version: 1,
+            stamp: 0,
+            input_bytes: u32::try_from(input).unwrap_or(u32::MAX),
+            attempts: Vec::new(),
+            claim_ids: Vec::new(),
+            executed: false,
+            idempotency_key: None,
+            idempotency_body: None,
+        })
+    }
+}
+
+impl IdempotencyKey {
+    /// The key of the task at that place among the valid ones of the call.
+    fn at(&self, scope: &Scope, place: usize) -> Vec<u8> {
+        let mut hash = Sha256::new();
+        // The user comes with its length, so that no two pairs of user and key read the same.
+        let user = scope.user.as_deref().unwrap_or_default();
+        hash.update((user.len() as u64).to_be_bytes());
+        hash.update(user);
+        hash.update(&self.key);
+        hash.update(b"\0");
+        hash.update((place as u64).to_be_bytes());
+        hash.finalize().to_vec()
+    }
+}

@@ -1,0 +1,86 @@
+//! Why the service does not do what it was asked to. Knows nothing of HTTP.
+
+use task_repo_protocol::{Status, Uuid};
+
+use crate::lifecycle::{Refusal, Verb};
+use crate::store::{Refused, StoreError};
+
+/// Why the service does not do what it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No such task, or not the caller's.
+    #[error("there is no task {0}")]
+    TaskNotFound(String),
+    /// No task has that result.
+    #[error("no task has produced the result {0}")]
+    ResultNotFound(String),
+    /// No such key.
+    #[error("there is no key {0}")]
+    KeyNotFound(String),
+    /// The task is not `pending`.
+    #[error("the task is {status}; only a pending task can be claimed")]
+    NotClaimable {
+        /// The task.
+        id: Uuid,
+        /// Where it stands.
+        status: Status,
+    },
+    /// The task's status does not allow it.
+    #[error("the task is {status}, which does not allow this")]
+    InvalidTransition {
+        /// The task.
+        id: Uuid,
+        /// Where it stands.
+        status: Status,
+    },
+    /// The token does not hold the task.
+    #[error("the lease token does not hold the task, which is {status} in attempt {attempt}")]
+    LeaseLost {
+        /// The task.
+        id: Uuid,
+        /// Where it stands.
+        status: Status,
+        /// Its latest attempt.
+        attempt: u32,
+    },
+    /// `If-Match` does not hold.
+    #[error("the task is at version {version}, which If-Match does not name")]
+    VersionConflict {
+        /// The task.
+        id: Uuid,
+        /// Its version.
+        version: i64,
+    },
+    /// The task would pass 1 MiB.
+    #[error("request, template, metadata and result of a task may have 1 MiB of JSON text together")]
+    TooLarge,
+    /// The key is limited to other task types.
+    #[error("the API key may not use the task type {0}")]
+    TypeForbidden(String),
+    /// The caller acts for another user.
+    #[error("user_id differs from the user on whose behalf the call is made")]
+    UserForbidden,
+    /// The idempotency key came with another body before.
+    #[error("the idempotency key was used with another body")]
+    IdempotencyKeyReused,
+    /// The database could not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Failure {
+    /// Why a change of that task was refused.
+    pub(super) fn of(id: Uuid, verb: Verb, refused: Refused) -> Self {
+        match refused {
+            Refused::Missing => Self::TaskNotFound(id.to_string()),
+            Refused::Store(error) => Self::Store(error),
+            Refused::Task(Refusal::WrongState(status)) if verb == Verb::Claim => Self::NotClaimable { id, status },
+            Refused::Task(Refusal::WrongState(status)) => Self::InvalidTransition { id, status },
+            Refused::Task(Refusal::LeaseLost { status, attempt }) => Self::LeaseLost { id, status, attempt },
+            Refused::Task(Refusal::VersionConflict(version)) => Self::VersionConflict { id, version },
+            Refused::Task(Refusal::TooLarge) => Self::TooLarge,
+            // Only the background loops ask for what is due, and they do not report.
+            Refused::Task(Refusal::NotDue) => Self::InvalidTransition { id, status: Status::Processing },
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Issuing, rotating and checking API keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::TimeDelta;
+use moka::future::Cache;
+use rand::RngExt as _;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq as _;
+use task_repo_protocol::{IssuedKey, KeyInfo, KeyRotation, NewKey, Role, Uuid};
+
+use super::{Failure, TaskService};
+use crate::store::{KeyRecord, SecretHash, StoreError};
+
+/// How long a looked-up key is believed: a revoked one is refused everywhere within that.
+const BELIEVED: Duration = Duration::from_secs(3);
+/// How long a replaced secret stays good where nobody says otherwise, in seconds.
+const OVERLAP_SECONDS: i64 = 3600;
+/// What every issued secret begins with, so that people and scanners know one when they see it.
+const PREFIX: &str = "trk_";
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Identity {
+    /// The bootstrap key: all tenants, all roles.
+    Bootstrap,
+    /// An issued key.
+    Issued(Arc<KeyRecord>),
+}
+
+impl Identity {
+    /// Whether the caller has one of these roles.
+    pub fn has_any(&self, roles: &[Role]) -> bool {
+        match self {
+            Self::Bootstrap => true,
+            Self::Issued(key) => key.roles.iter().any(|role| roles.contains(role)),
+        }
+    }
+
+    /// Whether the caller may name any tenant.
+    pub fn reaches_all_tenants(&self) -> bool {
+        self.has_any(&[Role::Admin])
+    }
+}
+
+/// The keys this server has seen.
+pub(super) struct KeyRing {
+    bootstrap: [u8; 32],
+    seen: Cache<[u8; 32], Option<Arc<KeyRecord>>>,
+    touched: Cache<Uuid, ()>,
+}
+
+impl KeyRing {
+    pub(super) fn new(bootstrap: &str) -> Self {
+        Self {
+            bootstrap: hash(bootstrap),
+            seen: Cache::builder().max_capacity(10_000).time_to_live(BELIEVED).build(),
+            touched: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
+        }
+    }
+}
+
+fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret).into()
+}
+
+/// A secret of 256 random bits.
+fn new_secret() -> String {
+    let bytes: [u8; 32] = rand::rng().random();
+    format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+impl TaskService {
+    /// Who has this secret; `None` when nobody does, or not any more.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn identify(&self, secret: &str) -> Result<Option<Identity>, Failure> {
+        let hash = hash(secret);
+        if bool::from(hash.ct_eq(&self.keys.bootstrap)) {
+            return Ok(Some(Identity::Bootstrap));
+        }
+        let look_up = async { Ok(self.store.key_by_hash(&hash).await?.map(Arc::new)) };
+        let found = self.keys.seen.try_get_with(hash, look_up).await;
+        let Some(key) = found.map_err(|error: Arc<StoreError>| Failure::Store(*error))? else { return Ok(None) };
+        let now = self.store.clock().now();
+        // The database found it by this hash; comparing again in constant time costs nothing and trusts no index.
+        let secret_is_good = key
+            .hashes
+            .iter()
+            .any(|known| bool::from(known.hash[..].ct_eq(&hash[..])) && known.until.is_none_or(|until| until > now));
+        if !secret_is_good || key.expires_at.is_some_and(|end| end <= now) {
+            return Ok(None);
+        }
+        self.touch(key.id).await;
+        Ok(Some(Identity::Issued(key)))
+    }
+
+    /// Notes the use of a key, once a minute at most and beside the request.
+    async fn touch(&self, id: Uuid) {
+        if self.keys.touched.entry(id).or_insert(()).await.is_fresh() {
+            let (store, now) = (self.store.clone(), self.store.clock().now());
+            self.background.spawn_on(
+                async move {
+                    // The next use tries again.
+                    let _ = store.touch_key(id, now).await;
+                },
+                &self.runtime,
+            );
+        }
+    }
+
+    /// Issues a key for `tenant`, or for the tenant that the body names.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn issue_key(&self, tenant: &str, new: NewKey) -> Result<IssuedKey, Failure> {
+        let secret = new_secret();
+        let mut roles = new.roles;
+        roles.sort();
+        roles.dedup();
+        let record = KeyRecord {
+            id: Uuid::now_v7(),
+            tenant: new.tenant_id.unwrap_or_else(|| tenant.to_owned()),
+            name: new.name,
+            roles,
+            task_types: new.task_types,
+            created_at: self.store.clock().now(),
+            expires_at: new.expires_at,
+            last_used_at: None,
+            hashes: vec![SecretHash { hash: hash(&secret).to_vec(), until: None }],
+        };
+        self.store.insert_key(record.clone()).await?;
+        Ok(issued(record, secret))
+    }
+
+    /// All keys, newest first, of one tenant or of all.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn list_keys(&self, tenant: Option<&str>) -> Result<Vec<KeyInfo>, Failure> {
+        let keys = self.store.list_keys(tenant).await?;
+        Ok(keys
+            .into_iter()
+            .map(|key| KeyInfo {
+                id: key.id,
+                name: key.name,
+                roles: key.roles,
+                tenant_id: key.tenant,
+                task_types: key.task_types,
+                created_at: key.created_at,
+                expires_at: key.expires_at,
+                last_used_at: key.last_used_at,
+            })
+            .collect())
+    }
+
+    /// Gives a key a new secret; the old one stays good until the overlap ends.
+    ///
+    /// # Errors
+    /// When there is no such key.
+    pub async fn rotate_key(&self, id: Uuid, rotation: &KeyRotation) -> Result<IssuedKey, Failure> {
+        let not_found = || Failure::KeyNotFound(id.to_string());
+        let overlap = TimeDelta::seconds(rotation.overlap_seconds.unwrap_or(OVERLAP_SECONDS));
+        // Two rotations at once: the later one starts from what the earlier one left.
+        for _ in 0..10 {
+            let key = self.store.key_by_id(id).await?.ok_or_else(not_found)?;
+            let now = self.store.clock().now();
+            let secret = new_secret();
+            let mut hashes: Vec<_> = key
+                .hashes
+                .iter()
+                .map(|old| SecretHash {
+                    hash: old.hash.clone(),
+                    until: Some(old.until.map_or(now + overlap, |until| until.min(now + overlap))),
+                })
+                .filter(|old| old.until.is_some_and(|until| until > now))
+                .collect();
+            hashes.push(SecretHash { hash: hash(&secret).to_vec(), until: None });
+            if self.store.replace_secrets(&key, &hashes).await? {
+                self.keys.seen.invalidate_all();
+                return Ok(issued(key, secret));
+            }
+        }
+        Err(Failure::Store(StoreError::Unavailable))
+    }
+
+    /// Removes a key; it is refused here at once and everywhere within 5 seconds.
+    ///
+    /// # Errors
+    /// When there is no such key.
+    pub async fn revoke_key(&self, id: Uuid) -> Result<(), Failure> {
+        if !self.store.delete_key(id).await? {
+            return Err(Failure::KeyNotFound(id.to_string()));
+        }
+        self.keys.seen.invalidate_all();
+        Ok(())
+    }
+}
+
+fn issued(key: KeyRecord, secret: String) -> IssuedKey {
+    IssuedKey {
+        id: key.id,
+        key: secret,
+        name: key.name,
+        roles: key.roles,
+        tenant_id: key.tenant,
+        task_types: key.task_types,
+        created_at: key.created_at,
+        expires_at: key.expires_at,
+    }
+}

@@ -1,0 +1,115 @@
+//! What the service means: a file per intention, between the HTTP edge and the store.
+//!
+//! | file | intention |
+//! |---|---|
+//! | [`create`] | new tasks, one or many, and repeats of the same call |
+//! | [`claim`] | giving ready work to whoever asks, now or as soon as there is some |
+//! | [`settle`] | what workers report |
+//! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
+//! | [`query`] | reading and listing, and waiting for the end of a task |
+//! | [`sweep`] | the loops beside the requests |
+//! | [`keys`] | issuing, rotating and checking API keys |
+//! | [`present`] | how a task looks from outside |
+
+mod claim;
+mod create;
+mod failure;
+mod keys;
+mod operate;
+mod present;
+mod query;
+mod settle;
+mod sweep;
+mod watch;
+
+use std::sync::Arc;
+
+use task_repo_protocol::Status;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::TaskSettings;
+use crate::store::Store;
+use crate::task::TaskRecord;
+
+pub use claim::Handout;
+pub use create::{Created, IdempotencyKey};
+pub use failure::Failure;
+pub use keys::Identity;
+pub use present::{execution_list, status_report, view, view_without_payload};
+pub use query::{ForeignCursor, ListQuery, Page};
+pub use settle::Settled;
+
+/// The service behind the HTTP edge. One for a server, shared by all its requests.
+pub struct TaskService {
+    store: Store,
+    settings: TaskSettings,
+    desk: claim::Desk,
+    watch: watch::Watch,
+    due: sweep::DueAlarm,
+    jobs: sweep::Jobs,
+    keys: keys::KeyRing,
+    runtime: Handle,
+    background: TaskTracker,
+    draining: CancellationToken,
+    stopping: CancellationToken,
+}
+
+impl TaskService {
+    /// The service on that database. Nothing runs until [`TaskService::run_background`].
+    pub fn new(store: Store, settings: TaskSettings, bootstrap_key: &str) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            settings,
+            desk: claim::Desk::default(),
+            watch: watch::Watch::default(),
+            due: sweep::DueAlarm::default(),
+            jobs: sweep::Jobs::default(),
+            keys: keys::KeyRing::new(bootstrap_key),
+            runtime: Handle::current(),
+            background: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+        })
+    }
+
+    /// The database, for health answers.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether the server takes no new waiting calls because it is about to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Not ready any more; waiting calls are answered at once.
+    pub fn drain(&self) {
+        self.draining.cancel();
+        self.desk.wake_all();
+    }
+
+    /// Ends the background loops and waits for what they and abandoned claims still do.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        self.background.close();
+        self.background.wait().await;
+        self.store.close().await;
+    }
+
+    /// Tells whoever waits here that a task has moved.
+    fn announce(&self, task: &TaskRecord) {
+        match task.status {
+            _ if task.deleted_at.is_some() => self.watch.finished(task.id),
+            Status::Pending => self.desk.wake(&task.tenant, &task.task_type),
+            Status::Scheduled => {
+                if let Some(run_at) = task.run_at {
+                    self.due.set(run_at);
+                }
+            }
+            Status::Processing => {}
+            Status::Completed | Status::Failed | Status::Cancelled => self.watch.finished(task.id),
+        }
+    }
+}

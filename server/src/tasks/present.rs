@@ -1,0 +1,115 @@
+//! How a task looks from outside.
+
+use task_repo_protocol::{
+    Execution, ExecutionList, Json, Lease, Payload, Priority, StatusReport, Tags, Task, TaskError, Template, Usage,
+    Uuid,
+};
+
+use crate::task::{AttemptRecord, ErrorRecord, TaskRecord};
+
+/// The whole task. Only the answer to a claim shows the lease's token.
+pub fn view(task: TaskRecord, with_token: bool) -> Task {
+    let (request, result) = (task.request.clone(), task.result.clone());
+    Task {
+        request: stored_json(request).into(),
+        result: stored_json(result).into(),
+        ..view_without_payload(task, with_token)
+    }
+}
+
+/// The task as lists show it.
+pub fn view_without_payload(task: TaskRecord, with_token: bool) -> Task {
+    let expires_at = task.lease_until;
+    let lease = task.lease.zip(expires_at).map(|(lease, expires_at)| Lease {
+        token: with_token.then(|| lease.token.to_string()),
+        worker_id: lease.worker_id,
+        expires_at,
+    });
+    Task {
+        id: task.id,
+        tenant_id: task.tenant,
+        user_id: task.user_id,
+        task_type: task.task_type,
+        name: task.name,
+        description: task.description,
+        status: task.status,
+        reason: task.reason,
+        priority: Priority::new(task.priority.into()).unwrap_or_default(),
+        request: Payload::Omitted,
+        template: task.template.and_then(|text| serde_json::from_str::<Template>(&text).ok()),
+        metadata: stored_json(Some(task.metadata.unwrap_or_else(|| "{}".to_owned()))).unwrap_or_else(null),
+        tags: Tags(task.tags.iter().filter_map(|tag| tag.split_once(':')).map(|(k, v)| (k.into(), v.into())).collect()),
+        attempt: task.attempt,
+        max_attempts: task.max_attempts,
+        losses: task.losses,
+        run_at: task.run_at,
+        due_date: task.due_date,
+        reminder_time: task.reminder_time,
+        lease,
+        progress: task.progress,
+        cancel_requested_at: task.cancel_requested_at,
+        result: Payload::Omitted,
+        result_id: task.result_id,
+        error: task.error.map(error),
+        usage: task.usage,
+        created_at: task.created_at,
+        updated_at: task.updated_at,
+        started_at: task.started_at,
+        completed_at: task.completed_at,
+        version: task.version.unsigned_abs(),
+    }
+}
+
+/// The answer of `GET /tasks/{id}/status`.
+pub fn status_report(task: TaskRecord) -> StatusReport {
+    StatusReport {
+        id: task.id,
+        status: task.status,
+        reason: task.reason,
+        attempt: task.attempt,
+        progress: task.progress,
+        result_id: task.result_id,
+        error: task.error.map(error),
+        updated_at: task.updated_at,
+    }
+}
+
+/// The answer of `GET /tasks/{id}/executions`.
+pub fn execution_list(task: TaskRecord) -> ExecutionList {
+    ExecutionList { executions: task.attempts.into_iter().rev().map(execution).collect() }
+}
+
+fn execution(attempt: AttemptRecord) -> Execution {
+    let duration = attempt.ended_at.map(|end| (end - attempt.started_at).num_milliseconds().max(0).unsigned_abs());
+    Execution {
+        execution_id: attempt.id,
+        attempt: attempt.number,
+        worker_id: attempt.worker_id,
+        trigger: attempt.trigger,
+        status: attempt.status,
+        started_at: attempt.started_at,
+        completed_at: attempt.ended_at,
+        duration_ms: duration,
+        result_id: attempt.result_id,
+        error: attempt.error.map(error),
+        usage: attempt.usage.unwrap_or_else(Usage::default),
+    }
+}
+
+fn error(error: ErrorRecord) -> TaskError {
+    TaskError { message: error.message, code: error.code, details: stored_json(error.details) }
+}
+
+/// JSON text that was checked when it came in.
+fn stored_json(text: Option<String>) -> Option<Json> {
+    text.and_then(|text| Json::from_text(text).ok())
+}
+
+fn null() -> Json {
+    Json::from_text("null".to_owned()).unwrap_or_else(|_| unreachable!("null is JSON"))
+}
+
+/// A lease token as it stands in a request: any text may be one, few are.
+pub(super) fn token(text: &str) -> Uuid {
+    Uuid::try_parse(text).ok().filter(|token| token.to_string() == text).unwrap_or(Uuid::nil())
+}

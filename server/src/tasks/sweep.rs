@@ -1,0 +1,236 @@
+//! The loops beside the requests: the sweeper takes back what ran out, the promoter moves what is due, the waker
+//! looks for what other servers did, the timekeeper reads the database's clock.
+//!
+//! Every server may run all of them: each step is a guarded update, so doing it twice changes nothing. A database
+//! that does not answer makes a round fail, not the loop.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use rand::RngExt as _;
+use task_repo_protocol::system::BackgroundJob;
+use tokio::sync::Notify;
+
+use super::TaskService;
+use crate::lifecycle::Intent;
+use crate::scope::Scope;
+use crate::store::{Change, DueTask, StoreError};
+
+/// How many tasks one round moves.
+const ROUND: i64 = 500;
+/// How often the promoter looks for what other servers scheduled.
+const PROMOTE_INTERVAL: Duration = Duration::from_millis(250);
+/// How often the database's clock is read.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a loop waits after a round that failed.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A job that has not finished a round for so long is failing.
+const OVERDUE: Duration = Duration::from_secs(15);
+
+/// When the promoter must look next.
+#[derive(Default)]
+pub(super) struct DueAlarm {
+    earliest: Mutex<Option<DateTime<Utc>>>,
+    changed: Notify,
+}
+
+impl DueAlarm {
+    /// A task is due then.
+    pub(super) fn set(&self, time: DateTime<Utc>) {
+        let mut earliest = self.earliest.lock().unwrap_or_else(PoisonError::into_inner);
+        if earliest.is_none_or(|earliest| time < earliest) {
+            *earliest = Some(time);
+            self.changed.notify_one();
+        }
+    }
+
+    fn take(&self) -> Option<DateTime<Utc>> {
+        self.earliest.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// How the loops are doing.
+#[derive(Default)]
+pub(super) struct Jobs {
+    last: Mutex<BTreeMap<&'static str, Round>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Round {
+    took: Option<Duration>,
+    lag: Duration,
+    succeeded: Option<Instant>,
+    failed: bool,
+}
+
+impl Jobs {
+    fn report(&self, name: &'static str, began: Instant, result: Result<Duration, StoreError>) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let round = last.entry(name).or_default();
+        round.took = Some(began.elapsed());
+        round.failed = result.is_err();
+        if let Ok(lag) = result {
+            round.lag = lag;
+            round.succeeded = Some(Instant::now());
+            metrics::gauge!("task_repo_background_lag_seconds", "job" => name).set(lag.as_secs_f64());
+        } else {
+            metrics::counter!("task_repo_background_failures_total", "job" => name).increment(1);
+        }
+    }
+
+    fn state(&self) -> BTreeMap<String, BackgroundJob> {
+        let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.iter()
+            .map(|(name, round)| {
+                let ago = round.succeeded.map(|at| at.elapsed());
+                let status = match ago {
+                    _ if round.failed => "failing",
+                    None => "starting",
+                    Some(ago) if ago > OVERDUE => "failing",
+                    Some(_) => "healthy",
+                };
+                let job = BackgroundJob {
+                    status: status.to_owned(),
+                    latency_ms: round.took.map(millis),
+                    lag_ms: Some(millis(round.lag)),
+                    last_success_ms_ago: ago.map(millis),
+                };
+                ((*name).to_owned(), job)
+            })
+            .collect()
+    }
+}
+
+impl TaskService {
+    /// How the background loops are doing, by name.
+    pub fn background_jobs(&self) -> BTreeMap<String, BackgroundJob> {
+        self.jobs.state()
+    }
+
+    /// How many claims wait for work.
+    pub fn waiting_claims(&self) -> usize {
+        self.desk.waiting()
+    }
+
+    /// Starts the loops; they end with [`TaskService::stop`].
+    pub fn run_background(self: &Arc<Self>) {
+        let wake = Duration::from_millis(self.settings.wake_interval_ms);
+        let sweep = Duration::from_millis(self.settings.sweep_interval_ms);
+        self.spawn_loop("sweeper", move |service| async move { (service.sweep().await, sweep) });
+        self.spawn_loop("waker", move |service| async move { (service.wake_waiting().await, wake) });
+        self.spawn_loop("timekeeper", |service| async move {
+            (service.store.synchronize_clock().await.map(|()| Duration::ZERO), CLOCK_INTERVAL)
+        });
+        let service = Arc::clone(self);
+        self.background.spawn(async move { service.promote_until_stopped().await });
+    }
+
+    fn spawn_loop<F, R>(self: &Arc<Self>, name: &'static str, round: F)
+    where
+        F: Fn(Arc<Self>) -> R + Send + 'static,
+        R: Future<Output = (Result<Duration, StoreError>, Duration)> + Send,
+    {
+        let service = Arc::clone(self);
+        self.background.spawn(async move {
+            loop {
+                let began = Instant::now();
+                let (result, pause) = round(Arc::clone(&service)).await;
+                let pause = if result.is_ok() { pause } else { PAUSE };
+                service.jobs.report(name, began, result);
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = service.stopping.cancelled() => return,
+                }
+            }
+        });
+    }
+
+    /// Takes back leases and attempts that ran out; says how late it was for the oldest.
+    async fn sweep(&self) -> Result<Duration, StoreError> {
+        let mut lag = Duration::ZERO;
+        loop {
+            let expired = self.store.expired(ROUND).await?;
+            lag = lag.max(self.lateness(expired.first()));
+            let count = expired.len();
+            self.move_due(expired, || Intent::Expire { jitter: rand::rng().random_range(-1.0..=1.0) }).await;
+            if count < usize::try_from(ROUND).unwrap_or(0) {
+                return Ok(lag);
+            }
+        }
+    }
+
+    async fn promote_until_stopped(&self) {
+        loop {
+            // Taken before the look: what is scheduled from here on sets the alarm again.
+            self.due.take();
+            let began = Instant::now();
+            let result = self.promote().await;
+            let pause = match &result {
+                Ok((_, next)) => next.map_or(PROMOTE_INTERVAL, |at| self.store.clock().until(at).min(PROMOTE_INTERVAL)),
+                Err(_) => PAUSE,
+            };
+            self.jobs.report("promoter", began, result.map(|(lag, _)| lag));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.due.changed.notified() => {}
+                () = self.stopping.cancelled() => return,
+            }
+        }
+    }
+
+    /// Moves what is due; says how late it was for the oldest, and when the next one is due.
+    async fn promote(&self) -> Result<(Duration, Option<DateTime<Utc>>), StoreError> {
+        let mut lag = Duration::ZERO;
+        loop {
+            let scheduled = self.store.scheduled(ROUND).await?;
+            let now = self.store.clock().now();
+            let full = scheduled.len() == usize::try_from(ROUND).unwrap_or(0);
+            let (due, later): (Vec<_>, Vec<_>) = scheduled.into_iter().partition(|task| task.at <= now);
+            lag = lag.max(self.lateness(due.first()));
+            self.move_due(due, || Intent::Promote).await;
+            if !full || !later.is_empty() {
+                return Ok((lag, later.first().map(|task| task.at)));
+            }
+        }
+    }
+
+    async fn move_due(&self, due: Vec<DueTask>, intent: impl Fn() -> Intent) {
+        if due.is_empty() {
+            return;
+        }
+        let changes = due
+            .into_iter()
+            .map(|task| Change { scope: Scope::tenant(&task.tenant), id: task.id, intent: intent() })
+            .collect();
+        // Who was refused was renewed, moved or taken by another server meanwhile.
+        for applied in self.store.apply(changes).await.into_iter().flatten() {
+            self.announce(&applied.task);
+        }
+    }
+
+    fn lateness(&self, oldest: Option<&DueTask>) -> Duration {
+        oldest.and_then(|task| (self.store.clock().now() - task.at).to_std().ok()).unwrap_or_default()
+    }
+
+    /// One look for all who wait here, whatever their number: at work that other servers made ready, and at tasks
+    /// that ended on other servers.
+    async fn wake_waiting(&self) -> Result<Duration, StoreError> {
+        for (tenant, task_types) in self.desk.awaited() {
+            for types in task_types.chunks(100) {
+                for ready in self.store.ready_types(&tenant, types).await? {
+                    self.desk.wake(&tenant, &ready);
+                }
+            }
+        }
+        let watched = self.watch.watched();
+        for ids in watched.chunks(1000) {
+            let unfinished = self.store.unfinished(ids).await?;
+            ids.iter().filter(|id| !unfinished.contains(id)).for_each(|id| self.watch.finished(*id));
+        }
+        metrics::gauge!("task_repo_waiting_claims").set(u32::try_from(self.desk.waiting()).unwrap_or(u32::MAX));
+        Ok(Duration::ZERO)
+    }
+}

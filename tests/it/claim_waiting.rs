@@ -1,0 +1,248 @@
+//! Claims that wait for work, whatever makes it ready, and callers that go away while they wait.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use task_repo_tests::{TestServer, unique_type};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::verbs::{
+    claim, claim_one, create_many, id, ids, let_calls_wait, post, queue, settle, tasks, until, with,
+};
+
+/// Long enough that a claim answered at its end would be noticed by [`in_time`].
+const WAIT_MS: u64 = 28_000;
+
+/// Fails the test unless the call is answered long before [`WAIT_MS`] are over.
+async fn in_time<T>(call: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(15), call).await.expect("an answer before the wait is over")
+}
+
+/// Lets a claim wait in that queue, does something, and returns the one task that the claim was given.
+async fn woken_by(server: &TestServer, task_type: &str, make_ready: impl Future<Output = ()>) -> Value {
+    let waiting = in_time(claim(server, task_type, json!({"wait_ms": WAIT_MS, "limit": 5})));
+    let (claimed, ()) = tokio::join!(waiting, async {
+        let_calls_wait().await;
+        make_ready.await;
+    });
+    assert_eq!(tasks(&claimed).len(), 1, "one task is ready, and the call is answered with it: {claimed}");
+    tasks(&claimed)[0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_claim_gets_what_is_created() {
+    let server = TestServer::start().await;
+    let (one, batch) = (unique_type(), unique_type());
+    let first = woken_by(&server, &one, async {
+        server.create(json!({"task_type": one, "request": {"n": 1}})).await;
+    });
+    let second =
+        woken_by(&server, &batch, async {
+            create_many(&server, 3, |n| {
+            json!({"task_type": if n == 1 { batch.clone() } else { unique_type() }, "request": {"n": 2}})
+        })
+        .await;
+        });
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((&first["request"], &second["request"]), (&json!({"n": 1}), &json!({"n": 2})));
+    for task in [&first, &second] {
+        assert_eq!((&task["status"], &task["attempt"]), (&json!("processing"), &json!(1)));
+        settle(&server, task, "complete", json!({})).await.ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_claim_gets_what_becomes_ready_in_any_other_way() {
+    let server = &TestServer::start().await;
+    let in_an_hour = json!({"delay_seconds": 3600});
+
+    let released = server.create(json!({})).await;
+    let held = claim_one(server, &released, json!({})).await;
+    let on_release = woken_by(server, queue(&released), async {
+        settle(server, &held, "release", json!({})).await.ok();
+    });
+
+    let retried = server.create(json!({})).await;
+    let failing = claim_one(server, &retried, json!({})).await;
+    let on_retry = woken_by(server, queue(&retried), async {
+        settle(server, &failing, "fail", json!({"retry_after_seconds": 1})).await.ok();
+    });
+
+    let expiring = server.create(json!({"lease_seconds": 1})).await;
+    claim_one(server, &expiring, json!({})).await;
+    let on_loss = woken_by(server, queue(&expiring), async {});
+
+    let timing_out = json!({"backoff": "fixed", "base_seconds": 1, "jitter": 0});
+    let timed = server.create(json!({"timeout_seconds": 1, "retry": timing_out})).await;
+    claim_one(server, &timed, json!({})).await;
+    let on_timeout = woken_by(server, queue(&timed), async {});
+
+    let executed = server.create(in_an_hour.clone()).await;
+    let on_execute = woken_by(server, queue(&executed), async {
+        post(server, &executed, "execute", json!({})).await.ok();
+    });
+
+    let cancelled = server.create(json!({})).await;
+    post(server, &cancelled, "cancel", json!({})).await.ok();
+    let on_execute_again = woken_by(server, queue(&cancelled), async {
+        post(server, &cancelled, "execute", json!({})).await.ok();
+    });
+
+    let edited = server.create(in_an_hour).await;
+    let on_edit = woken_by(server, queue(&edited), async {
+        server.put(&format!("/tasks/{}", id(&edited))).json(&json!({"run_at": null})).send().await.ok();
+    });
+
+    let due = server.create(json!({"delay_seconds": 1})).await;
+    let on_time = woken_by(server, queue(&due), async {});
+
+    let (released_to, retried_to, lost_to, timed_to) =
+        tokio::join!(on_release, on_retry, on_loss, on_timeout);
+    let (executed_to, again_to, edited_to, due_to) =
+        tokio::join!(on_execute, on_execute_again, on_edit, on_time);
+    for (task, claimed, attempt) in [
+        (released, released_to, 1),
+        (retried, retried_to, 2),
+        (expiring, lost_to, 2),
+        (timed, timed_to, 2),
+        (executed, executed_to, 1),
+        (cancelled, again_to, 1),
+        (edited, edited_to, 1),
+        (due, due_to, 1),
+    ] {
+        assert_eq!((id(&claimed), &claimed["attempt"]), (id(&task), &json!(attempt)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_waiting_caller_gets_a_task_of_its_own() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    let waiting = join_all((0..20).map(|_| in_time(claim(&server, &queue, json!({"wait_ms": WAIT_MS})))));
+    let (answers, ()) = tokio::join!(waiting, async {
+        let_calls_wait().await;
+        for _ in 0..10 {
+            server.create(json!({"task_type": queue})).await;
+        }
+        create_many(&server, 10, |_| json!({"task_type": queue})).await;
+    });
+    let given: HashSet<&str> = answers.iter().flat_map(ids).collect();
+    assert!(answers.iter().all(|answer| tasks(answer).len() == 1), "one each");
+    assert_eq!(given.len(), 20, "nobody shares a task");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_claim_is_not_woken_by_what_it_may_not_have() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    let claim_as = async |user: Option<&str>, more: Value| {
+        let body =
+            with(json!({"task_types": [queue], "worker_id": "w1", "limit": 10, "wait_ms": WAIT_MS}), more);
+        let request = server.post("/tasks/claim").json(&body);
+        let request = if let Some(user) = user { request.user(user) } else { request };
+        in_time(request.send()).await.ok()
+    };
+    let (tagged, owned, ()) =
+        tokio::join!(claim_as(None, json!({"tags": {"k": "v"}})), claim_as(Some("ann"), json!({})), async {
+            let_calls_wait().await;
+            server.create(json!({"task_type": queue, "priority": 100})).await;
+            server.create(json!({"task_type": queue, "user_id": "bob", "tags": {"k": "w"}})).await;
+            server.create(json!({"task_type": queue, "user_id": "ann", "name": "ann's"})).await;
+            server.create(json!({"task_type": queue, "tags": {"k": "v", "x": "y"}, "name": "tagged"})).await;
+        });
+    assert_eq!(tasks(&tagged).iter().map(|task| &task["name"]).collect::<Vec<_>>(), ["tagged"]);
+    assert_eq!(tasks(&owned).iter().map(|task| &task["name"]).collect::<Vec<_>>(), ["ann's"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_wait_ends_with_an_empty_list() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    let begun = Instant::now();
+    let waited = claim(&server, &queue, json!({"wait_ms": 400})).await;
+    assert!(begun.elapsed() >= Duration::from_millis(400), "the wait was cut short");
+    assert_eq!(waited, json!({"tasks": []}));
+    for wait in [json!({"wait_ms": 0}), json!({})] {
+        assert_eq!(in_time(claim(&server, &queue, wait)).await, json!({"tasks": []}));
+    }
+
+    // What is created after the wait has ended is not given to it.
+    let task = server.create(json!({"task_type": queue})).await;
+    assert_eq!(ids(&claim(&server, &queue, json!({"wait_ms": 0})).await), [id(&task)]);
+}
+
+/// A claim whose caller hears nothing of the answer: the connection closes when this is dropped.
+async fn claim_unheard(server: &TestServer, key: &str, body: &Value) -> TcpStream {
+    let url = reqwest::Url::parse(&server.url()).expect("the server's URL");
+    let (host, port) = (url.host_str().expect("a host"), url.port().expect("a port"));
+    let body = body.to_string();
+    let request = format!(
+        "POST /api/v1/tasks/claim HTTP/1.1\r\nHost: {host}:{port}\r\nX-API-Key: {key}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len(),
+    );
+    let mut connection = TcpStream::connect((host, port)).await.expect("a connection");
+    connection.write_all(request.as_bytes()).await.expect("the request is sent");
+    connection
+}
+
+/// Claims until at least that many have come, checks that no attempt was lost on the way, and completes them.
+async fn collect(server: &TestServer, queue: &str, at_least: usize) {
+    let mut seen = HashSet::new();
+    let claimed = until("what was created has been claimed by callers that are there", async || {
+        let claimed = claim(server, queue, json!({"limit": 100, "wait_ms": 500})).await;
+        for task in tasks(&claimed) {
+            assert!(seen.insert(id(task).to_owned()), "a task was given out twice");
+            assert_eq!(task["attempt"], 1, "who has gone away was given nothing: {task}");
+            settle(server, task, "complete", json!({})).await.ok();
+        }
+        (seen.len() >= at_least).then_some(())
+    });
+    claimed.await;
+}
+
+/// How many tasks of the queue are held by anyone.
+async fn count_held(server: &TestServer, queue: &str) -> usize {
+    let filter = [("status", "processing"), ("task_type", queue), ("limit", "100")];
+    tasks(&server.get("/tasks").query(&filter).send().await.ok()).len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_went_away_while_waiting_is_given_nothing() {
+    let server = TestServer::start().await;
+    let key = server.issue_key(&["worker"], json!({})).await;
+    let queue = unique_type();
+    let body = json!({"task_types": [queue], "worker_id": "gone", "limit": 2, "wait_ms": 30_000});
+    let callers = join_all((0..10).map(|_| claim_unheard(&server, &key, &body))).await;
+    let_calls_wait().await;
+    drop(callers);
+    create_many(&server, 10, |_| json!({"task_type": queue})).await;
+    collect(&server, &queue, 10).await;
+    assert_eq!(count_held(&server, &queue).await, 0, "nothing stays with a caller that has gone");
+
+    // The same when the call, its end and the task come one right after the other.
+    for _ in 0..10 {
+        drop(claim_unheard(&server, &key, &body).await);
+        server.create(json!({"task_type": queue})).await;
+    }
+    collect(&server, &queue, 10).await;
+    assert_eq!(count_held(&server, &queue).await, 0, "nothing stays with a caller that has gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_went_away_before_its_answer_is_given_nothing() {
+    let server = TestServer::start().await;
+    let key = server.issue_key(&["worker"], json!({})).await;
+    let queue = unique_type();
+    create_many(&server, 40, |_| json!({"task_type": queue})).await;
+    let body = json!({"task_types": [queue], "worker_id": "gone", "limit": 2});
+    for _ in 0..15 {
+        drop(claim_unheard(&server, &key, &body).await);
+    }
+    // On a busy machine an answer may be on its way before the connection closes. That cannot happen to many.
+    collect(&server, &queue, 32).await;
+    assert!(count_held(&server, &queue).await <= 8, "what was claimed for callers that went away goes back");
+}

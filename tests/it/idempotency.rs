@@ -1,0 +1,203 @@
+//! `Idempotency-Key`: the same create twice makes one task.
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use task_repo_tests::{Answer, Call, TestServer, id_of, unique_type};
+
+const REPLAYED: &str = "idempotent-replayed";
+
+fn keyed(call: Call, key: &str) -> Call {
+    call.header("Idempotency-Key", key)
+}
+
+async fn count(server: &TestServer, task_type: &str) -> usize {
+    let query = [("task_type", task_type), ("status", "any"), ("limit", "100")];
+    let page = server.get("/tasks").query(&query).send().await.ok();
+    page["tasks"].as_array().unwrap().len()
+}
+
+#[track_caller]
+fn assert_replay(replay: &Answer, first: &Answer) {
+    assert_eq!(replay.status, first.status, "{replay:?}");
+    assert_eq!(replay.text(), first.text());
+    assert_eq!(replay.header("location"), first.header("location"));
+    assert_eq!(replay.header(REPLAYED), Some("true"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_answer_comes_again() {
+    let server = TestServer::start().await;
+    let task_type = unique_type();
+    let text = format!(r#"{{"task_type":"{task_type}","request":{{"n":1234567890123456789012345,"a":[1,  2]}}}}"#);
+    let create = async || keyed(server.post("/tasks").json_text(text.as_str()), "key-1").send().await;
+    let first = create().await;
+    assert_eq!((first.success().status, first.header(REPLAYED)), (201, None));
+    assert_replay(&create().await, &first);
+    let path = format!("/tasks/{}", first.raw("id").trim_matches('"'));
+    server.put(&path).json(&json!({"name": "changed since", "priority": 1})).send().await.success();
+    assert_replay(&create().await, &first);
+    assert_eq!(server.delete(&path).send().await.status, 204);
+    assert_replay(&create().await, &first);
+    assert_eq!(count(&server, &task_type).await, 0, "a replay makes no second task");
+    let sibling = server.sibling().await;
+    let elsewhere = keyed(sibling.post("/tasks").json_text(text.as_str()), "key-1").send().await;
+    assert_replay(&elsewhere, &first);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_json_value_is_the_same_body() {
+    let server = TestServer::start().await;
+    let send = async |body: &str| keyed(server.post("/tasks").json_text(body), "same").send().await;
+    let first = send(r#"{"task_type":"same","name":"Aé","request":{"a":1,"b":[true,null]}}"#).await;
+    first.success();
+    for same in [
+        r#"{ "task_type" : "same" , "name":"Aé", "request": { "a" : 1, "b" : [ true , null ] } }"#,
+        r#"{"request":{"b":[true,null],"a":1},"name":"Aé","task_type":"same"}"#,
+        r#"{"task_type":"same","name":"\u0041\u00e9","request":{"\u0061":1,"b":[true,null]}}"#,
+        "\n{\"task_type\":\"same\",\"name\":\"Aé\",\"request\":{\"a\":1,\"b\":[true,null]}}\r\n",
+    ] {
+        assert_replay(&send(same).await, &first);
+    }
+    for other in [
+        r#"{"task_type":"same","name":"Aé","request":{"a":1,"b":[null,true]}}"#,
+        r#"{"task_type":"same","name":"Aé","request":{"a":2,"b":[true,null]}}"#,
+        r#"{"task_type":"same","name":"Aé","request":{"a":"1","b":[true,null]}}"#,
+        r#"{"task_type":"same","name":"Aé","request":{"a":1,"b":[true,null],"c":1}}"#,
+        r#"{"task_type":"same","name":"AÉ","request":{"a":1,"b":[true,null]}}"#,
+        r#"{"task_type":"same","name":"Aé"}"#,
+        r#"{"task_type":"same","name":"Aé","request":{"a":1,"b":[true,null]},"priority":51}"#,
+    ] {
+        let problem = send(other).await.problem(422, "idempotency_key_reused");
+        assert_eq!(problem["retryable"], false);
+    }
+    assert_eq!(count(&server, "same").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_beyond_64_bits_tell_bodies_apart() {
+    let server = TestServer::start().await;
+    let pairs = [
+        ("123456789012345678901234567890", "123456789012345678901234567891"),
+        ("9007199254740992", "9007199254740993"),
+        ("0.1234567890123456789012345678901", "0.1234567890123456789012345678902"),
+        ("1e400", "1e401"),
+    ];
+    for (n, (one, two)) in pairs.into_iter().enumerate() {
+        let send = async |number: &str| {
+            let body = format!(r#"{{"task_type":"numbers","request":[{number}]}}"#);
+            keyed(server.post("/tasks").json_text(body), &format!("number-{n}")).send().await
+        };
+        let first = send(one).await;
+        first.success();
+        assert_replay(&send(one).await, &first);
+        send(two).await.problem(422, "idempotency_key_reused");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_belong_to_tenant_and_user() {
+    let server = TestServer::start().await;
+    let body = json!({"task_type": "scoped"});
+    let call = || keyed(server.post("/tasks").json(&body), "shared");
+    let callers =
+        [call(), call().tenant("b"), call().user("alice"), call().user("bob"), call().tenant("b").user("alice")];
+    let mut first = Vec::new();
+    for caller in callers {
+        let answer = caller.send().await;
+        assert_eq!((answer.success().status, answer.header(REPLAYED)), (201, None));
+        first.push(answer);
+    }
+    let mut ids: Vec<_> = first.iter().map(|answer| id_of(&answer.ok()).to_owned()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), first.len());
+    let replays =
+        [call(), call().tenant("b"), call().user("alice"), call().user("bob"), call().tenant("b").user("alice")];
+    for (replay, first) in replays.into_iter().zip(&first) {
+        assert_replay(&replay.send().await, first);
+    }
+    // To another key of the same tenant it is the same.
+    let key = server.issue_key(&["producer"], json!({"tenant_id": "b"})).await;
+    assert_replay(&call().key(&key).send().await, &first[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_path_is_another_body() {
+    let server = TestServer::start().await;
+    let single = json!({"task_type": "paths"});
+    let batch = json!({"tasks": [single]});
+    let first = keyed(server.post("/tasks").json(&single), "one").send().await;
+    first.success();
+    let other = keyed(server.post("/tasks/batch").json(&batch), "one").send().await;
+    other.problem(422, "idempotency_key_reused");
+    let first = keyed(server.post("/tasks/batch").json(&batch), "two").send().await;
+    first.success();
+    keyed(server.post("/tasks").json(&single), "two").send().await.problem(422, "idempotency_key_reused");
+    assert_replay(&keyed(server.post("/tasks/batch").json(&batch), "two").send().await, &first);
+    assert_eq!(count(&server, "paths").await, 2);
+    let keys = keyed(server.post("/keys").json(&json!({"name": "n", "roles": ["viewer"]})), "three").send().await;
+    keys.problem(400, "invalid_parameter");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_created_once() {
+    let server = TestServer::start().await;
+    let task_type = unique_type();
+    let tasks = json!({"tasks": [{"task_type": task_type}, {"task_type": "bad type"}, {"task_type": task_type}]});
+    let create = async || keyed(server.post("/tasks/batch").json(&tasks), "batch").send().await;
+    let first = create().await;
+    assert_eq!(first.ok()["results"].as_array().unwrap().len(), 3);
+    assert_replay(&create().await, &first);
+    assert_eq!(count(&server, &task_type).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_are_not_remembered() {
+    let server = TestServer::start().await;
+    let task_type = unique_type();
+    let create = async |body: Value| keyed(server.post("/tasks").json(&body), "later").send().await;
+    let wrong = json!({"task_type": task_type, "priority": 101});
+    create(wrong.clone()).await.problem(422, "validation_failed");
+    create(wrong).await.problem(422, "validation_failed");
+    let malformed = keyed(server.post("/tasks").json_text("{"), "later").send().await;
+    malformed.problem(400, "malformed_json");
+    let right = create(json!({"task_type": task_type})).await;
+    assert_eq!((right.success().status, right.header(REPLAYED)), (201, None));
+    assert_replay(&create(json!({"task_type": task_type})).await, &right);
+    let viewer = server.issue_key(&["viewer"], json!({})).await;
+    let refused = keyed(server.post("/tasks").key(&viewer).json(&json!({"task_type": task_type})), "later").send().await;
+    refused.problem(403, "forbidden");
+    assert_eq!(count(&server, &task_type).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_at_once_one_creates() {
+    let server = TestServer::start().await;
+    let sibling = server.sibling().await;
+    let task_type = unique_type();
+    let body = json!({"task_type": task_type});
+    for round in 0..5 {
+        let key = format!("round-{round}");
+        let calls = (0..16).map(|n| {
+            let server = if n % 2 == 0 { &server } else { &sibling };
+            keyed(server.post("/tasks").json(&body), &key).send()
+        });
+        let mut ids: Vec<String> = Vec::new();
+        for answer in join_all(calls).await {
+            if answer.status == 409 {
+                let problem = answer.problem(409, "duplicate");
+                assert_eq!(answer.header("retry-after"), Some("1"), "{problem:#}");
+                assert_eq!(problem["retryable"], true);
+            } else {
+                assert_eq!(answer.status, 201, "{answer:?}");
+                ids.push(id_of(&answer.ok()).to_owned());
+            }
+        }
+        let replay = keyed(server.post("/tasks").json(&body), &key).send().await;
+        assert_eq!(replay.header(REPLAYED), Some("true"), "{replay:?}");
+        ids.push(id_of(&replay.ok()).to_owned());
+        ids.dedup();
+        assert_eq!(ids.len(), 1, "{ids:?}");
+        assert_eq!(count(&server, &task_type).await, round + 1);
+    }
+}

@@ -1,0 +1,38 @@
+//! The service held to its contract over HTTP: one binary, one intention per file, a server and a database per test.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod background;
+mod batch;
+mod claim_repeats;
+mod claim_waiting;
+mod claiming;
+mod contention;
+mod edit;
+mod errors;
+mod executing;
+mod fields;
+mod heartbeats;
+mod idempotency;
+mod isolation;
+mod keys;
+mod leases;
+mod lifecycle_matrix;
+mod list;
+mod malformed;
+mod outcomes;
+mod parameters;
+mod payload;
+mod plans;
+mod refusals;
+mod results;
+mod retention;
+mod retrying;
+mod roles;
+mod self_managed;
+mod settling;
+mod shutdown;
+mod system;
+mod two_servers;
+mod verbs;
+mod worker;

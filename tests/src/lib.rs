@@ -1,0 +1,33 @@
+//! The harness of the integration tests: a real server on a port of its own, with a database of its own.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`server`] | [`TestServer`]: starts, stops, talks |
+//! | [`database`] | the database of one test, dropped when the test ends |
+//! | [`http`] | raw calls and their answers, with what holds for every answer checked on the way |
+//! | [`factory`] | tasks, claims and keys in one line |
+//! | [`routes`] | every route of the contract, who may call it, and a body it takes |
+//! | [`waiting`] | waiting for something that another party does |
+//!
+//! `cargo xtask test` brings the MongoDB; `TEST_MONGODB_URI` names one of your own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "a harness fails its test by panicking, and its values are used or dropped as the test likes"
+)]
+
+pub mod database;
+pub mod factory;
+pub mod http;
+pub mod routes;
+pub mod server;
+pub mod waiting;
+
+pub use database::TestDatabase;
+pub use factory::{in_seconds, unique_type};
+pub use http::{Answer, Call, assert_problem, encode, id_of, raw};
+pub use routes::{ROUTES, Route, SYSTEM_ROUTES};
+pub use server::{API_KEY, TestServer};
+pub use waiting::eventually;

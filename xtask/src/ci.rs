@@ -1,0 +1,166 @@
+//! `cargo xtask ci`: everything a change has to pass before it lands, in the order in which it is cheapest to fail.
+//!
+//! A continuous integration server runs this very command, so there is nothing it can find that cannot be found here.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio::process::Command;
+
+use crate::layout;
+use crate::process;
+use crate::spinner::Spinner;
+use crate::{fuzz, test, tidy};
+
+/// The `cargo-deny` that `deny.toml` was written for.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Runs all steps; the first that fails ends it.
+pub(crate) async fn run() -> Result<()> {
+    let mut report = Report::default();
+    let outcome = steps(&mut report).await;
+    report.print();
+    outcome
+}
+
+async fn steps(report: &mut Report) -> Result<()> {
+    report.step("format", cargo(&["fmt", "--all", "--check"])).await?;
+    // By itself, because others use it without the rest of the workspace.
+    report.step("protocol alone", cargo(&["check", "--package", "task-repo-protocol"])).await?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    report.step("clippy", cargo(&clippy)).await?;
+    report.step("tidy", async { tidy::run() }).await?;
+    report.step("documentation", documentation()).await?;
+    report.skippable("dependencies", dependencies()).await?;
+    report.step("tests", test::run(&test::Args::default())).await?;
+    report.step("fuzz", fuzz::run(&fuzz::Args::short())).await
+}
+
+async fn cargo(words: &[&str]) -> Result<()> {
+    process::run(Command::new("cargo").args(words).current_dir(layout::root())).await
+}
+
+async fn documentation() -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "--deny warnings");
+    process::run(command.current_dir(layout::root())).await
+}
+
+/// Licences, sources and banned packages, as `deny.toml` says.
+async fn dependencies() -> Result<Outcome> {
+    let tool = match cargo_deny().await {
+        Ok(tool) => tool,
+        Err(error) => return Ok(Outcome::Skipped(format!("cargo-deny could not be installed: {error:#}"))),
+    };
+    // It looks at the packages of all platforms, also those that nothing was built for yet.
+    cargo(&["fetch", "--locked"]).await?;
+    let words = ["--offline", "check", "licenses", "bans", "sources"];
+    process::run(Command::new(tool).args(words).current_dir(layout::root())).await?;
+    Ok(Outcome::Passed)
+}
+
+/// Builds the tool once: a minute. Without optimisations, which would cost more than one check can win back.
+async fn cargo_deny() -> Result<PathBuf> {
+    let folder = layout::data().join(format!("cargo-deny-{CARGO_DENY}"));
+    let tool = folder.join("bin/cargo-deny");
+    if !tool.exists() {
+        let spinner = Spinner::new(format!("building cargo-deny {CARGO_DENY}"));
+        let mut command = Command::new("cargo");
+        command.args([
+            "install",
+            "--quiet",
+            "--locked",
+            "--debug",
+            "cargo-deny",
+            "--version",
+            CARGO_DENY,
+            "--root",
+        ]);
+        let target = folder.join("target");
+        command.arg(&folder).env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TARGET_DIR", &target);
+        process::output(&mut command).await?;
+        std::fs::remove_dir_all(&target)?;
+        spinner.done();
+    }
+    Ok(tool)
+}
+
+/// How a step ended.
+enum Outcome {
+    Passed,
+    Failed,
+    Skipped(String),
+}
+
+/// The steps so far.
+#[derive(Default)]
+struct Report {
+    lines: Vec<(&'static str, Outcome, Duration)>,
+}
+
+impl Report {
+    async fn step(&mut self, name: &'static str, work: impl Future<Output = Result<()>>) -> Result<()> {
+        self.skippable(name, async { work.await.map(|()| Outcome::Passed) }).await
+    }
+
+    async fn skippable(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = Result<Outcome>>,
+    ) -> Result<()> {
+        println!("\n=== {name}");
+        let started = Instant::now();
+        let (outcome, result) = match work.await {
+            Ok(outcome) => (outcome, Ok(())),
+            Err(error) => (Outcome::Failed, Err(error)),
+        };
+        if let Outcome::Skipped(why) = &outcome {
+            println!("skipped: {why}");
+        }
+        let took = started.elapsed();
+        println!("=== {name}: {:.1} s", took.as_secs_f64());
+        self.lines.push((name, outcome, took));
+        result
+    }
+
+    fn print(&self) {
+        println!("\n{}", self.table());
+    }
+
+    fn table(&self) -> String {
+        use std::fmt::Write as _;
+        let mut table = String::new();
+        let [mut passed, mut failed, mut skipped] = [0; 3];
+        for (name, outcome, took) in &self.lines {
+            let (word, count) = match outcome {
+                Outcome::Passed => ("passed", &mut passed),
+                Outcome::Failed => ("FAILED", &mut failed),
+                Outcome::Skipped(_) => ("skipped", &mut skipped),
+            };
+            *count += 1;
+            let _ = writeln!(table, "{name:<16} {word:<8} {:>8.1} s", took.as_secs_f64());
+        }
+        let total: Duration = self.lines.iter().map(|line| line.2).sum();
+        let _ = writeln!(table, "{:<16} {:<8} {:>8.1} s", "all", "", total.as_secs_f64());
+        let _ = write!(table, "steps: {passed} passed, {failed} failed, {skipped} skipped");
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_report_ends_at_the_first_failure() {
+        let mut report = Report::default();
+        report.step("one", async { Ok(()) }).await.unwrap();
+        let skipped = async { Ok(Outcome::Skipped("no such tool".into())) };
+        report.skippable("two", skipped).await.unwrap();
+        report.step("three", async { anyhow::bail!("broken") }).await.unwrap_err();
+        assert!(report.table().ends_with("steps: 1 passed, 1 failed, 1 skipped"));
+        assert!(report.table().contains("three            FAILED"));
+    }
+}

@@ -1,0 +1,127 @@
+//! `cargo xtask fuzz`: requests made up from the service's own OpenAPI document, valid and broken ones, and every
+//! answer compared with what that document promises.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::process::Command;
+
+use crate::layout;
+use crate::mongod::Database;
+use crate::process;
+use crate::server::{self, Server, Settings};
+use crate::venv::Package;
+
+/// The fuzzer.
+const SCHEMATHESIS: Package =
+    Package { name: "schemathesis", version: "4.32.5", folder: "schemathesis-venv" };
+
+/// What every answer must hold to. Authentication and the lifecycle have tests that know their meaning; here the
+/// question is whether any input at all makes the service break its word.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+                      response_headers_conformance,response_schema_conformance";
+
+/// Longer than the longest wait a request can ask for.
+const REQUEST_TIMEOUT_SECONDS: &str = "60";
+
+/// Requests that wait for work do so side by side.
+const WORKERS: &str = "4";
+
+/// How long the server may take to end; all its callers are gone by then.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+const KEY: &str = "fuzz_api_key";
+
+/// Options of `cargo xtask fuzz`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How long to go on
+    #[arg(long, conflicts_with = "max_examples")]
+    seconds: Option<u32>,
+    /// How many requests to make up for each operation
+    #[arg(long)]
+    max_examples: Option<u32>,
+    /// Repeat a run: its seed is in its first lines
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+impl Args {
+    /// The run that every change passes: bounded by time, because some requests wait.
+    pub(crate) fn short() -> Self {
+        Self { seconds: Some(90), max_examples: None, seed: None }
+    }
+}
+
+/// Starts database and server, fuzzes, stops both. An error when a check failed.
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    let tool = SCHEMATHESIS.install().await?.join("bin/schemathesis");
+    let program = server::build(false).await?;
+    let reports = layout::target().join("fuzz");
+    layout::make_folder(&reports)?;
+    let database = Database::throw_away().await?;
+    let outcome = against(&tool, &program, &reports, database.uri(), args).await;
+    database.stop().await?;
+    outcome.with_context(|| format!("the fuzz run failed; its report is in {}", reports.display()))
+}
+
+async fn against(tool: &Path, program: &Path, reports: &Path, uri: &str, args: &Args) -> Result<()> {
+    let name = format!("fuzz_{}", std::process::id());
+    let settings = Settings { mongodb_uri: uri, mongodb_database: Some(&name), api_key: KEY };
+    let mut server = Server::start(program, &settings, layout::free_port()?, &reports.join("server.log"))?;
+    server.ready().await?;
+    let url = format!("{}/openapi.json", server.address());
+    let outcome = process::run(Command::new(tool).args(words(&url, args)).current_dir(reports)).await;
+    // A server that fell over says more about why than the tool does.
+    server.check_alive()?;
+    server.stop(STOP_GRACE).await?;
+    outcome
+}
+
+fn words(url: &str, args: &Args) -> Vec<String> {
+    let authorization = format!("Authorization: Bearer {KEY}");
+    let fixed = [
+        "run",
+        url,
+        "--header",
+        &authorization,
+        "--checks",
+        CHECKS,
+        "--workers",
+        WORKERS,
+        "--request-timeout",
+        REQUEST_TIMEOUT_SECONDS,
+        "--continue-on-failure",
+        "--generation-database",
+        "examples",
+        "--report-junit-path",
+        "report.xml",
+        "--report-html-path",
+        "html",
+    ];
+    let mut words: Vec<String> = fixed.map(String::from).into();
+    let chosen = [
+        ("--max-time", args.seconds.map(u64::from)),
+        ("--max-examples", args.max_examples.map(u64::from)),
+        ("--seed", args.seed),
+    ];
+    for (option, value) in chosen {
+        words.extend(value.into_iter().flat_map(|value| [option.into(), value.to_string()]));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_passed_on_only_when_given() {
+        let plain = Args { seconds: None, max_examples: None, seed: None };
+        assert!(!words("u", &plain).iter().any(|word| word == "--max-time" || word == "--seed"));
+        let chosen = words("u", &Args { seconds: Some(30), max_examples: None, seed: Some(7) });
+        assert!(chosen.windows(2).any(|pair| pair == ["--max-time", "30"]));
+        assert!(chosen.windows(2).any(|pair| pair == ["--seed", "7"]));
+    }
+}

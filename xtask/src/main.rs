@@ -1,0 +1,64 @@
+//! The project's own commands: `cargo xtask start | test | ci | fuzz | tidy`.
+//!
+//! Whatever a person, a script or CI does with this repository beyond plain `cargo` is a command here, so that all
+//! of them do it in the same way. Every command that needs a database brings one along: see [`mongod`].
+
+mod ci;
+mod fuzz;
+mod layout;
+mod mongod;
+mod process;
+mod server;
+mod spinner;
+mod start;
+mod test;
+mod tidy;
+mod venv;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service here, database included, until Ctrl-C
+    Start(start::Args),
+    /// Run all tests, or those whose name contains FILTER, against a throw-away database
+    Test(test::Args),
+    /// Run everything a change has to pass before it lands
+    Ci,
+    /// Send the service requests made from its own OpenAPI document, and check every answer
+    Fuzz(fuzz::Args),
+    /// Check the rules of this repository that no compiler knows
+    Tidy,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Box::pin(dispatch(Cli::parse().command)).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(process::exit_code(&error))
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> Result<()> {
+    match command {
+        // It has its own way to stop: in order, and with success.
+        Command::Start(args) => start::run(&args).await,
+        Command::Test(args) => process::unless_interrupted(Box::pin(test::run(&args))).await,
+        Command::Ci => process::unless_interrupted(Box::pin(ci::run())).await,
+        Command::Fuzz(args) => process::unless_interrupted(Box::pin(fuzz::run(&args))).await,
+        Command::Tidy => tidy::run(),
+    }
+}
