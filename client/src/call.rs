@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use serde::Serialize;
@@ -20,7 +21,7 @@ pub(crate) struct Call {
     path: String,
     query: Vec<(&'static str, String)>,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Option<Vec<u8>>,
+    pub(crate) body: Option<Bytes>,
     pub(crate) repeat: Repeat,
     /// How long the service may wait before it answers, by the caller's wish.
     pub(crate) wait: Duration,
@@ -97,7 +98,7 @@ impl Call {
     /// When `body` has no JSON form.
     pub(crate) fn json<T: Serialize + ?Sized>(mut self, body: &T) -> Result<Self> {
         // Written once: every repetition sends the very same bytes, as idempotency keys demand.
-        self.body = Some(serde_json::to_vec(body).map_err(ClientError::Encode)?);
+        self.body = Some(serde_json::to_vec(body).map_err(ClientError::Encode)?.into());
         Ok(self)
     }
 

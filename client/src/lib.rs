@@ -70,6 +70,9 @@ pub use error::{ClientError, TransportError};
 pub use failure::TaskFailure;
 pub use list::ListTasks;
 pub use retry::RetryBudget;
-pub use settle::{Completion, Ending, Settled, Settlement};
+pub use settle::{Completion, Ending, RefusedSettlement, Settled, Settlement, UnsettledError};
 pub use tasks::Created;
-// pub use worker::{CancelReason, HandlerOptions, TaskContext, Worker, WorkerEvent, WorkerHandle};
+pub use worker::{
+    CancelReason, HandlerOptions, TaskContext, Worker, WorkerBuilder, WorkerError, WorkerEvent, WorkerHandle,
+    WorkerReport,
+};

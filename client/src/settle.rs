@@ -55,6 +55,18 @@ pub enum Ending {
     Cancelled,
 }
 
+impl Ending {
+    /// The name it has on the wire.
+    pub(crate) const fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Completed(_) => OutcomeKind::Completed,
+            Self::Failed(_) => OutcomeKind::Failed,
+            Self::Released { .. } => OutcomeKind::Released,
+            Self::Cancelled => OutcomeKind::Cancelled,
+        }
+    }
+}
+
 /// A failure that is [`TaskFailure::cancelled`] acknowledges the cancellation.
 impl From<TaskFailure> for Ending {
     fn from(failure: TaskFailure) -> Self {
@@ -175,7 +187,7 @@ fn outcome(settlement: &Settlement) -> Outcome {
     let outcome = Outcome {
         id: settlement.claimed.id().to_string(),
         lease_token: settlement.claimed.lease_token().to_owned(),
-        outcome: OutcomeKind::Cancelled,
+        outcome: settlement.ending.kind(),
         result: None,
         result_id: None,
         error: None,
@@ -186,7 +198,6 @@ fn outcome(settlement: &Settlement) -> Outcome {
     };
     match &settlement.ending {
         Ending::Completed(Completion { result, result_id, usage }) => Outcome {
-            outcome: OutcomeKind::Completed,
             result: result.clone(),
             result_id: result_id.clone(),
             usage: *usage,
@@ -195,8 +206,7 @@ fn outcome(settlement: &Settlement) -> Outcome {
         Ending::Failed(failure) => {
             let (retry, retry_after_seconds) = failure.retry_fields();
             Outcome {
-                outcome: OutcomeKind::Failed,
-                error: Some(failure.error().clone()),
+                    error: Some(failure.error().clone()),
                 retry,
                 retry_after_seconds,
                 usage: failure.usage(),
@@ -204,7 +214,6 @@ fn outcome(settlement: &Settlement) -> Outcome {
             }
         }
         Ending::Released { delay } => Outcome {
-            outcome: OutcomeKind::Released,
             delay_seconds: Some(whole_seconds(*delay)).filter(|seconds| *seconds > 0),
             ..outcome
         },

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Request, Response, StatusCode, redirect};
+use reqwest::{Request, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use task_repo_protocol::{Problem, path};
 
@@ -87,7 +88,7 @@ impl Transport {
         let lost = |error| TransportError::new(call.endpoint, error);
         let response = self.http.execute(self.request(call)?).await.map_err(lost)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = read(response).await.map_err(lost)?;
+        let body = response.bytes().await.map_err(lost)?;
         if status.is_success() {
             Ok(Answer { endpoint: call.endpoint, headers, body })
         } else {
@@ -132,10 +133,6 @@ fn connections(base: &str, connect_timeout: Duration) -> Result<reqwest::Client>
     })
 }
 
-async fn read(response: Response) -> reqwest::Result<Vec<u8>> {
-    response.bytes().await.map(Vec::from)
-}
-
 fn refusal(endpoint: &'static str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
     let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
     match serde_json::from_slice::<Problem>(body) {
@@ -156,12 +153,12 @@ fn refusal(endpoint: &'static str, status: StatusCode, headers: &HeaderMap, body
 pub(crate) struct Answer {
     endpoint: &'static str,
     headers: HeaderMap,
-    body: Vec<u8>,
+    body: Bytes,
 }
 
 impl Answer {
     fn empty(endpoint: &'static str) -> Self {
-        Self { endpoint, headers: HeaderMap::new(), body: Vec::new() }
+        Self { endpoint, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
     /// Reads the body.
@@ -173,8 +170,8 @@ impl Answer {
     }
 
     /// The body as text.
-    pub(crate) fn text(self) -> String {
-        String::from_utf8(self.body).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// Whether the service gave this answer before, to the same idempotency key.

@@ -53,6 +53,8 @@ pub const METRICS: &str = "/metrics";
 pub const OPENAPI: &str = "/openapi.json";
 /// `GET`: the OpenAPI document as a page.
 pub const DOCS: &str = "/docs";
+/// `GET`: what that page is made of.
+pub const DOCS_ASSET: &str = "/docs/{asset}";
 
 /// Header: which tenant an all-tenant key means.
 pub const TENANT_HEADER: &str = "x-tenant-id";

@@ -199,6 +199,14 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Only what the listener needs.
+    ///
+    /// # Errors
+    /// When a variable cannot be read.
+    pub fn http_from_env() -> Result<HttpSettings, SettingsError> {
+        Ok(envy::from_env()?)
+    }
+
     /// Settings for a test: loopback, a free port, one thread, a database of its own.
     pub fn for_tests(mongodb_uri: &str, database: &str) -> Self {
         let mut settings = Self::default();

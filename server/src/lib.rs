@@ -5,10 +5,14 @@
 
 pub mod clock;
 pub mod config;
+pub mod http;
 pub mod lifecycle;
 pub mod scope;
+pub mod server;
 pub mod store;
 pub mod task;
 pub mod tasks;
+pub mod telemetry;
 
 pub use config::Settings;
+pub use server::{Server, StartError};

@@ -59,12 +59,19 @@ async fn text_that_is_no_text_is_its_items_problem() {
     let task_type = unique_type();
     let good = format!(r#"{{"task_type":"{task_type}"}}"#);
     let bad = [
-        r#"{"task_type":"t","name":"\ud800"}"#, r#"{"task_type":"t","request":["\udfff"]}"#, r#"{"task_type":"\ud800"}"#,
-        r#"{"task_type":"t","priority":1e400}"#, r#"{"task_type":"t","metadata":{"a":1e400}}"#, r#"{"\ud800":1}"#,
-        r#""\ud800""#, "1e400", r#"["t"]"#,
+        r#"{"task_type":"t","name":"\ud800"}"#,
+        r#"{"task_type":"t","request":["\udfff"]}"#,
+        r#"{"task_type":"\ud800"}"#,
+        r#"{"task_type":"t","priority":1e400}"#,
+        r#"{"task_type":"t","metadata":{"a":1e400}}"#,
+        r#"{"\ud800":1}"#,
+        r#""\ud800""#,
+        "1e400",
+        r#"["t"]"#,
     ];
     let items: Vec<_> = bad.iter().flat_map(|item| [*item, good.as_str()]).collect();
-    let answer = server.post("/tasks/batch").json_text(format!(r#"{{"tasks":[{}]}}"#, items.join(","))).send().await;
+    let answer =
+        server.post("/tasks/batch").json_text(format!(r#"{{"tasks":[{}]}}"#, items.join(","))).send().await;
     let results = answer.ok();
     for n in 0..bad.len() {
         assert_problem(&results["results"][2 * n]["problem"], 422, "validation_failed");
@@ -92,7 +99,10 @@ async fn items_are_created_as_if_they_came_alone() {
     assert_eq!((&task(0)["priority"], &task(0)["tags"]), (&json!(25), &json!({"a": ""})));
     assert_eq!((&task(1)["status"], &task(1)["reason"]), (&json!("scheduled"), &json!("delayed")));
     assert_eq!((&task(2)["version"], &task(2)["request"]), (&json!(1), &json!({"a": 1})));
-    assert_eq!((&task(3)["user_id"], &task(3)["due_date"]), (&json!("alice"), &json!("2100-01-01T00:00:00.000Z")));
+    assert_eq!(
+        (&task(3)["user_id"], &task(3)["due_date"]),
+        (&json!("alice"), &json!("2100-01-01T00:00:00.000Z"))
+    );
     let claim = json!({"task_types": [task_type], "worker_id": "w", "limit": 10});
     let claimed = server.post("/tasks/claim").json(&claim).send().await.ok();
     let ids: Vec<_> = claimed["tasks"].as_array().unwrap().iter().map(id_of).collect();
@@ -122,7 +132,8 @@ async fn a_thousand_items_and_no_more() {
     let server = TestServer::start().await;
     let task_type = unique_type();
     let tasks = |count: usize| json!({"tasks": vec![json!({"task_type": task_type}); count]});
-    let problem = server.post("/tasks/batch").json(&tasks(1001)).send().await.problem(422, "validation_failed");
+    let problem =
+        server.post("/tasks/batch").json(&tasks(1001)).send().await.problem(422, "validation_failed");
     assert_eq!(problem["errors"][0]["loc"], json!(["body", "tasks"]));
     let empty = server.get("/tasks?status=any").send().await.ok();
     assert_eq!(empty["tasks"], json!([]), "a refused batch stores nothing");
@@ -159,15 +170,24 @@ async fn sixteen_mebibytes_and_no_more() {
     let listed = server.get("/tasks?task_type=large&limit=100&include=payload").send().await.ok();
     let tasks = listed["tasks"].as_array().unwrap();
     assert_eq!(tasks.len(), 15);
-    assert!(tasks.iter().all(|task| task["request"].as_str().is_some_and(|text| text.len() == (1 << 20) - 2)));
+    assert!(
+        tasks.iter().all(|task| task["request"].as_str().is_some_and(|text| text.len() == (1 << 20) - 2))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_batch_itself_has_its_form() {
     let server = TestServer::start().await;
     for wrong in [
-        json!({"tasks": {}}), json!({"tasks": null}), json!({"tasks": "x"}), json!({"tasks": 1}), json!({}),
-        json!({"tasks": [], "nonsense": 1}), json!([]), json!([{"task_type": "t"}]), json!({"task_type": "t"}),
+        json!({"tasks": {}}),
+        json!({"tasks": null}),
+        json!({"tasks": "x"}),
+        json!({"tasks": 1}),
+        json!({}),
+        json!({"tasks": [], "nonsense": 1}),
+        json!([]),
+        json!([{"task_type": "t"}]),
+        json!({"task_type": "t"}),
     ] {
         server.post("/tasks/batch").json(&wrong).send().await.problem(422, "validation_failed");
     }
@@ -189,7 +209,12 @@ async fn other_batches_keep_to_the_same_rules() {
     let wrong = json!({"nonsense": 1});
     for (path, list, good, bad) in [
         ("/tasks/heartbeat", "heartbeats", held.clone(), outcome(held.clone(), &wrong)),
-        ("/tasks/outcomes", "outcomes", outcome(held.clone(), &completed), outcome(outcome(held.clone(), &completed), &wrong)),
+        (
+            "/tasks/outcomes",
+            "outcomes",
+            outcome(held.clone(), &completed),
+            outcome(outcome(held.clone(), &completed), &wrong),
+        ),
     ] {
         let send = async |items: Value| server.post(path).json(&json!({list: items})).send().await;
         let items = [json!(null), json!(1), json!([]), json!({}), bad.clone(), good.clone(), bad];

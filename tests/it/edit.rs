@@ -27,7 +27,11 @@ async fn only_the_given_fields_change() {
         ("priority", json!("critical"), json!(100)),
         ("priority", json!(0), json!(0)),
         ("request", json!(["other"]), json!(["other"])),
-        ("template", json!({"service_type": "t", "parameters": 1}), json!({"service_type": "t", "parameters": 1})),
+        (
+            "template",
+            json!({"service_type": "t", "parameters": 1}),
+            json!({"service_type": "t", "parameters": 1}),
+        ),
         ("metadata", json!({"$x": {"y.z": null}}), json!({"$x": {"y.z": null}})),
         ("tags", json!({"e": "5"}), json!({"e": "5"})),
         ("tags", json!(["f"]), json!({"f": ""})),
@@ -59,7 +63,8 @@ async fn only_the_given_fields_change() {
 async fn several_fields_are_one_change() {
     let server = TestServer::start().await;
     let task = server.create(json!({})).await;
-    let edit = json!({"name": "a", "priority": 1, "tags": ["t"], "request": 5, "run_at": "2100-01-01T00:00:00Z"});
+    let edit =
+        json!({"name": "a", "priority": 1, "tags": ["t"], "request": 5, "run_at": "2100-01-01T00:00:00Z"});
     let after = put(&server, &task, &edit).await;
     assert_eq!(after["version"], 2);
     assert_eq!((&after["name"], &after["priority"], &after["request"]), (&json!("a"), &json!(1), &json!(5)));
@@ -82,7 +87,8 @@ async fn null_clears_or_sets_the_default() {
         assert_eq!(server.task(id_of(&one_by_one)).await[field], *default, "{field}");
     }
     let at_once = server.create(whole()).await;
-    let nulls: Value = defaults.as_object().unwrap().keys().map(|field| (field.clone(), Value::Null)).collect();
+    let nulls: Value =
+        defaults.as_object().unwrap().keys().map(|field| (field.clone(), Value::Null)).collect();
     put(&server, &at_once, &nulls).await;
     let after = server.task(id_of(&at_once)).await;
     for (field, default) in defaults.as_object().unwrap() {
@@ -99,7 +105,11 @@ async fn run_at_moves_between_pending_and_scheduled() {
     let claim = json!({"task_types": [task_type], "worker_id": "w"});
     for now in [Value::Null, json!("2020-01-01T00:00:00Z"), json!(in_seconds(-1))] {
         let later = put(&server, &task, &json!({"run_at": in_seconds(3600)})).await;
-        assert_eq!((&later["status"], &later["reason"]), (&json!("scheduled"), &json!("delayed")), "{later:#}");
+        assert_eq!(
+            (&later["status"], &later["reason"]),
+            (&json!("scheduled"), &json!("delayed")),
+            "{later:#}"
+        );
         assert_eq!(server.post("/tasks/claim").json(&claim).send().await.ok()["tasks"], json!([]));
         let even_later = put(&server, &task, &json!({"run_at": "2100-01-01T00:00:00.000Z"})).await;
         assert_eq!(even_later["status"], "scheduled");
@@ -146,11 +156,23 @@ async fn what_cannot_be_edited() {
         }
     }
     let wrong = [
-        json!({"name": ""}), json!({"name": "x".repeat(256)}), json!({"description": "x".repeat(4097)}),
-        json!({"priority": 101}), json!({"priority": -1}), json!({"priority": "urgent"}), json!({"max_attempts": 0}),
-        json!({"max_attempts": 51}), json!({"metadata": []}), json!({"metadata": {"a": "x".repeat(16_384)}}),
-        json!({"tags": {"a:b": ""}}), json!({"tags": {"a": 1}}), json!({"template": 1}), json!({"run_at": "tomorrow"}),
-        json!({"due_date": 1}), json!({"reminder_time": ""}), json!({"template": {"nonsense": 1}}),
+        json!({"name": ""}),
+        json!({"name": "x".repeat(256)}),
+        json!({"description": "x".repeat(4097)}),
+        json!({"priority": 101}),
+        json!({"priority": -1}),
+        json!({"priority": "urgent"}),
+        json!({"max_attempts": 0}),
+        json!({"max_attempts": 51}),
+        json!({"metadata": []}),
+        json!({"metadata": {"a": "x".repeat(16_384)}}),
+        json!({"tags": {"a:b": ""}}),
+        json!({"tags": {"a": 1}}),
+        json!({"template": 1}),
+        json!({"run_at": "tomorrow"}),
+        json!({"due_date": 1}),
+        json!({"reminder_time": ""}),
+        json!({"template": {"nonsense": 1}}),
     ];
     for mut edit in wrong {
         let field = edit.as_object().unwrap().keys().next().unwrap().clone();

@@ -46,7 +46,15 @@ async fn an_unknown_route_is_not_found_once_the_caller_is_known() {
     let server = TestServer::start().await;
     let below_a_task = format!("/tasks/{}/nonsense", Uuid::now_v7());
     let deep = format!("/tasks/{}/status/deep", Uuid::now_v7());
-    for path in ["/nonsense", "/api/v1/nonsense", "/api/v2/tasks", "/api/v1", "/health/nonsense", &below_a_task, &deep] {
+    for path in [
+        "/nonsense",
+        "/api/v1/nonsense",
+        "/api/v2/tasks",
+        "/api/v1",
+        "/health/nonsense",
+        &below_a_task,
+        &deep,
+    ] {
         for method in ["GET", "POST"] {
             server.request(method, path).no_key().send().await.problem(401, "unauthenticated");
             server.request(method, path).send().await.problem(404, "not_found");
@@ -59,17 +67,20 @@ async fn a_route_names_its_methods_when_asked_for_another() {
     let server = TestServer::start().await;
     let id = Uuid::now_v7().to_string();
     for path in ROUTES.iter().map(|route| route.path) {
-        let methods: Vec<_> = ROUTES.iter().filter(|route| route.path == path).map(|route| route.method).collect();
+        let methods: Vec<_> =
+            ROUTES.iter().filter(|route| route.path == path).map(|route| route.method).collect();
         let route = ROUTES.iter().find(|route| route.path == path).unwrap();
         // Below `/tasks/` a method that these fixed names do not have could be meant for a task of that name.
-        let fixed = [path::TASKS_BATCH, path::TASKS_CLAIM, path::TASKS_HEARTBEAT, path::TASKS_OUTCOMES].contains(&path);
+        let fixed = [path::TASKS_BATCH, path::TASKS_CLAIM, path::TASKS_HEARTBEAT, path::TASKS_OUTCOMES]
+            .contains(&path);
         for other in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
             if methods.contains(&other) || (fixed && other != "PATCH") {
                 continue;
             }
             let answer = server.request(other, &route.path_for(&id)).send().await;
             answer.problem(405, "method_not_allowed");
-            let allow: Vec<_> = answer.header("allow").unwrap_or_default().split(',').map(str::trim).collect();
+            let allow: Vec<_> =
+                answer.header("allow").unwrap_or_default().split(',').map(str::trim).collect();
             assert!(methods.iter().all(|method| allow.contains(method)), "{other} {path}: {allow:?}");
             assert!(!allow.contains(&other), "{other} {path}: {allow:?}");
         }
@@ -88,7 +99,9 @@ async fn bodies_are_json() {
     let id = Uuid::now_v7().to_string();
     for (route, body) in ROUTES.iter().filter_map(|route| Some((route, route.body?))) {
         let path = route.path_for(&id);
-        for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "application/xml"] {
+        for kind in
+            ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "application/xml"]
+        {
             let answer = server.request(route.method, &path).body(body, kind).send().await;
             answer.problem(415, "unsupported_media_type");
         }
@@ -147,7 +160,8 @@ async fn a_refused_write_says_what_stands_in_the_way() {
     let task_type = unique_type();
     let task = server.create(json!({"task_type": task_type})).await;
     let path = format!("/tasks/{}", id_of(&task));
-    let post = async |verb: &str, body: Value| server.post(&format!("{path}/{verb}")).json(&body).send().await;
+    let post =
+        async |verb: &str, body: Value| server.post(&format!("{path}/{verb}")).json(&body).send().await;
 
     post("complete", json!({"lease_token": "made-up"})).await.problem(409, "lease_lost");
     let execute = async || server.post(&format!("{path}/execute")).send().await;
@@ -159,7 +173,10 @@ async fn a_refused_write_says_what_stands_in_the_way() {
         (post("claim", json!({"worker_id": "late"})).await, "task_not_claimable"),
         (server.put(&path).json(&json!({"name": "late"})).send().await, "invalid_transition"),
         (server.delete(&path).send().await, "invalid_transition"),
-        (server.put(&format!("{path}/status")).json(&json!({"status": "completed"})).send().await, "invalid_transition"),
+        (
+            server.put(&format!("{path}/status")).json(&json!({"status": "completed"})).send().await,
+            "invalid_transition",
+        ),
         (execute().await, "invalid_transition"),
         (post("complete", json!({"lease_token": "made-up"})).await, "lease_lost"),
         (post("heartbeat", json!({"lease_token": "made-up"})).await, "lease_lost"),
@@ -188,7 +205,10 @@ async fn a_422_names_every_place() {
     let one = server.post("/tasks").json(&json!({"task_type": "t", "priority": 101})).send().await;
     assert_eq!(one.problem(422, "validation_failed")["errors"][0]["loc"], json!(["body", "priority"]));
     let inside = server.post("/tasks").json(&json!({"task_type": "t", "retry": {"jitter": 2}})).send().await;
-    assert_eq!(inside.problem(422, "validation_failed")["errors"][0]["loc"], json!(["body", "retry", "jitter"]));
+    assert_eq!(
+        inside.problem(422, "validation_failed")["errors"][0]["loc"],
+        json!(["body", "retry", "jitter"])
+    );
     let version = server.create(json!({})).await;
     let stale = server.put(&format!("/tasks/{}", id_of(&version))).header("If-Match", "\"999\"");
     stale.json(&json!({"name": "n"})).send().await.problem(412, "version_conflict");

@@ -28,7 +28,8 @@ fn assert_replay(replay: &Answer, first: &Answer) {
 async fn the_first_answer_comes_again() {
     let server = TestServer::start().await;
     let task_type = unique_type();
-    let text = format!(r#"{{"task_type":"{task_type}","request":{{"n":1234567890123456789012345,"a":[1,  2]}}}}"#);
+    let text =
+        format!(r#"{{"task_type":"{task_type}","request":{{"n":1234567890123456789012345,"a":[1,  2]}}}}"#);
     let create = async || keyed(server.post("/tasks").json_text(text.as_str()), "key-1").send().await;
     let first = create().await;
     assert_eq!((first.success().status, first.header(REPLAYED)), (201, None));
@@ -99,8 +100,13 @@ async fn keys_belong_to_tenant_and_user() {
     let server = TestServer::start().await;
     let body = json!({"task_type": "scoped"});
     let call = || keyed(server.post("/tasks").json(&body), "shared");
-    let callers =
-        [call(), call().tenant("b"), call().user("alice"), call().user("bob"), call().tenant("b").user("alice")];
+    let callers = [
+        call(),
+        call().tenant("b"),
+        call().user("alice"),
+        call().user("bob"),
+        call().tenant("b").user("alice"),
+    ];
     let mut first = Vec::new();
     for caller in callers {
         let answer = caller.send().await;
@@ -111,8 +117,13 @@ async fn keys_belong_to_tenant_and_user() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), first.len());
-    let replays =
-        [call(), call().tenant("b"), call().user("alice"), call().user("bob"), call().tenant("b").user("alice")];
+    let replays = [
+        call(),
+        call().tenant("b"),
+        call().user("alice"),
+        call().user("bob"),
+        call().tenant("b").user("alice"),
+    ];
     for (replay, first) in replays.into_iter().zip(&first) {
         assert_replay(&replay.send().await, first);
     }
@@ -135,7 +146,8 @@ async fn another_path_is_another_body() {
     keyed(server.post("/tasks").json(&single), "two").send().await.problem(422, "idempotency_key_reused");
     assert_replay(&keyed(server.post("/tasks/batch").json(&batch), "two").send().await, &first);
     assert_eq!(count(&server, "paths").await, 2);
-    let keys = keyed(server.post("/keys").json(&json!({"name": "n", "roles": ["viewer"]})), "three").send().await;
+    let keys =
+        keyed(server.post("/keys").json(&json!({"name": "n", "roles": ["viewer"]})), "three").send().await;
     keys.problem(400, "invalid_parameter");
 }
 
@@ -143,7 +155,8 @@ async fn another_path_is_another_body() {
 async fn a_batch_is_created_once() {
     let server = TestServer::start().await;
     let task_type = unique_type();
-    let tasks = json!({"tasks": [{"task_type": task_type}, {"task_type": "bad type"}, {"task_type": task_type}]});
+    let tasks =
+        json!({"tasks": [{"task_type": task_type}, {"task_type": "bad type"}, {"task_type": task_type}]});
     let create = async || keyed(server.post("/tasks/batch").json(&tasks), "batch").send().await;
     let first = create().await;
     assert_eq!(first.ok()["results"].as_array().unwrap().len(), 3);
@@ -165,7 +178,9 @@ async fn refusals_are_not_remembered() {
     assert_eq!((right.success().status, right.header(REPLAYED)), (201, None));
     assert_replay(&create(json!({"task_type": task_type})).await, &right);
     let viewer = server.issue_key(&["viewer"], json!({})).await;
-    let refused = keyed(server.post("/tasks").key(&viewer).json(&json!({"task_type": task_type})), "later").send().await;
+    let refused = keyed(server.post("/tasks").key(&viewer).json(&json!({"task_type": task_type})), "later")
+        .send()
+        .await;
     refused.problem(403, "forbidden");
     assert_eq!(count(&server, &task_type).await, 1);
 }

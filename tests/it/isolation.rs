@@ -96,7 +96,9 @@ async fn a_foreign_task_is_like_a_missing_one_on_every_route() {
                 }
                 assert_eq!(answers[0], answers[1], "{status}: {} {}", route.method, route.path);
             }
-            for (method, path) in [("DELETE", format!("/tasks/{id}?force=true")), ("GET", format!("/tasks/{id}?wait_ms=30000"))] {
+            for (method, path) in
+                [("DELETE", format!("/tasks/{id}?force=true")), ("GET", format!("/tasks/{id}?wait_ms=30000"))]
+            {
                 stranger.dress(server.request(method, &path)).send().await.problem(404, "task_not_found");
             }
             let stale = stranger.dress(server.put(&format!("/tasks/{id}")).header("If-Match", "\"1\""));
@@ -121,7 +123,8 @@ async fn a_foreign_task_is_like_a_missing_one_in_batches() {
             ]}),
         )];
         for outcome in ["completed", "failed", "released", "cancelled"] {
-            let mut items = [json!({"id": id, "lease_token": token}), json!({"id": missing, "lease_token": token})];
+            let mut items =
+                [json!({"id": id, "lease_token": token}), json!({"id": missing, "lease_token": token})];
             for item in &mut items {
                 item["outcome"] = outcome.into();
                 if outcome == "failed" {
@@ -152,7 +155,8 @@ async fn strangers_find_and_claim_nothing() {
     let body = json!({"lease_token": claimed["lease"]["token"], "result_id": "result-1", "result": "secret"});
     server.post(&format!("/tasks/{}/complete", id_of(&done))).json(&body).send().await.ok();
     for stranger in strangers(&server).await {
-        for query in ["", "?status=any", "?status=completed&include=payload", "?task_type=shared", "?tag=k:v"] {
+        for query in ["", "?status=any", "?status=completed&include=payload", "?task_type=shared", "?tag=k:v"]
+        {
             let listed = stranger.dress(server.get(&format!("/tasks{query}"))).send().await.ok();
             assert_eq!(listed, json!({"tasks": [], "next_cursor": null}), "{query}");
         }
@@ -181,7 +185,8 @@ async fn a_user_sees_and_claims_their_own() {
         let call = if let Some(user) = user { call.user(user) } else { call };
         call.send().await.ok()
     };
-    let (nobodys, alices, bobs) = (create(None).await, create(Some("alice")).await, create(Some("bob")).await);
+    let (nobodys, alices, bobs) =
+        (create(None).await, create(Some("alice")).await, create(Some("bob")).await);
     let listed = async |user: Option<&str>| {
         let call = server.get("/tasks");
         let answer = if let Some(user) = user { call.user(user) } else { call }.send().await.ok();

@@ -42,7 +42,8 @@ async fn issued_and_listed() {
     let list = answer.ok();
     let keys = list["keys"].as_array().unwrap();
     for issued in [&plain, &whole] {
-        let shown = keys.iter().find(|key| key["id"] == issued["id"]).expect("it is listed").as_object().unwrap();
+        let shown =
+            keys.iter().find(|key| key["id"] == issued["id"]).expect("it is listed").as_object().unwrap();
         assert_eq!(shown["last_used_at"], Value::Null);
         assert!(!shown.contains_key("key"));
         for (member, value) in issued.as_object().unwrap().iter().filter(|(member, _)| *member != "key") {
@@ -70,7 +71,10 @@ async fn only_the_hash_is_kept() {
         let found = database.collection::<Document>(&collection).find(Document::new()).await.unwrap();
         for document in found.try_collect::<Vec<_>>().await.unwrap() {
             let text = format!("{document:?}");
-            assert!(!text.contains(secret(&issued)) && !text.contains(secret(&rotated)), "{collection}: {text}");
+            assert!(
+                !text.contains(secret(&issued)) && !text.contains(secret(&rotated)),
+                "{collection}: {text}"
+            );
             documents += 1;
         }
     }
@@ -81,13 +85,31 @@ async fn only_the_hash_is_kept() {
 async fn what_a_new_key_may_not_say() {
     let server = TestServer::start().await;
     let wrong = [
-        ("name", json!(null)), ("name", json!(1)), ("roles", json!([])), ("roles", json!(null)), ("roles", json!("viewer")),
-        ("roles", json!(["owner"])), ("roles", json!(["Viewer"])), ("roles", json!([1])), ("roles", json!({})),
-        ("task_types", json!([])), ("task_types", json!(["a b"])), ("task_types", json!([""])), ("task_types", json!("a")),
-        ("task_types", json!(["x".repeat(129)])), ("tenant_id", json!("")), ("tenant_id", json!("a b")),
-        ("tenant_id", json!("é")), ("tenant_id", json!("x".repeat(129))), ("tenant_id", json!(1)),
-        ("expires_at", json!("tomorrow")), ("expires_at", json!("2100-01-01")), ("expires_at", json!(4_102_444_800_i64)),
-        ("nonsense", json!(1)), ("id", json!(Uuid::now_v7())), ("key", json!("my-own-secret-of-some-length")),
+        ("name", json!(null)),
+        ("name", json!(1)),
+        ("roles", json!([])),
+        ("roles", json!(null)),
+        ("roles", json!("viewer")),
+        ("roles", json!(["owner"])),
+        ("roles", json!(["Viewer"])),
+        ("roles", json!([1])),
+        ("roles", json!({})),
+        ("task_types", json!([])),
+        ("task_types", json!(["a b"])),
+        ("task_types", json!([""])),
+        ("task_types", json!("a")),
+        ("task_types", json!(["x".repeat(129)])),
+        ("tenant_id", json!("")),
+        ("tenant_id", json!("a b")),
+        ("tenant_id", json!("é")),
+        ("tenant_id", json!("x".repeat(129))),
+        ("tenant_id", json!(1)),
+        ("expires_at", json!("tomorrow")),
+        ("expires_at", json!("2100-01-01")),
+        ("expires_at", json!(4_102_444_800_i64)),
+        ("nonsense", json!(1)),
+        ("id", json!(Uuid::now_v7())),
+        ("key", json!("my-own-secret-of-some-length")),
         ("last_used_at", json!(null)),
     ];
     for (field, value) in wrong {
@@ -98,15 +120,23 @@ async fn what_a_new_key_may_not_say() {
         assert_eq!(answer.problem(422, "validation_failed")["errors"][0]["loc"][1], field);
     }
     assert_eq!(server.get("/keys").send().await.ok(), json!({"keys": []}));
-    let longest = server.issue(&["viewer"], json!({"tenant_id": "x".repeat(128), "task_types": ["x".repeat(128)]})).await;
+    let longest = server
+        .issue(&["viewer"], json!({"tenant_id": "x".repeat(128), "task_types": ["x".repeat(128)]}))
+        .await;
     assert_eq!(longest["tenant_id"], "x".repeat(128));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rotated_with_an_overlap() {
     let server = TestServer::start().await;
-    let issued = server.issue(&["viewer", "producer"], json!({"task_types": ["a"], "expires_at": "2100-01-01T00:00:00.000Z"})).await;
-    let rotate = async |body: Value| server.post(&format!("/keys/{}/rotate", id_of(&issued))).json(&body).send().await;
+    let issued = server
+        .issue(
+            &["viewer", "producer"],
+            json!({"task_types": ["a"], "expires_at": "2100-01-01T00:00:00.000Z"}),
+        )
+        .await;
+    let rotate =
+        async |body: Value| server.post(&format!("/keys/{}/rotate", id_of(&issued))).json(&body).send().await;
     for wrong in [-1.0, 1.5] {
         rotate(json!({"overlap_seconds": wrong})).await.problem(422, "validation_failed");
     }
@@ -121,7 +151,11 @@ async fn rotated_with_an_overlap() {
         assert_eq!(second[member], *value, "{member}");
     }
     assert_eq!(status_of(&server, secret(&second)).await, 200);
-    assert_eq!(status_of(&server, secret(&issued)).await, 200, "the old secret is good until the overlap ends");
+    assert_eq!(
+        status_of(&server, secret(&issued)).await,
+        200,
+        "the old secret is good until the overlap ends"
+    );
 
     let third = rotate(json!({"overlap_seconds": 0})).await.ok();
     assert_eq!(status_of(&server, secret(&third)).await, 200);
@@ -164,7 +198,9 @@ async fn expired() {
     assert!(status == 200 || Utc::now() >= expires_at, "it was refused before its time");
     eventually("the key expires", async || status_of(&server, secret(&issued)).await == 401).await;
     assert!(Utc::now() >= expires_at - chrono::Duration::seconds(1), "it expired before its time");
-    let past = server.post("/keys").json(&json!({"name": "n", "roles": ["viewer"], "expires_at": "2001-01-01T00:00:00Z"}));
+    let past = server
+        .post("/keys")
+        .json(&json!({"name": "n", "roles": ["viewer"], "expires_at": "2001-01-01T00:00:00Z"}));
     let past = past.send().await;
     if past.status == 422 {
         past.problem(422, "validation_failed");
@@ -217,10 +253,20 @@ async fn an_admin_key_reaches_all_tenants() {
         let listed = server.get("/tasks").key(&admin).tenant(tenant).send().await.ok();
         assert_eq!(listed["tasks"].as_array().unwrap().len(), 1);
     }
-    server.get(&format!("/tasks/{}", ids[1])).key(&admin).tenant("b").send().await.problem(404, "task_not_found");
-    let issued = server.post("/keys").key(&admin).json(&json!({"name": "n", "roles": ["viewer"], "tenant_id": "b"}));
+    server
+        .get(&format!("/tasks/{}", ids[1]))
+        .key(&admin)
+        .tenant("b")
+        .send()
+        .await
+        .problem(404, "task_not_found");
+    let issued =
+        server.post("/keys").key(&admin).json(&json!({"name": "n", "roles": ["viewer"], "tenant_id": "b"}));
     let issued = issued.send().await.ok();
-    assert_eq!(server.get(&format!("/tasks/{}", ids[2])).key(secret(&issued)).send().await.ok()["tenant_id"], "b");
+    assert_eq!(
+        server.get(&format!("/tasks/{}", ids[2])).key(secret(&issued)).send().await.ok()["tenant_id"],
+        "b"
+    );
     let deleted = server.delete(&format!("/keys/{}", id_of(&issued))).key(&admin).tenant("b").send().await;
     assert_eq!(deleted.status, 204);
 }
@@ -257,14 +303,18 @@ async fn task_types_limit_what_a_key_creates_claims_and_sees() {
     assert_eq!(server.get(&path).send().await.ok(), theirs, "nothing has changed");
 
     let listed = server.get("/tasks?status=any").key(&key).send().await.ok();
-    let mut types: Vec<_> = listed["tasks"].as_array().unwrap().iter().map(|task| task["task_type"].as_str()).collect();
+    let mut types: Vec<_> =
+        listed["tasks"].as_array().unwrap().iter().map(|task| task["task_type"].as_str()).collect();
     types.sort_unstable();
     assert_eq!(types, [Some("also.mine"), Some("mine")]);
     let asked = server.get("/tasks?task_type=theirs").key(&key).send().await;
     assert!(asked.status == 403 || asked.ok()["tasks"] == json!([]), "{asked:?}");
 
     let claim = |types: &[&str]| {
-        server.post("/tasks/claim").key(&key).json(&json!({"task_types": types, "worker_id": "w", "limit": 10}))
+        server
+            .post("/tasks/claim")
+            .key(&key)
+            .json(&json!({"task_types": types, "worker_id": "w", "limit": 10}))
     };
     for types in [&["theirs"][..], &["mine", "theirs"], &["no-such"]] {
         claim(types).send().await.problem(403, "forbidden");

@@ -62,7 +62,9 @@ async fn pending_tasks_come_in_claim_order() {
 async fn anything_else_comes_newest_first() {
     let server = TestServer::start().await;
     let mut created = Vec::new();
-    for status in ["pending", "scheduled", "processing", "completed", "failed", "cancelled", "pending", "scheduled"] {
+    for status in
+        ["pending", "scheduled", "processing", "completed", "failed", "cancelled", "pending", "scheduled"]
+    {
         let task = server.create_in(status, json!({"priority": created.len() * 10})).await;
         created.push((task["created_at"].as_str().unwrap().to_owned(), id_of(&task).to_owned(), status));
     }
@@ -84,7 +86,10 @@ async fn anything_else_comes_newest_first() {
 
     let gone = created[0].1.clone();
     assert_eq!(server.delete(&format!("/tasks/{gone}")).send().await.status, 204);
-    assert!(!ids(&list(&server, &[("status", "any")]).await).contains(&gone.as_str()), "deleted tasks are hidden");
+    assert!(
+        !ids(&list(&server, &[("status", "any")]).await).contains(&gone.as_str()),
+        "deleted tasks are hidden"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,7 +118,10 @@ async fn pages_repeat_nothing_while_tasks_are_inserted() {
             found.extend(ids(&page).into_iter().map(str::to_owned));
             insert().await;
             cursor = page["next_cursor"].as_str().map(str::to_owned);
-            assert!(cursor.is_some() || all.iter().all(|id| found.contains(id)), "{order}: a task was passed over");
+            assert!(
+                cursor.is_some() || all.iter().all(|id| found.contains(id)),
+                "{order}: a task was passed over"
+            );
         }
         let distinct: BTreeSet<_> = found.iter().collect();
         assert_eq!(distinct.len(), found.len(), "{order}: a row came twice");
@@ -170,7 +178,10 @@ async fn payloads_come_when_asked_for() {
     let plain = plain["tasks"][0].as_object().unwrap();
     assert!(!plain.contains_key("request") && !plain.contains_key("result"), "{plain:?}");
     let with = list(&server, &[("status", "completed"), ("include", "payload")]).await;
-    assert_eq!((&with["tasks"][0]["request"], &with["tasks"][0]["result"]), (&json!({"a": 1}), &json!({"b": 2})));
+    assert_eq!(
+        (&with["tasks"][0]["request"], &with["tasks"][0]["result"]),
+        (&json!({"a": 1}), &json!({"b": 2}))
+    );
     let mut whole = server.task(id_of(&task)).await;
     assert_eq!(with["tasks"][0], whole);
     let members = whole.as_object_mut().unwrap();
@@ -215,7 +226,9 @@ async fn by_type_and_user() {
     }
     let two = list(&server, &[("task_type", "x.y"), ("task_type", "xzy"), ("task_type", "no-such")]).await;
     assert_eq!(ids(&two), [&by_type[0].1, &by_type[1].1]);
-    for (user, expected) in [("alice", vec![0, 2]), ("bob", vec![1]), ("a.ice", vec![3]), ("$ne", vec![]), (".*", vec![])] {
+    for (user, expected) in
+        [("alice", vec![0, 2]), ("bob", vec![1]), ("a.ice", vec![3]), ("$ne", vec![]), (".*", vec![])]
+    {
         let expected: Vec<_> = expected.into_iter().map(|n: usize| by_type[n].1.as_str()).collect();
         assert_eq!(ids(&list(&server, &[("user_id", user)]).await), expected, "{user}");
         let newest: Vec<_> = expected.into_iter().rev().collect();

@@ -33,6 +33,7 @@ mod self_managed;
 mod settling;
 mod shutdown;
 mod system;
+mod times;
 mod two_servers;
 mod verbs;
 mod worker;

@@ -17,18 +17,40 @@ async fn assert_nothing_was_created(server: &TestServer) {
 async fn a_body_that_is_not_json_is_malformed() {
     let server = TestServer::start().await;
     let wrong: &[&[u8]] = &[
-        b"", b" ", b"{", b"}", b"[", b"nonsense", b"{\"task_type\":\"t\"", b"{\"task_type\":\"t\"}}",
-        b"{\"task_type\":\"t\"} x", b"{\"task_type\":\"t\",}", b"{'task_type':'t'}", b"{task_type:\"t\"}",
-        b"{\"task_type\":\"t\",\"request\":01}", b"{\"task_type\":\"t\",\"request\":1.}",
-        b"{\"task_type\":\"t\",\"request\":.5}", b"{\"task_type\":\"t\",\"request\":+1}",
-        b"{\"task_type\":\"t\",\"request\":NaN}", b"{\"task_type\":\"t\",\"request\":Infinity}",
-        b"{\"task_type\":\"t\",\"request\":[1,]}", b"{\"task_type\":\"t\",\"request\":tru}",
-        b"{\"task_type\":\"t\",\"request\":{\"a\" 1}}", b"{\"task_type\":\"t\",\"request\":\"\\x\"}",
-        b"{\"task_type\":\"t\",\"request\":\"\\u12\"}", b"{\"task_type\":\"t\",\"request\":\"line\nbreak\"}",
-        b"{\"task_type\":\"t\",\"request\":\"\x00\"}", b"{\"task_type\":\"t\",\"request\":\"\xff\"}",
-        b"{\"task_type\":\"t\",\"request\":\"\xed\xa0\x80\"}", b"{\"task_type\":\"t\",\"name\":\"\xc3\x28\"}",
-        b"{\"task_type\":\"t\"}\x00", b"\xff\xfe{\x00}\x00", b"{\"task_type\":\"t\" /* why */}", b"{\"task_type\":\"t\"}{}",
-        b"{\"task_type\":\"t\",\"request\":}", b"{\"task_type\":\"t\",\"request\":[}]}",
+        b"",
+        b" ",
+        b"{",
+        b"}",
+        b"[",
+        b"nonsense",
+        b"{\"task_type\":\"t\"",
+        b"{\"task_type\":\"t\"}}",
+        b"{\"task_type\":\"t\"} x",
+        b"{\"task_type\":\"t\",}",
+        b"{'task_type':'t'}",
+        b"{task_type:\"t\"}",
+        b"{\"task_type\":\"t\",\"request\":01}",
+        b"{\"task_type\":\"t\",\"request\":1.}",
+        b"{\"task_type\":\"t\",\"request\":.5}",
+        b"{\"task_type\":\"t\",\"request\":+1}",
+        b"{\"task_type\":\"t\",\"request\":NaN}",
+        b"{\"task_type\":\"t\",\"request\":Infinity}",
+        b"{\"task_type\":\"t\",\"request\":[1,]}",
+        b"{\"task_type\":\"t\",\"request\":tru}",
+        b"{\"task_type\":\"t\",\"request\":{\"a\" 1}}",
+        b"{\"task_type\":\"t\",\"request\":\"\\x\"}",
+        b"{\"task_type\":\"t\",\"request\":\"\\u12\"}",
+        b"{\"task_type\":\"t\",\"request\":\"line\nbreak\"}",
+        b"{\"task_type\":\"t\",\"request\":\"\x00\"}",
+        b"{\"task_type\":\"t\",\"request\":\"\xff\"}",
+        b"{\"task_type\":\"t\",\"request\":\"\xed\xa0\x80\"}",
+        b"{\"task_type\":\"t\",\"name\":\"\xc3\x28\"}",
+        b"{\"task_type\":\"t\"}\x00",
+        b"\xff\xfe{\x00}\x00",
+        b"{\"task_type\":\"t\" /* why */}",
+        b"{\"task_type\":\"t\"}{}",
+        b"{\"task_type\":\"t\",\"request\":}",
+        b"{\"task_type\":\"t\",\"request\":[}]}",
     ];
     for body in wrong {
         let answer = server.post("/tasks").json_text(*body).send().await;
@@ -57,7 +79,13 @@ async fn every_route_with_a_body_refuses_what_does_not_fit() {
         let mut with_more: Value = serde_json::from_str(body).unwrap();
         with_more["nonsense"] = Value::Null;
         let problem = send(with_more.to_string()).await.problem(422, "validation_failed");
-        assert_eq!(problem["errors"][0]["loc"], json!(["body", "nonsense"]), "{} {}", route.method, route.path);
+        assert_eq!(
+            problem["errors"][0]["loc"],
+            json!(["body", "nonsense"]),
+            "{} {}",
+            route.method,
+            route.path
+        );
         // Each of the members is of another kind than a number beyond all bounds, and none may be left out for it.
         let whole: Value = serde_json::from_str(body).unwrap();
         for member in whole.as_object().unwrap().keys() {
@@ -93,7 +121,8 @@ async fn required_fields_are_named_when_missing() {
         ("POST", "/keys".to_owned(), json!({"name": "n"}), "roles"),
     ];
     for (method, path, body, missing) in cases {
-        let problem = server.request(method, &path).json(&body).send().await.problem(422, "validation_failed");
+        let problem =
+            server.request(method, &path).json(&body).send().await.problem(422, "validation_failed");
         let expected = json!(["body", missing]);
         let errors = problem["errors"].as_array().unwrap();
         assert!(errors.iter().any(|error| error["loc"] == expected), "{path}: {problem:#}");
@@ -170,17 +199,32 @@ async fn half_a_surrogate_pair_is_no_text() {
     let server = TestServer::start().await;
     let id = Uuid::now_v7();
     let task = [
-        r#""name":"@""#, r#""description":"a@b""#, r#""user_id":"@""#, r#""request":"@""#, r#""request":{"@":1}"#,
-        r#""request":[[{"a":["@"]}]]"#, r#""metadata":{"a":"@"}"#, r#""metadata":{"@":1}"#, r#""tags":{"a":"@"}"#,
-        r#""tags":{"@":"a"}"#, r#""tags":["@"]"#, r#""template":{"service_type":"@"}"#, r#""@":1"#, r#""retry":{"@":1}"#,
-        r#""template":{"parameters":{"a":"@"}}"#, r#""run_at":"@""#, r#""priority":"@""#,
+        r#""name":"@""#,
+        r#""description":"a@b""#,
+        r#""user_id":"@""#,
+        r#""request":"@""#,
+        r#""request":{"@":1}"#,
+        r#""request":[[{"a":["@"]}]]"#,
+        r#""metadata":{"a":"@"}"#,
+        r#""metadata":{"@":1}"#,
+        r#""tags":{"a":"@"}"#,
+        r#""tags":{"@":"a"}"#,
+        r#""tags":["@"]"#,
+        r#""template":{"service_type":"@"}"#,
+        r#""@":1"#,
+        r#""retry":{"@":1}"#,
+        r#""template":{"parameters":{"a":"@"}}"#,
+        r#""run_at":"@""#,
+        r#""priority":"@""#,
     ];
     let mut cases: Vec<_> = task
         .iter()
         .map(|field| ("POST", "/tasks".to_owned(), format!(r#"{{"task_type":"t",{field}}}"#)))
-        .chain(task.iter().filter(|field| !field.contains("user_id")).map(|field| {
-            ("PUT", format!("/tasks/{id}"), format!("{{{field}}}"))
-        }))
+        .chain(
+            task.iter()
+                .filter(|field| !field.contains("user_id"))
+                .map(|field| ("PUT", format!("/tasks/{id}"), format!("{{{field}}}"))),
+        )
         .collect();
     let others = [
         ("POST", "/tasks".to_owned(), r#"{"task_type":"@"}"#),
@@ -190,7 +234,11 @@ async fn half_a_surrogate_pair_is_no_text() {
         ("POST", format!("/tasks/{id}/complete"), r#"{"lease_token":"x","result_id":"@"}"#),
         ("POST", format!("/tasks/{id}/fail"), r#"{"lease_token":"x","error":{"message":"@"}}"#),
         ("POST", format!("/tasks/{id}/fail"), r#"{"lease_token":"x","error":{"message":"m","code":"@"}}"#),
-        ("POST", format!("/tasks/{id}/fail"), r#"{"lease_token":"x","error":{"message":"m","details":["@"]}}"#),
+        (
+            "POST",
+            format!("/tasks/{id}/fail"),
+            r#"{"lease_token":"x","error":{"message":"m","details":["@"]}}"#,
+        ),
         ("POST", format!("/tasks/{id}/heartbeat"), r#"{"lease_token":"x","progress":{"text":"@"}}"#),
         ("POST", format!("/tasks/{id}/claim"), r#"{"worker_id":"@"}"#),
         ("POST", "/tasks/claim".to_owned(), r#"{"task_types":["t"],"worker_id":"@"}"#),
@@ -207,7 +255,8 @@ async fn half_a_surrogate_pair_is_no_text() {
         }
     }
     assert_nothing_was_created(&server).await;
-    let whole = server.post("/tasks").json_text(r#"{"task_type":"t","name":"\ud83d\ude00"}"#).send().await.ok();
+    let whole =
+        server.post("/tasks").json_text(r#"{"task_type":"t","name":"\ud83d\ude00"}"#).send().await.ok();
     assert_eq!(whole["name"], "😀");
 }
 
@@ -216,9 +265,21 @@ async fn numbers_beyond_all_bounds_do_not_fit() {
     let server = TestServer::start().await;
     let id = Uuid::now_v7();
     let task = [
-        r#""priority":@"#, r#""delay_seconds":@"#, r#""max_attempts":@"#, r#""lease_seconds":@"#, r#""timeout_seconds":@"#,
-        r#""retention_seconds":@"#, r#""retry":{"jitter":@}"#, r#""retry":{"base_seconds":@}"#, r#""metadata":{"a":[@]}"#,
-        r#""name":@"#, r#""tags":{"a":@}"#, r#""tags":[@]"#, r#""run_at":@"#, r#""due_date":@"#, r#""template":@"#,
+        r#""priority":@"#,
+        r#""delay_seconds":@"#,
+        r#""max_attempts":@"#,
+        r#""lease_seconds":@"#,
+        r#""timeout_seconds":@"#,
+        r#""retention_seconds":@"#,
+        r#""retry":{"jitter":@}"#,
+        r#""retry":{"base_seconds":@}"#,
+        r#""metadata":{"a":[@]}"#,
+        r#""name":@"#,
+        r#""tags":{"a":@}"#,
+        r#""tags":[@]"#,
+        r#""run_at":@"#,
+        r#""due_date":@"#,
+        r#""template":@"#,
         r#""nonsense":@"#,
     ];
     let mut cases: Vec<_> =
@@ -229,7 +290,10 @@ async fn numbers_beyond_all_bounds_do_not_fit() {
         ("/tasks/claim".to_owned(), r#"{"task_types":["t"],"worker_id":"w","lease_seconds":@}"#),
         (format!("/tasks/{id}/complete"), r#"{"lease_token":"x","usage":{"credits_consumed":@}}"#),
         (format!("/tasks/{id}/complete"), r#"{"lease_token":"x","usage":{"tokens_used":@}}"#),
-        (format!("/tasks/{id}/fail"), r#"{"lease_token":"x","error":{"message":"m"},"retry_after_seconds":@}"#),
+        (
+            format!("/tasks/{id}/fail"),
+            r#"{"lease_token":"x","error":{"message":"m"},"retry_after_seconds":@}"#,
+        ),
         (format!("/tasks/{id}/release"), r#"{"lease_token":"x","delay_seconds":@}"#),
         (format!("/tasks/{id}/heartbeat"), r#"{"lease_token":"x","progress":{"value":@}}"#),
         (format!("/tasks/{id}/heartbeat"), r#"{"lease_token":"x","lease_seconds":@}"#),
@@ -237,7 +301,9 @@ async fn numbers_beyond_all_bounds_do_not_fit() {
     ];
     cases.extend(others.map(|(path, body)| (path, body.to_owned())));
     for (path, body) in &cases {
-        for number in ["1e400", "-1e400", "1e999999999999", &"9".repeat(400), &format!("-{}.5", "9".repeat(310))] {
+        for number in
+            ["1e400", "-1e400", "1e999999999999", &"9".repeat(400), &format!("-{}.5", "9".repeat(310))]
+        {
             let text = body.replace('@', number);
             let answer = server.post(path).json_text(text.as_str()).send().await;
             assert_eq!(answer.status, 422, "{text:.200}: {answer:?}");
@@ -254,7 +320,8 @@ async fn nesting_beyond_all_bounds_does_not_fit() {
     let objects = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
     for depth in [33, 127, 128, 129, 1000, 100_000] {
         for value in [nested(depth), objects(depth)] {
-            for field in ["request", "metadata", "template", "name", "tags", "priority", "nonsense", "retry"] {
+            for field in ["request", "metadata", "template", "name", "tags", "priority", "nonsense", "retry"]
+            {
                 let body = format!(r#"{{"task_type":"t","{field}":{value}}}"#);
                 server.post("/tasks").json_text(body).send().await.problem(422, "validation_failed");
             }

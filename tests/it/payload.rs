@@ -7,15 +7,42 @@ const MEBIBYTE: usize = 1 << 20;
 
 /// JSON texts that a parser, a database or a careless copy would change.
 const TEXTS: &[&str] = &[
-    "null", "true", "0", "-0", "1.0", "1E+2", "1e400", "-1.5e-400", "\"\"", "[]", "{}", "[ ]", "{ }", "[1,  2,\t3]",
-    "18446744073709551616", "-123456789012345678901234567890123456789012345678901234567890",
-    "3.14159265358979323846264338327950288419716939937510", "9007199254740993", "0.10", "1.0000000000000000000000",
-    r#"{"z":1,"a":2,"m":{"y":1,"b":2}}"#, r#"{ "spaced" :  [ 1 ,2 ] }"#, "{\n\t\"a\":\r\n 1\n}",
-    r#"{"$set":{"a.b":1},"$where":"x","":{"":0},".":1,"$":2,"a.$[]":3}"#, r#"{"a":1,"a":2,"a":{"a":3}}"#,
-    r#""\u00e9 \u0041 \/ \" \\ \b\f\n\r\t""#, "\"é 😀 \u{feff}\u{2028}\u{7f}\"", r#""\ud83d\ude00""#, r#""\u0000""#,
-    r#"{"\u0000":"\u0000","a\u0000b":[{"\u0000":null}]}"#, r#""$oid""#, r#"{"$oid":"0123456789abcdef01234567"}"#,
-    r#"{"$numberLong":"1","$date":{"$numberLong":"0"}}"#, r#"{"__proto__":{},"constructor":null}"#,
-    r#"{"$serde_json::private::RawValue":"1"}"#, r#"{"$serde_json::private::Number":"1"}"#,
+    "null",
+    "true",
+    "0",
+    "-0",
+    "1.0",
+    "1E+2",
+    "1e400",
+    "-1.5e-400",
+    "\"\"",
+    "[]",
+    "{}",
+    "[ ]",
+    "{ }",
+    "[1,  2,\t3]",
+    "18446744073709551616",
+    "-123456789012345678901234567890123456789012345678901234567890",
+    "3.14159265358979323846264338327950288419716939937510",
+    "9007199254740993",
+    "0.10",
+    "1.0000000000000000000000",
+    r#"{"z":1,"a":2,"m":{"y":1,"b":2}}"#,
+    r#"{ "spaced" :  [ 1 ,2 ] }"#,
+    "{\n\t\"a\":\r\n 1\n}",
+    r#"{"$set":{"a.b":1},"$where":"x","":{"":0},".":1,"$":2,"a.$[]":3}"#,
+    r#"{"a":1,"a":2,"a":{"a":3}}"#,
+    r#""\u00e9 \u0041 \/ \" \\ \b\f\n\r\t""#,
+    "\"é 😀 \u{feff}\u{2028}\u{7f}\"",
+    r#""\ud83d\ude00""#,
+    r#""\u0000""#,
+    r#"{"\u0000":"\u0000","a\u0000b":[{"\u0000":null}]}"#,
+    r#""$oid""#,
+    r#"{"$oid":"0123456789abcdef01234567"}"#,
+    r#"{"$numberLong":"1","$date":{"$numberLong":"0"}}"#,
+    r#"{"__proto__":{},"constructor":null}"#,
+    r#"{"$serde_json::private::RawValue":"1"}"#,
+    r#"{"$serde_json::private::Number":"1"}"#,
 ];
 
 fn nested(depth: usize) -> String {
@@ -58,7 +85,8 @@ async fn a_request_comes_back_exactly_as_sent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_comes_back_exactly_from_edits_and_batches() {
     let server = TestServer::start().await;
-    let tasks = TEXTS.iter().map(|text| format!(r#"{{"task_type":"b","request":{text}}}"#)).collect::<Vec<_>>();
+    let tasks =
+        TEXTS.iter().map(|text| format!(r#"{{"task_type":"b","request":{text}}}"#)).collect::<Vec<_>>();
     let batch = post(&server, "/tasks/batch", format!(r#"{{"tasks":[{}]}}"#, tasks.join(","))).await;
     for (n, text) in TEXTS.iter().enumerate() {
         let task = batch.success().raw(&format!("results.{n}.task"));
@@ -91,7 +119,12 @@ async fn a_result_comes_back_exactly_as_sent() {
             post(&server, &format!("{path}/complete"), format!("{{{fields}}}")).await
         } else {
             let id = &task["id"];
-            post(&server, "/tasks/outcomes", format!(r#"{{"outcomes":[{{"id":{id},"outcome":"completed",{fields}}}]}}"#)).await
+            post(
+                &server,
+                "/tasks/outcomes",
+                format!(r#"{{"outcomes":[{{"id":{id},"outcome":"completed",{fields}}}]}}"#),
+            )
+            .await
         };
         answer.success();
         let done = server.get(&path).send().await;
@@ -108,7 +141,9 @@ async fn a_result_comes_back_exactly_as_sent() {
     for text in TEXTS {
         let task = server.create(json!({})).await;
         let path = format!("/tasks/{}", id_of(&task));
-        for body in [r#"{"status":"processing"}"#.to_owned(), format!(r#"{{"status":"completed","result":{text}}}"#)] {
+        for body in
+            [r#"{"status":"processing"}"#.to_owned(), format!(r#"{{"status":"completed","result":{text}}}"#)]
+        {
             server.put(&format!("{path}/status")).json_text(body).send().await.success();
         }
         assert_eq!(server.get(&path).send().await.raw("result"), *text);
@@ -118,7 +153,8 @@ async fn a_result_comes_back_exactly_as_sent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn depth_ends_at_32_levels() {
     let server = TestServer::start().await;
-    let create = async |fields: String| post(&server, "/tasks", format!(r#"{{"task_type":"t",{fields}}}"#)).await;
+    let create =
+        async |fields: String| post(&server, "/tasks", format!(r#"{{"task_type":"t",{fields}}}"#)).await;
     let object = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
     for (depth, fits) in [(1, true), (31, true), (32, true), (33, false)] {
         let fields = [
@@ -156,7 +192,8 @@ async fn depth_ends_at_32_levels() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mebibyte_fits_and_one_byte_more_does_not() {
     let server = TestServer::start().await;
-    let create = async |fields: String| post(&server, "/tasks", format!(r#"{{"task_type":"t",{fields}}}"#)).await;
+    let create =
+        async |fields: String| post(&server, "/tasks", format!(r#"{{"task_type":"t",{fields}}}"#)).await;
     let exact = create(format!(r#""request":{}"#, text_of(MEBIBYTE))).await;
     assert_eq!(exact.raw("request").len(), MEBIBYTE);
     let got = server.get(&format!("/tasks/{}", id_of(&exact.json()))).send().await;
@@ -172,7 +209,8 @@ async fn a_mebibyte_fits_and_one_byte_more_does_not() {
     // Request, template and metadata together.
     let (template, metadata) = (r#"{"service_type":"s","parameters":[1]}"#, r#"{"a":"b"}"#);
     let rest = MEBIBYTE - template.len() - metadata.len();
-    let together = |bytes| format!(r#""template":{template},"metadata":{metadata},"request":{}"#, text_of(bytes));
+    let together =
+        |bytes| format!(r#""template":{template},"metadata":{metadata},"request":{}"#, text_of(bytes));
     create(together(rest)).await.ok();
     create(together(rest + 1)).await.problem(413, "payload_too_large");
 }
@@ -186,7 +224,9 @@ async fn an_edit_or_result_that_passes_a_mebibyte_is_refused() {
     let body = format!(r#"{{"task_type":"{task_type}","metadata":{metadata},"request":{}}}"#, text_of(half));
     let task = post(&server, "/tasks", body).await.ok();
     let path = format!("/tasks/{}", id_of(&task));
-    let put = async |bytes: usize| server.put(&path).json_text(format!(r#"{{"request":{}}}"#, text_of(bytes))).send().await;
+    let put = async |bytes: usize| {
+        server.put(&path).json_text(format!(r#"{{"request":{}}}"#, text_of(bytes))).send().await
+    };
     put(MEBIBYTE - metadata.len() + 1).await.problem(413, "payload_too_large");
     assert_eq!(server.task(id_of(&task)).await, task, "a refused edit changes nothing");
     put(MEBIBYTE - metadata.len()).await.ok();
@@ -204,7 +244,9 @@ async fn an_edit_or_result_that_passes_a_mebibyte_is_refused() {
     complete(room + 1).await.problem(413, "payload_too_large");
     let outcome = format!(
         r#"{{"outcomes":[{{"id":{},"lease_token":{},"outcome":"completed","result":{}}}]}}"#,
-        task["id"], claimed["lease"]["token"], text_of(room + 1)
+        task["id"],
+        claimed["lease"]["token"],
+        text_of(room + 1)
     );
     let outcome = post(&server, "/tasks/outcomes", outcome).await.ok();
     assert_problem(&outcome["results"][0]["problem"], 413, "payload_too_large");
@@ -224,20 +266,27 @@ async fn an_edit_or_result_that_passes_a_mebibyte_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metadata_is_an_object_of_16_kib_and_never_changed_in_silence() {
     let server = TestServer::start().await;
-    let create = async |metadata: &str| post(&server, "/tasks", format!(r#"{{"task_type":"t","metadata":{metadata}}}"#)).await;
+    let create = async |metadata: &str| {
+        post(&server, "/tasks", format!(r#"{{"task_type":"t","metadata":{metadata}}}"#)).await
+    };
     let sized = |bytes: usize| format!(r#"{{"a":"{}"}}"#, "x".repeat(bytes - r#"{"a":""}"#.len()));
     create(&sized(16_384)).await.ok();
     create(&sized(16_385)).await.problem(422, "validation_failed");
     for wrong in ["[]", "[{}]", "1", "\"{}\"", "true"] {
         create(wrong).await.problem(422, "validation_failed");
     }
-    for wrong in ["18446744073709551616", "-9223372036854775809", "1e309", "-1e309", "123456789012345678901234567890"] {
+    for wrong in
+        ["18446744073709551616", "-9223372036854775809", "1e309", "-1e309", "123456789012345678901234567890"]
+    {
         create(&format!(r#"{{"a":[{wrong}]}}"#)).await.problem(422, "validation_failed");
     }
     let kept = [
-        r#"{"max":18446744073709551615,"min":-9223372036854775808,"big":9007199254740993}"#, r#"{"a":1e308,"b":0.1,"c":-2.5}"#,
-        r#"{"$set":{"a.b":1,"$x":[{"$y":null}]},".":true,"":"","$":"$x"}"#, r#"{"z":1,"a":{"m":"é 😀"}}"#,
-        r#"{"$oid":"0123456789abcdef01234567","$numberLong":"1"}"#, r#"{"_id":1,"ts":{"$date":{"$numberLong":"0"}}}"#,
+        r#"{"max":18446744073709551615,"min":-9223372036854775808,"big":9007199254740993}"#,
+        r#"{"a":1e308,"b":0.1,"c":-2.5}"#,
+        r#"{"$set":{"a.b":1,"$x":[{"$y":null}]},".":true,"":"","$":"$x"}"#,
+        r#"{"z":1,"a":{"m":"é 😀"}}"#,
+        r#"{"$oid":"0123456789abcdef01234567","$numberLong":"1"}"#,
+        r#"{"_id":1,"ts":{"$date":{"$numberLong":"0"}}}"#,
         r#"{"2147483648":2147483648,"i":-2147483649,"d":0.30000000000000004}"#,
     ];
     for text in kept {
@@ -256,14 +305,21 @@ async fn metadata_is_an_object_of_16_kib_and_never_changed_in_silence() {
             answer.problem(422, "validation_failed");
         } else {
             let path = format!("/tasks/{}", id_of(&answer.ok()));
-            assert_eq!(server.get(&path).send().await.ok()["metadata"], serde_json::from_str::<Value>(text).unwrap());
+            assert_eq!(
+                server.get(&path).send().await.ok()["metadata"],
+                serde_json::from_str::<Value>(text).unwrap()
+            );
         }
     }
     let digits = "0.12345678901234567890123456789";
     let answer = create(&format!(r#"{{"a":{digits}}}"#)).await;
     if answer.status != 422 {
         let path = format!("/tasks/{}", id_of(&answer.ok()));
-        assert_eq!(server.get(&path).send().await.raw("metadata.a"), digits, "digits were dropped in silence");
+        assert_eq!(
+            server.get(&path).send().await.raw("metadata.a"),
+            digits,
+            "digits were dropped in silence"
+        );
     }
 }
 
@@ -271,8 +327,12 @@ async fn metadata_is_an_object_of_16_kib_and_never_changed_in_silence() {
 async fn text_with_nul_characters_is_kept_or_refused() {
     let server = TestServer::start().await;
     let fields = [
-        r#""name":"a\u0000b""#, r#""description":"\u0000""#, r#""tags":{"a":"\u0000"}"#, r#""tags":{"\u0000":"a"}"#,
-        r#""tags":["a\u0000"]"#, r#""template":{"service_type":"\u0000"}"#,
+        r#""name":"a\u0000b""#,
+        r#""description":"\u0000""#,
+        r#""tags":{"a":"\u0000"}"#,
+        r#""tags":{"\u0000":"a"}"#,
+        r#""tags":["a\u0000"]"#,
+        r#""template":{"service_type":"\u0000"}"#,
     ];
     for field in fields {
         let answer = post(&server, "/tasks", format!(r#"{{"task_type":"t",{field}}}"#)).await;

@@ -87,8 +87,17 @@ async fn parameters_and_form_go_before_meaning() {
     alice("/tasks?nonsense=1").json(&bob).send().await.problem(400, "invalid_parameter");
     let bad_key = alice("/tasks").header("Idempotency-Key", "a b");
     bad_key.json(&bob).send().await.problem(400, "invalid_parameter");
-    server.post("/tasks?nonsense=1").json(&json!({"priority": 101})).send().await.problem(400, "invalid_parameter");
-    alice("/tasks").json_text(r#"{"task_type":"t","user_id":"bob""#).send().await.problem(400, "malformed_json");
+    server
+        .post("/tasks?nonsense=1")
+        .json(&json!({"priority": 101}))
+        .send()
+        .await
+        .problem(400, "invalid_parameter");
+    alice("/tasks")
+        .json_text(r#"{"task_type":"t","user_id":"bob""#)
+        .send()
+        .await
+        .problem(400, "malformed_json");
 
     let missing = format!("/tasks/{}", Uuid::now_v7());
     server.get(&format!("{missing}?nonsense=1")).send().await.problem(400, "invalid_parameter");
@@ -110,7 +119,12 @@ async fn the_user_goes_before_the_rules_and_the_rules_before_the_task() {
 
     for path in [format!("/tasks/{}", Uuid::now_v7()), "/tasks/no-uuid".to_owned()] {
         server.put(&path).json(&json!({"priority": 101})).send().await.problem(422, "validation_failed");
-        server.put(&path).json(&json!({"status": "completed"})).send().await.problem(422, "validation_failed");
+        server
+            .put(&path)
+            .json(&json!({"status": "completed"}))
+            .send()
+            .await
+            .problem(422, "validation_failed");
         let report = |verb: &str| server.post(&format!("{path}/{verb}")).json(&json!({"nonsense": 1}));
         for verb in ["complete", "fail", "release", "heartbeat", "cancel", "claim"] {
             report(verb).send().await.problem(422, "validation_failed");

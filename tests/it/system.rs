@@ -18,7 +18,8 @@ async fn health() {
     let viewer = server.issue_key(&["viewer"], json!({})).await;
     server.get("/health/detailed").no_key().send().await.problem(401, "unauthenticated");
     let detailed = server.get("/health/detailed").key(&viewer).send().await.ok();
-    for (group, numbers) in [("dependencies", &["latency_ms"][..]), ("background", &["latency_ms", "lag_ms"])] {
+    for (group, numbers) in [("dependencies", &["latency_ms"][..]), ("background", &["latency_ms", "lag_ms"])]
+    {
         let members = detailed[group].as_object().filter(|members| !members.is_empty());
         for (name, member) in members.unwrap_or_else(|| panic!("no {group}: {detailed:#}")) {
             assert!(member["status"].is_string(), "{name}: {detailed:#}");
@@ -31,7 +32,8 @@ async fn health() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_name_of_the_service_is_a_setting() {
-    let server = TestServer::start_with(|settings| "other-name".clone_into(&mut settings.http.service_name)).await;
+    let server =
+        TestServer::start_with(|settings| "other-name".clone_into(&mut settings.http.service_name)).await;
     assert_eq!(server.get("/health").send().await.ok()["service"], "other-name");
 }
 
@@ -82,7 +84,11 @@ fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
 async fn the_openapi_document_lists_every_route() {
     let server = TestServer::start().await;
     let document = server.get("/openapi.json").no_key().send().await.ok();
-    assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")), "{}", document["openapi"]);
+    assert!(
+        document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")),
+        "{}",
+        document["openapi"]
+    );
     let base = document["servers"][0]["url"].as_str().unwrap_or_default().trim_end_matches('/').to_owned();
     let paths = document["paths"].as_object().unwrap();
     let listed: BTreeSet<_> = paths
@@ -95,7 +101,10 @@ async fn the_openapi_document_lists_every_route() {
     for (method, path) in routes.chain(system) {
         // The document and its page need not describe themselves.
         let is_itself = [path::OPENAPI, path::DOCS].contains(&path.as_str());
-        assert!(is_itself || listed.contains(&(method.to_owned(), path.clone())), "{method} {path} is not documented");
+        assert!(
+            is_itself || listed.contains(&(method.to_owned(), path.clone())),
+            "{method} {path} is not documented"
+        );
     }
     let mut found = BTreeSet::new();
     references(&document, &mut found);
@@ -157,7 +166,12 @@ async fn the_docs_page_needs_nothing_from_outside() {
     }
     // The page of Swagger shows a badge from this host on public addresses unless told not to.
     if whole.contains("validator.swagger.io") {
-        let off = ["\"validatorUrl\": null", "\"validatorUrl\":null", "\"validatorUrl\": \"none\"", "\"validatorUrl\":\"none\""];
+        let off = [
+            "\"validatorUrl\": null",
+            "\"validatorUrl\":null",
+            "\"validatorUrl\": \"none\"",
+            "\"validatorUrl\":\"none\"",
+        ];
         assert!(off.iter().any(|off| whole.contains(off)), "the validator's badge comes from outside");
     }
 }
@@ -167,9 +181,19 @@ async fn request_ids_are_taken_made_and_returned() {
     let server = TestServer::start().await;
     let own = "my-request.1:2_3";
     for (method, path) in [
-        ("GET", "/tasks"), ("GET", "/tasks/no-uuid"), ("GET", "/tasks?nonsense=1"), ("POST", "/tasks"), ("PATCH", "/tasks"),
-        ("GET", "/nonsense"), ("GET", "/health"), ("GET", "/health/ready"), ("GET", "/health/detailed"),
-        ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/keys"),
+        ("GET", "/tasks"),
+        ("GET", "/tasks/no-uuid"),
+        ("GET", "/tasks?nonsense=1"),
+        ("POST", "/tasks"),
+        ("PATCH", "/tasks"),
+        ("GET", "/nonsense"),
+        ("GET", "/health"),
+        ("GET", "/health/ready"),
+        ("GET", "/health/detailed"),
+        ("GET", "/metrics"),
+        ("GET", "/openapi.json"),
+        ("GET", "/docs"),
+        ("GET", "/keys"),
     ] {
         for key in [true, false] {
             let call = || {
@@ -186,9 +210,11 @@ async fn request_ids_are_taken_made_and_returned() {
             assert_ne!(made(&one), made(&two), "{method} {path}");
         }
     }
-    let created = server.post("/tasks").header("X-Request-ID", own).json(&json!({"task_type": "t"})).send().await;
+    let created =
+        server.post("/tasks").header("X-Request-ID", own).json(&json!({"task_type": "t"})).send().await;
     assert_eq!((created.status, created.header("x-request-id")), (201, Some(own)));
-    let deleted = server.delete(&format!("/tasks/{}", id_of(&created.ok()))).header("X-Request-ID", own).send().await;
+    let deleted =
+        server.delete(&format!("/tasks/{}", id_of(&created.ok()))).header("X-Request-ID", own).send().await;
     assert_eq!((deleted.status, deleted.body.len()), (204, 0));
     assert_eq!(deleted.header("x-request-id"), Some(own));
 }
@@ -197,7 +223,9 @@ async fn request_ids_are_taken_made_and_returned() {
 async fn answers_are_json_in_utf_8() {
     let server = TestServer::start().await;
     let task = server.create(json!({"name": "é 😀"})).await;
-    for path in ["/tasks", &format!("/tasks/{}", id_of(&task)), &format!("/tasks/{}/status", id_of(&task)), "/keys"] {
+    for path in
+        ["/tasks", &format!("/tasks/{}", id_of(&task)), &format!("/tasks/{}/status", id_of(&task)), "/keys"]
+    {
         let answer = server.get(path).send().await;
         let content_type = answer.success().header("content-type").unwrap().to_lowercase().replace(' ', "");
         assert_eq!(content_type, "application/json;charset=utf-8", "{path}");
@@ -211,7 +239,9 @@ fn unpacked(answer: &Answer) -> Vec<u8> {
     match answer.header("content-encoding") {
         None | Some("identity") => plain.clone_from(&answer.body),
         Some("gzip") => drop(flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut plain).unwrap()),
-        Some("br") => drop(brotli::Decompressor::new(&answer.body[..], 4096).read_to_end(&mut plain).unwrap()),
+        Some("br") => {
+            drop(brotli::Decompressor::new(&answer.body[..], 4096).read_to_end(&mut plain).unwrap())
+        }
         Some(other) => panic!("{other} was not asked for"),
     }
     plain
@@ -225,11 +255,17 @@ async fn compression_breaks_nothing() {
     let path = format!("/tasks/{}", id_of(&task));
     let plain = server.get(&path).send().await;
     let mut sizes = Vec::new();
-    for encoding in ["gzip", "br", "gzip, br", "identity", "", "gzip;q=0.5, identity;q=0.1", "gzip;q=0, br;q=0"] {
+    for encoding in
+        ["gzip", "br", "gzip, br", "identity", "", "gzip;q=0.5, identity;q=0.1", "gzip;q=0, br;q=0"]
+    {
         let answer = server.get(&path).header("Accept-Encoding", encoding).send().await;
         assert_eq!(answer.status, 200, "{encoding}");
         assert_eq!(unpacked(&answer), plain.body, "{encoding}");
-        assert_eq!(answer.header("etag").map(|tag| tag.trim_start_matches("W/")), plain.header("etag"), "{encoding}");
+        assert_eq!(
+            answer.header("etag").map(|tag| tag.trim_start_matches("W/")),
+            plain.header("etag"),
+            "{encoding}"
+        );
         sizes.push(answer.body.len());
         let missing = server.get("/tasks/no-uuid").header("Accept-Encoding", encoding).send().await;
         let problem: Value = serde_json::from_slice(&unpacked(&missing)).unwrap();
@@ -265,7 +301,9 @@ async fn compressed_bodies_do_no_harm() {
     let large = format!(r#"{{"task_type":"packed","request":"{}"}}"#, "x".repeat(64 << 20));
     let large = send(pack(large.as_bytes()), "gzip").await;
     assert!((400..500).contains(&large.status), "{large:?}");
-    for (body, encoding) in [(&b"no gzip"[..], "gzip"), (b"no brotli", "br"), (b"{}", "nonsense"), (b"\x1f\x8b", "gzip")] {
+    for (body, encoding) in
+        [(&b"no gzip"[..], "gzip"), (b"no brotli", "br"), (b"{}", "nonsense"), (b"\x1f\x8b", "gzip")]
+    {
         let answer = send(body.to_vec(), encoding).await;
         assert!((400..500).contains(&answer.status), "{encoding}: {answer:?}");
     }

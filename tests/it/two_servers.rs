@@ -147,9 +147,9 @@ async fn a_key_revoked_at_one_is_refused_by_the_other() {
 async fn order_and_claim_ids_hold_across_servers() {
     let (one, other) = pair().await;
     let queue = unique_type();
-    for n in 0..12 {
+    for (n, priority) in [50, 90, 10].into_iter().cycle().take(12).enumerate() {
         let server = if n % 2 == 0 { &one } else { &other };
-        server.create(json!({"task_type": queue, "priority": [50, 90, 10][n % 3]})).await;
+        server.create(json!({"task_type": queue, "priority": priority})).await;
     }
     let repeated = json!({"claim_id": Uuid::now_v7(), "limit": 5});
     let first = claim(&one, &queue, repeated.clone()).await;

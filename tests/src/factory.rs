@@ -57,7 +57,8 @@ impl TestServer {
         match status {
             "pending" | "scheduled" => {}
             "processing" | "completed" | "failed" => {
-                let claim = self.post(&format!("/tasks/{id}/claim")).json(&json!({"worker_id": "test-worker"}));
+                let claim =
+                    self.post(&format!("/tasks/{id}/claim")).json(&json!({"worker_id": "test-worker"}));
                 let claimed = claim.send().await.ok();
                 let mut body = json!({"lease_token": claimed["lease"]["token"]});
                 if status == "completed" {

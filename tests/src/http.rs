@@ -103,7 +103,10 @@ impl Call {
         let body = response.bytes().await.unwrap_or_else(|error| panic!("{what}: half an answer: {error:?}"));
         let answer = Answer { status, headers, body: body.to_vec(), what };
         assert!(status < 500 || status == 503, "no input may produce this: {answer:?}");
-        assert!(answer.header(path::REQUEST_ID_HEADER).is_some_and(|id| !id.is_empty()), "no request id: {answer:?}");
+        assert!(
+            answer.header(path::REQUEST_ID_HEADER).is_some_and(|id| !id.is_empty()),
+            "no request id: {answer:?}"
+        );
         answer
     }
 }
@@ -213,11 +216,13 @@ pub fn raw(json: &str, member: &str) -> String {
     let mut text = json.to_owned();
     for step in member.split('.') {
         let found = if let Ok(place) = step.parse::<usize>() {
-            serde_json::from_str::<Vec<Box<RawValue>>>(&text).ok().and_then(|mut list| {
-                if place < list.len() { Some(list.swap_remove(place)) } else { None }
-            })
+            serde_json::from_str::<Vec<Box<RawValue>>>(&text)
+                .ok()
+                .and_then(|mut list| if place < list.len() { Some(list.swap_remove(place)) } else { None })
         } else {
-            serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(&text).ok().and_then(|mut map| map.remove(step))
+            serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(&text)
+                .ok()
+                .and_then(|mut map| map.remove(step))
         };
         text = found.unwrap_or_else(|| panic!("no {member} in {json:.2000}")).get().to_owned();
     }

@@ -65,7 +65,7 @@ impl TestServer {
 
     /// The shipped client, with the bootstrap key.
     pub fn client(&self) -> TaskClient {
-        TaskClient::new(self.url(), API_KEY)
+        TaskClient::new(&self.url(), API_KEY).expect("a client")
     }
 
     /// The database, past the server.

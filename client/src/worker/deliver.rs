@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use task_repo_protocol::{Claim, ErrorCode, Problem, Receipt};
+use task_repo_protocol::{Claim, ErrorCode, OutcomeKind, Problem, Receipt};
 
 use super::attempt::Finished;
 use super::builder::Settings;
@@ -12,12 +12,12 @@ use super::slots::Plan;
 use crate::claimed::ClaimedTask;
 use crate::failure::TaskFailure;
 use crate::retry::{endless_pauses, pause_after};
-use crate::settle::{Ending, Settlement};
+use crate::settle::{Ending, RefusedSettlement, Settlement};
 
 /// For how long a result that cannot be delivered is kept and tried again.
 const PATIENCE: Duration = Duration::from_mins(10);
 /// The first pause before a delivery is tried again.
-pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a delivery is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Most attempts in one delivery.
@@ -27,14 +27,23 @@ const MAX_BYTES: usize = 8 << 20;
 
 /// What a delivery brought.
 pub(crate) struct Delivery {
-    /// What became of each attempt. Their settlements are back in those that were refused.
-    pub(crate) results: Vec<(Finished, Result<Receipt, Box<Problem>>)>,
-    /// Attempts that could not be delivered.
-    pub(crate) unsettled: usize,
+    /// What became of each attempt.
+    pub(crate) results: Vec<Delivered>,
+    /// How many could not be delivered.
+    pub(crate) unsettled: u64,
     /// What was asked for along with it.
     pub(crate) plan: Option<Plan>,
     /// The next work.
     pub(crate) next: Vec<ClaimedTask>,
+}
+
+/// What became of one attempt.
+pub(crate) struct Delivered {
+    /// The attempt. Its settlement is back if it was refused.
+    pub(crate) finished: Finished,
+    /// What was delivered.
+    pub(crate) kind: OutcomeKind,
+    pub(crate) result: Result<Receipt, Box<Problem>>,
 }
 
 /// Delivers a batch, again and again until the service says what became of it or patience is at its end.
@@ -44,19 +53,21 @@ pub(crate) async fn deliver(settings: Arc<Settings>, mut batch: Vec<Finished>, p
     let mut claim: Option<Claim> = plan.as_ref().map(|plan| settings.claim(plan, Duration::ZERO));
     let mut settlements: Vec<Settlement> =
         batch.iter_mut().filter_map(|finished| finished.settlement.take()).collect();
+    let kinds: Vec<OutcomeKind> = settlements.iter().map(|settlement| settlement.ending.kind()).collect();
     let mut pauses = endless_pauses(FIRST_PAUSE, LONGEST_PAUSE);
     let started = Instant::now();
     loop {
         let unsettled = match settings.once.settle(settlements, claim.clone()).await {
             Ok(settled) => {
-                let results = settled.results.into_iter().zip(batch).map(|(result, mut finished)| match result {
-                    Ok(receipt) => (finished, Ok(receipt)),
-                    Err(refused) => {
+                let delivered = |((result, mut finished), kind): ((Result<_, RefusedSettlement>, Finished), _)| {
+                    let result = result.map_err(|refused| {
                         finished.settlement = Some(refused.settlement);
-                        (finished, Err(refused.problem))
-                    }
-                });
-                return Delivery { results: results.collect(), unsettled: 0, plan, next: settled.next };
+                        refused.problem
+                    });
+                    Delivered { finished, kind, result }
+                };
+                let results = settled.results.into_iter().zip(batch).zip(kinds).map(delivered).collect();
+                return Delivery { results, unsettled: 0, plan, next: settled.next };
             }
             Err(unsettled) => unsettled,
         };
@@ -76,7 +87,8 @@ pub(crate) async fn deliver(settings: Arc<Settings>, mut batch: Vec<Finished>, p
                 for finished in &batch {
                     settings.events.emit(WorkerEvent::Unsettled { task: &finished.task, error: &error });
                 }
-                return Delivery { results: Vec::new(), unsettled: batch.len(), plan, next: Vec::new() };
+                let unsettled = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+                return Delivery { results: Vec::new(), unsettled, plan, next: Vec::new() };
             }
         }
     }

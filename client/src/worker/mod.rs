@@ -9,6 +9,7 @@
 //! | `slots` | how much may be claimed |
 //! | `attempt` | one handler at work: panic, timeout, how it ended |
 //! | `deliver` | settles many attempts in one call that also brings the next work |
+//! | `ended` | what becomes of attempts that are over |
 //! | `heartbeat`, `lease`, `progress` | leases renewed and progress told from a thread of its own |
 //! | [`stop`] | the graceful stop |
 //! | [`event`] | what happens, for hooks and logs |
@@ -43,6 +44,7 @@ mod attempt;
 pub mod builder;
 pub mod context;
 mod deliver;
+mod ended;
 pub mod event;
 pub mod handler;
 mod heartbeat;

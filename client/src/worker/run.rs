@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use task_repo_protocol::{ErrorCode, Problem, Receipt};
+use task_repo_protocol::ErrorCode;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, Finished};
 use super::builder::Settings;
-use super::deliver::{self, Delivery, Refused};
+use super::deliver::{self, Delivery};
 use super::event::{WorkerEvent, WorkerReport};
 use super::heartbeat::Heartbeats;
 use super::slots::{Plan, Slots};
@@ -20,7 +20,6 @@ use super::{WorkerError, stop};
 use crate::claimed::ClaimedTask;
 use crate::error::ClientError;
 use crate::retry::{endless_pauses, pause_after};
-use crate::settle::Ending;
 
 /// The first pause after a claim failed.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -34,6 +33,7 @@ pub(crate) struct Run {
     pub(super) settings: Arc<Settings>,
     pub(super) heartbeats: Heartbeats,
     pub(super) abort: CancellationToken,
+    /// Handlers at work, and deliveries put off.
     pub(super) attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
     pub(super) claims: FuturesUnordered<BoxFuture<'static, Answer>>,
     pub(super) deliveries: FuturesUnordered<BoxFuture<'static, Delivery>>,
@@ -42,7 +42,7 @@ pub(crate) struct Run {
     pub(super) report: WorkerReport,
     /// Nothing more is claimed, and what claims under way still bring is given back.
     pub(super) is_stopping: bool,
-    slots: Slots,
+    pub(super) slots: Slots,
 }
 
 /// What a claim brought.
@@ -128,9 +128,9 @@ impl Run {
                 if let Some(plan) = plan {
                     self.slots.answered(&plan);
                 }
-                self.report.unsettled += count(unsettled);
-                for (finished, result) in results {
-                    self.delivered(finished, result);
+                self.report.unsettled += unsettled;
+                for delivered in results {
+                    self.delivered(delivered);
                 }
                 for claimed in next {
                     self.begin(claimed, false);
@@ -174,54 +174,66 @@ impl Run {
         let (settings, abort) = (Arc::clone(&self.settings), self.abort.clone());
         self.attempts.push(attempt::run(settings, place, claimed, guard, abort).boxed());
     }
+}
 
-    /// An attempt is over.
-    fn over(&mut self, mut finished: Finished) {
-        if finished.settlement.is_some() {
-            self.finished.push(finished);
-        } else {
-            if let Some(place) = finished.place.take() {
-                self.slots.free(place);
+/// Claims until an answer comes, whatever it takes; only refusals that would come again and again are errors.
+async fn claim(settings: Arc<Settings>, plan: Plan) -> Answer {
+    // One id for all repetitions: what an answer that was lost on its way has claimed comes with the next one.
+    let claim = settings.claim(&plan, settings.wait);
+    let mut pauses = endless_pauses(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut is_repeated = false;
+    loop {
+        let asked = Instant::now();
+        let error = match settings.once.claim(&claim).await {
+            Ok(tasks) => {
+                // A server that is stopping, or one that cannot wait, answers early: do not ask it in a circle.
+                if tasks.is_empty() && asked.elapsed() < (settings.wait / 2).max(FIRST_PAUSE) {
+                    tokio::time::sleep(pauses.next().unwrap_or(FIRST_PAUSE)).await;
+                }
+                return Answer { plan, tasks: Ok(tasks), is_repeated };
             }
-            self.lost(&finished);
-        }
-    }
-
-    /// The service said what became of an attempt's end.
-    fn delivered(&mut self, mut finished: Finished, result: Result<Receipt, Box<Problem>>) {
-        finished.place = None;
-        let problem = match result {
-            Ok(receipt) => {
-                let ending = finished.settlement.as_ref().map(|settlement| &settlement.ending);
-                debug_assert!(ending.is_none(), "what was taken does not come back");
-                return self.settled(&finished, &receipt);
-            }
-            Err(problem) => problem,
+            Err(error) if is_final(&error) => return Answer { plan, tasks: Err(error), is_repeated },
+            Err(error) => error,
         };
-        let Some(mut settlement) = finished.settlement.take() else { return };
-        let now = Instant::now();
-        match deliver::refused(&problem, &settlement.ending, finished.put_off_since, now) {
-            Refused::Later => {
-                finished.put_off_since = finished.put_off_since.or(Some(now));
-                finished.settlement = Some(settlement);
-                let (settings, pause) = (Arc::clone(&self.settings), retry_pause(&problem));
-                let again = async move {
-                    tokio::time::sleep(pause).await;
-                    deliver::deliver(settings, vec![finished], None).await
-                };
-                self.deliveries.push(again.boxed());
-            }
-            Refused::Instead(ending) => {
-                settlement.ending = ending;
-                finished.settlement = Some(settlement);
-                self.finished.push(finished);
-            }
-            Refused::Lost => self.lost(&finished),
-            Refused::Unsettled => {
-                let error = ClientError::Refused(problem);
-                self.settings.events.emit(WorkerEvent::Unsettled { task: &finished.task, error: &error });
-                self.report.unsettled += 1;
-            }
+        let retry_in = pause_after(&error, pauses.next().unwrap_or(LONGEST_PAUSE));
+        settings.events.emit(WorkerEvent::ClaimFailed { error: &error, retry_in });
+        tokio::time::sleep(retry_in).await;
+        is_repeated = true;
+    }
+}
+
+/// Whether a claim that was refused so will be refused again, until somebody changes the worker or its key.
+fn is_final(error: &ClientError) -> bool {
+    match error {
+        ClientError::InvalidArgument(_) | ClientError::Encode(_) => true,
+        ClientError::Refused(problem) => matches!(
+            problem.code,
+            ErrorCode::MalformedJson
+                | ErrorCode::InvalidParameter
+                | ErrorCode::Unauthenticated
+                | ErrorCode::Forbidden
+                | ErrorCode::NotFound
+                | ErrorCode::MethodNotAllowed
+                | ErrorCode::UnsupportedMediaType
+                | ErrorCode::ValidationFailed
+        ),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use task_repo_protocol::Problem;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_gives_up_only_on_what_stays_refused() {
+        let refused = |code| ClientError::Refused(Box::new(Problem::new(code, "", "r")));
+        assert!(is_final(&refused(ErrorCode::Unauthenticated)));
+        assert!(is_final(&refused(ErrorCode::Forbidden)));
+        for code in [ErrorCode::Internal, ErrorCode::Overloaded, ErrorCode::Unavailable, ErrorCode::LimitExceeded] {
+            assert!(!is_final(&refused(code)), "{code}");
         }
     }
 }

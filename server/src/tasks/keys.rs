@@ -25,6 +25,8 @@ const PREFIX: &str = "trk_";
 /// Who calls.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Identity {
+    /// Nobody in particular, on a route that needs no key.
+    Anonymous,
     /// The bootstrap key: all tenants, all roles.
     Bootstrap,
     /// An issued key.
@@ -35,6 +37,7 @@ impl Identity {
     /// Whether the caller has one of these roles.
     pub fn has_any(&self, roles: &[Role]) -> bool {
         match self {
+            Self::Anonymous => false,
             Self::Bootstrap => true,
             Self::Issued(key) => key.roles.iter().any(|role| roles.contains(role)),
         }

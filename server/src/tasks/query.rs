@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use task_repo_protocol::{Status, Tags, Uuid};
+use task_repo_protocol::{Status, Uuid};
 
 use super::{Failure, TaskService};
 use crate::scope::Scope;
@@ -22,8 +22,8 @@ pub struct ListQuery {
     pub statuses: Vec<Status>,
     /// Any of these; empty: all.
     pub task_types: Vec<String>,
-    /// All of these.
-    pub tags: Tags,
+    /// All of these, each `key:value`.
+    pub tags: Vec<String>,
     /// Only this user's.
     pub user_id: Option<String>,
     /// Only tasks created later.
@@ -178,7 +178,7 @@ impl TaskService {
                 scope: scope.clone(),
                 statuses: query.statuses(),
                 task_types: query.task_types.clone(),
-                tags: TaskRecord::stored_tags(&query.tags),
+                tags: query.tags.clone(),
                 user_id: query.user_id.clone(),
                 created_after: query.created_after,
                 created_before: query.created_before,

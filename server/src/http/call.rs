@@ -1,0 +1,238 @@
+//! One request, taken apart in the order in which the contract refuses: role and tenant, media type, size,
+//! parameters, form, and only then what the service itself has to say.
+
+use std::sync::Arc;
+
+use actix_web::http::header::{self, HeaderName};
+use actix_web::web::{Bytes, BytesMut, Payload};
+use actix_web::{HttpMessage as _, HttpRequest};
+use futures_util::StreamExt as _;
+use task_repo_protocol::key::visible_ascii;
+use task_repo_protocol::{ErrorCode, Role, Uuid, path};
+
+use super::App;
+use super::params::Params;
+use super::rejection::Rejection;
+use crate::scope::Scope;
+use crate::tasks::{Failure, IdempotencyKey, Identity, TaskService};
+
+/// Names a request in answers and logs.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) String);
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody, without a key.
+    Public,
+    /// Every key.
+    AnyKey,
+    /// Keys that have one of these roles.
+    Roles(&'static [Role]),
+}
+
+/// A request whose caller may use the route.
+pub(super) struct Call {
+    pub(super) app: Arc<App>,
+    pub(super) scope: Scope,
+    pub(super) request_id: String,
+    identity: Identity,
+    request: HttpRequest,
+    payload: Payload,
+}
+
+impl Call {
+    /// Checks role and tenant.
+    pub(super) fn open(request: HttpRequest, payload: Payload, app: Arc<App>, access: Access) -> Result<Self, Rejection> {
+        let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+        let identity = request.extensions().get::<Identity>().cloned().unwrap_or(Identity::Anonymous);
+        if identity == Identity::Anonymous && access != Access::Public {
+            return Err(unauthenticated());
+        }
+        if let Access::Roles(roles) = access
+            && !identity.has_any(roles)
+        {
+            let roles: Vec<_> = roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
+            return Err(Rejection::new(ErrorCode::Forbidden, format!("this needs the role {}", roles.join(" or "))));
+        }
+        let scope = scope(&identity, &request)?;
+        Ok(Self { app, scope, request_id, identity, request, payload })
+    }
+
+    /// The service behind the edge.
+    pub(super) fn service(&self) -> &Arc<TaskService> {
+        &self.app.service
+    }
+
+    /// Refuses callers that have none of these roles.
+    pub(super) fn needs(&self, roles: &[Role]) -> Result<(), Rejection> {
+        if self.identity.has_any(roles) {
+            return Ok(());
+        }
+        Err(Rejection::new(ErrorCode::Forbidden, "the API key does not have the role that this needs"))
+    }
+
+    /// The tenant named in the request, if one is.
+    pub(super) fn named_tenant(&self) -> Option<&str> {
+        header_text(&self.request, path::TENANT_HEADER).and_then(Result::ok)
+    }
+
+    /// Reads the body: 415, 413, then 400 for headers and for bodies that do not arrive.
+    pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes, Rejection> {
+        self.read_body(limit, true).await
+    }
+
+    /// The same for a body that may be left out.
+    pub(super) async fn optional_body(&mut self, limit: usize) -> Result<Option<Bytes>, Rejection> {
+        let body = self.read_body(limit, false).await?;
+        Ok(Some(body).filter(|body| !body.is_empty()))
+    }
+
+    async fn read_body(&mut self, limit: usize, required: bool) -> Result<Bytes, Rejection> {
+        let headers = self.request.headers();
+        let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+        let present = declared.is_some_and(|length| length > 0) || chunked;
+        if (present || required) && !is_json(&self.request) {
+            return Err(Rejection::new(ErrorCode::UnsupportedMediaType, "the content type must be application/json"));
+        }
+        let too_large = || Rejection::new(ErrorCode::PayloadTooLarge, format!("the body may have {limit} bytes at most"));
+        if declared.is_some_and(|length| length > limit) {
+            return Err(too_large());
+        }
+        let mut body = BytesMut::with_capacity(declared.unwrap_or(0));
+        let mut arrives = std::pin::pin!(tokio::time::sleep(self.app.body_timeout));
+        loop {
+            let chunk = tokio::select! {
+                chunk = self.payload.next() => chunk,
+                () = &mut arrives => return Err(incomplete("it did not arrive in time")),
+            };
+            match chunk {
+                None => return Ok(body.freeze()),
+                Some(Err(error)) => return Err(incomplete(&error.to_string())),
+                Some(Ok(chunk)) if body.len() + chunk.len() > limit => return Err(too_large()),
+                Some(Ok(chunk)) => body.extend_from_slice(&chunk),
+            }
+        }
+    }
+
+    /// Query parameters, with the headers that have rules checked beside them.
+    pub(super) fn params(&self) -> Result<Params, Rejection> {
+        for (name, max) in [(path::TENANT_HEADER, 128), (path::USER_HEADER, 255)] {
+            if let Some(text) = header_text(&self.request, name) {
+                visible_ascii(text.unwrap_or_default(), max).map_err(|rule| Rejection::parameter(name, &rule))?;
+            }
+        }
+        Params::of(self.request.query_string())
+    }
+
+    /// Refuses query parameters.
+    pub(super) fn no_params(&self) -> Result<(), Rejection> {
+        self.params()?.finish()
+    }
+
+    /// The idempotency key, bound to this body.
+    pub(super) fn idempotency_key(&self, body: &[u8]) -> Result<Option<IdempotencyKey>, Rejection> {
+        let Some(text) = header_text(&self.request, path::IDEMPOTENCY_KEY_HEADER) else { return Ok(None) };
+        let key = text.unwrap_or_default();
+        visible_ascii(key, 255).map_err(|rule| Rejection::parameter("Idempotency-Key", &rule))?;
+        let body = super::body::fingerprint(self.request.path(), body);
+        Ok(Some(IdempotencyKey { key: key.to_owned(), body }))
+    }
+
+    /// Whether the request has an idempotency key, valid or not.
+    pub(super) fn has_idempotency_key(&self) -> bool {
+        self.request.headers().contains_key(path::IDEMPOTENCY_KEY_HEADER)
+    }
+
+    /// The versions that `If-Match` names; `None`: any.
+    pub(super) fn if_match(&self) -> Result<Option<Vec<i64>>, Rejection> {
+        let Some(text) = header_text(&self.request, header::IF_MATCH.as_str()) else { return Ok(None) };
+        let text = text.unwrap_or_default().trim();
+        if text == "*" {
+            return Ok(None);
+        }
+        text.split(',')
+            .map(|tag| {
+                let tag = tag.trim();
+                let quoted = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+                // A weak tag never matches strongly (RFC 9110, 13.1.1); a tag that is no version matches none.
+                let weak = tag.strip_prefix("W/\"").and_then(|rest| rest.strip_suffix('"')).map(|_| "weak");
+                quoted.or(weak).map(|version| version.parse().unwrap_or(-1))
+            })
+            .collect::<Option<Vec<i64>>>()
+            .map(Some)
+            .ok_or_else(|| Rejection::parameter("If-Match", "an entity tag such as \"3\", or *, is expected"))
+    }
+
+    /// A part of the path.
+    pub(super) fn part(&self, name: &str) -> &str {
+        self.request.match_info().get(name).unwrap_or_default()
+    }
+
+    /// The task in the path: what is no UUID names none.
+    pub(super) fn task_id(&self) -> Result<Uuid, Rejection> {
+        let text = self.part("task_id");
+        Uuid::try_parse(text).map_err(|_| Failure::TaskNotFound(text.to_owned()).into())
+    }
+
+    /// The key in the path: what is no UUID names none.
+    pub(super) fn key_id(&self) -> Result<Uuid, Rejection> {
+        let text = self.part("key_id");
+        Uuid::try_parse(text).map_err(|_| Failure::KeyNotFound(text.to_owned()).into())
+    }
+}
+
+/// The answer to a request without a good credential.
+pub(super) fn unauthenticated() -> Rejection {
+    Rejection::new(ErrorCode::Unauthenticated, "send a valid key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+}
+
+fn incomplete(why: &str) -> Rejection {
+    Rejection::new(ErrorCode::MalformedJson, format!("the body is incomplete: {why}"))
+}
+
+/// A header's text; `Some(Err)` when it is there and is no text.
+pub(super) fn header_text<'a>(request: &'a HttpRequest, name: &str) -> Option<Result<&'a str, ()>> {
+    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    let mut values = request.headers().get_all(name);
+    let first = values.next()?;
+    // Two of one kind would leave open which counts.
+    Some(if values.next().is_some() { Err(()) } else { first.to_str().map_err(|_| ()) })
+}
+
+fn scope(identity: &Identity, request: &HttpRequest) -> Result<Scope, Rejection> {
+    let named = header_text(request, path::TENANT_HEADER).map(Result::unwrap_or_default);
+    let (own, task_types) = match identity {
+        Identity::Anonymous | Identity::Bootstrap => ("default", None),
+        Identity::Issued(key) => (key.tenant.as_str(), key.task_types.as_deref()),
+    };
+    let may_name = identity.reaches_all_tenants() || *identity == Identity::Anonymous;
+    if named.is_some_and(|named| named != own) && !may_name {
+        return Err(Rejection::new(ErrorCode::Forbidden, "the API key belongs to another tenant"));
+    }
+    let user = header_text(request, path::USER_HEADER).map(Result::unwrap_or_default);
+    Ok(Scope {
+        tenant: named.unwrap_or(own).into(),
+        user: user.map(Into::into),
+        task_types: task_types.map(Into::into),
+    })
+}
+
+/// `application/json`, in UTF-8 if it says so, and not compressed.
+fn is_json(request: &HttpRequest) -> bool {
+    let encoding = request.headers().get(header::CONTENT_ENCODING);
+    let is_plain = encoding.is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let Some(text) = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let mut parts = text.split(';').map(str::trim);
+    let is_json = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
+    let is_utf8 = parts.all(|part| match part.split_once('=') {
+        Some((name, charset)) if name.trim().eq_ignore_ascii_case("charset") => {
+            charset.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        _ => true,
+    });
+    is_plain && is_json && is_utf8
+}

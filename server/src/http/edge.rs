@@ -1,0 +1,96 @@
+//! Around every request: its id, its credential, its log line, its metrics.
+
+use std::time::Instant;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage as _, web};
+use task_repo_protocol::key::visible_ascii;
+use task_repo_protocol::{Uuid, path};
+use tracing::Instrument as _;
+
+use super::App;
+use super::call::{RequestId, header_text, unauthenticated};
+use super::rejection::Rejection;
+use crate::tasks::Identity;
+use crate::telemetry::masked;
+
+/// Wraps all routes, also those that do not exist.
+pub(crate) async fn edge(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let began = Instant::now();
+    let given = header_text(request.request(), path::REQUEST_ID_HEADER).and_then(Result::ok);
+    let request_id = match given.filter(|id| visible_ascii(id, 128).is_ok()) {
+        Some(id) => id.to_owned(),
+        None => Uuid::now_v7().to_string(),
+    };
+    let method = request.method().clone();
+    let span = tracing::info_span!("request", request_id, %method);
+    request.extensions_mut().insert(RequestId(request_id.clone()));
+    let mut response = async {
+        match authenticate(&request).await {
+            Ok(identity) => {
+                if let Some(identity) = identity {
+                    request.extensions_mut().insert(identity);
+                }
+                next.call(request).await.map(ServiceResponse::map_into_boxed_body)
+            }
+            Err(rejection) => Ok(request.into_response(rejection.into_response(&request_id))),
+        }
+    }
+    .instrument(span.clone())
+    .await?;
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(HeaderName::from_static(path::REQUEST_ID_HEADER), value);
+    }
+    note(&span, &response, began);
+    Ok(response)
+}
+
+fn note(span: &tracing::Span, response: &ServiceResponse<BoxBody>, began: Instant) {
+    let route = response.request().match_pattern().unwrap_or_else(|| "none".to_owned());
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    let labels = [("route", route.clone()), ("status", status.to_string())];
+    metrics::counter!("task_repo_http_requests_total", &labels).increment(1);
+    metrics::histogram!("task_repo_http_request_seconds", "route" => route.clone()).record(took.as_secs_f64());
+    let task = response.request().match_info().get("task_id").map(masked);
+    let duration_ms = took.as_secs_f64() * 1000.0;
+    span.in_scope(|| {
+        if status >= 500 {
+            tracing::warn!(route, status, duration_ms, task, "answered");
+        } else {
+            tracing::debug!(route, status, duration_ms, task, "answered");
+        }
+    });
+}
+
+/// Who calls; `None` on routes that need no key.
+async fn authenticate(request: &ServiceRequest) -> Result<Option<Identity>, Rejection> {
+    if is_public(request.path()) {
+        return Ok(None);
+    }
+    let app = request.app_data::<web::Data<App>>().ok_or_else(unauthenticated)?;
+    let secret = credential(request).ok_or_else(unauthenticated)?;
+    let identity = app.service.identify(secret).await?.ok_or_else(unauthenticated)?;
+    Ok(Some(identity))
+}
+
+fn credential(request: &ServiceRequest) -> Option<&str> {
+    let authorization = header_text(request.request(), header::AUTHORIZATION.as_str());
+    if let Some(text) = authorization {
+        let (scheme, key) = text.ok()?.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| key.trim());
+    }
+    header_text(request.request(), path::API_KEY_HEADER)?.ok()
+}
+
+/// Probes and documentation need no key.
+fn is_public(path: &str) -> bool {
+    let path = path.strip_prefix(path::BASE).unwrap_or(path);
+    [path::HEALTH, path::HEALTH_READY, path::OPENAPI, path::DOCS].contains(&path)
+        || path.strip_prefix(path::DOCS).is_some_and(|rest| rest.starts_with('/'))
+}

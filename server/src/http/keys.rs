@@ -1,0 +1,57 @@
+//! API keys. Every route needs the role `admin`.
+
+use task_repo_protocol::{IssuedKey, KeyInfo, KeyList, KeyRotation, NewKey};
+
+use actix_web::HttpResponse;
+
+use super::body::parse;
+use super::call::Call;
+use super::rejection::{Answer, Rejection};
+use super::tasks::{MAX_BODY, json};
+
+/// Issues a key. Its secret is shown this once.
+#[utoipa::path(post, path = "/api/v1/keys", tag = "keys", request_body = NewKey,
+    responses((status = 201, body = IssuedKey)))]
+pub(super) async fn issue(mut call: Call) -> Answer {
+    let body = call.body(MAX_BODY).await?;
+    call.no_params()?;
+    no_idempotency_key(&call)?;
+    let new: NewKey = parse(&body)?;
+    Ok(json(201, &call.service().issue_key(&call.scope.tenant, new).await?))
+}
+
+/// Lists keys without their secrets, newest first: those of `X-Tenant-ID`, or all.
+#[utoipa::path(get, path = "/api/v1/keys", tag = "keys", responses((status = 200, body = KeyList)))]
+pub(super) async fn list(call: Call) -> Answer {
+    call.no_params()?;
+    let keys: Vec<KeyInfo> = call.service().list_keys(call.named_tenant()).await?;
+    Ok(json(200, &KeyList { keys }))
+}
+
+/// Replaces a key's secret; the old one stays good until the overlap ends.
+#[utoipa::path(post, path = "/api/v1/keys/{key_id}/rotate", tag = "keys", request_body(content = Option<KeyRotation>),
+    params(("key_id" = String, Path, format = Uuid)), responses((status = 200, body = IssuedKey)))]
+pub(super) async fn rotate(mut call: Call) -> Answer {
+    let body = call.optional_body(MAX_BODY).await?;
+    call.no_params()?;
+    no_idempotency_key(&call)?;
+    let rotation: KeyRotation = body.map(|body| parse(&body)).transpose()?.unwrap_or_default();
+    Ok(json(200, &call.service().rotate_key(call.key_id()?, &rotation).await?))
+}
+
+/// Revokes a key: refused from then on, everywhere within 5 seconds.
+#[utoipa::path(delete, path = "/api/v1/keys/{key_id}", tag = "keys",
+    params(("key_id" = String, Path, format = Uuid)), responses((status = 204)))]
+pub(super) async fn revoke(call: Call) -> Answer {
+    call.no_params()?;
+    call.service().revoke_key(call.key_id()?).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// A secret is shown once: a repeat could not show it again.
+fn no_idempotency_key(call: &Call) -> Result<(), Rejection> {
+    if call.has_idempotency_key() {
+        return Err(Rejection::parameter("Idempotency-Key", "keys are not issued twice; leave it out"));
+    }
+    Ok(())
+}

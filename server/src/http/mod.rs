@@ -1,0 +1,35 @@
+//! actix at the edge: routes, credentials, bodies, problems. A file per resource.
+
+mod body;
+mod call;
+mod docs;
+mod edge;
+mod keys;
+mod openapi;
+mod params;
+mod rejection;
+mod routes;
+mod system;
+mod tasks;
+mod work;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::tasks::TaskService;
+
+pub use openapi::document as openapi_document;
+pub(crate) use edge::edge;
+pub(crate) use routes::configure;
+
+/// What every request needs.
+pub(crate) struct App {
+    /// The service behind the edge.
+    pub(crate) service: Arc<TaskService>,
+    /// The name that health answers show.
+    pub(crate) name: String,
+    /// How long a body may take.
+    pub(crate) body_timeout: Duration,
+    /// When the server started.
+    pub(crate) started: Instant,
+}

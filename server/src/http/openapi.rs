@@ -1,0 +1,111 @@
+//! The OpenAPI document, made from the handlers and the wire types.
+
+use task_repo_protocol::Problem;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder, Type};
+use utoipa::{Modify, OpenApi};
+
+use super::{docs, keys, system, tasks, work};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Task repository service",
+        description = "The one place where microservices create, claim and settle tasks.",
+        license(name = "MIT OR Apache-2.0")
+    ),
+    paths(
+        tasks::create, tasks::list, tasks::create_batch, tasks::by_result, tasks::get, tasks::edit, tasks::delete,
+        tasks::status, tasks::set_status, tasks::executions, tasks::cancel, tasks::execute,
+        work::claim, work::heartbeat_many, work::outcomes, work::claim_one, work::complete, work::fail,
+        work::release, work::heartbeat,
+        keys::issue, keys::list, keys::revoke, keys::rotate,
+        system::health, system::ready, system::detailed, system::metrics, docs::openapi, docs::page, docs::asset,
+    ),
+    components(schemas(Problem)),
+    modifiers(&Shared),
+    security(("bearer" = []), ("api_key" = []))
+)]
+struct Api;
+
+/// The document.
+pub fn document() -> Document {
+    Api::openapi()
+}
+
+/// What holds for every operation, said once.
+struct Shared;
+
+impl Modify for Shared {
+    fn modify(&self, document: &mut Document) {
+        if let Some(components) = document.components.as_mut() {
+            let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+            components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+            let header = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
+            components.add_security_scheme("api_key", SecurityScheme::ApiKey(header));
+        }
+        for (route, item) in &mut document.paths.paths {
+            let has_id = route.contains('{');
+            let operations = [
+                (item.get.as_mut(), false),
+                (item.post.as_mut(), true),
+                (item.put.as_mut(), true),
+                (item.delete.as_mut(), false),
+            ];
+            for (operation, has_body) in operations.into_iter().filter_map(|(it, body)| Some((it?, body))) {
+                complete(operation, has_id, has_body);
+            }
+        }
+    }
+}
+
+fn complete(operation: &mut Operation, has_id: bool, has_body: bool) {
+    let is_public = operation.security.as_ref().is_some_and(|security| security.len() == 1);
+    if !is_public {
+        for (name, max, what) in [
+            ("X-Tenant-ID", 128, "Which tenant, with an all-tenant key; else absent or the key's own."),
+            ("X-User-ID", 255, "The end user on whose behalf a gateway calls."),
+        ] {
+            let schema = ObjectBuilder::new()
+                .schema_type(Type::String)
+                .min_length(Some(1))
+                .max_length(Some(max))
+                .pattern(Some("^[\\x21-\\x7e]+$"));
+            let parameter = ParameterBuilder::new()
+                .name(name)
+                .parameter_in(ParameterIn::Header)
+                .required(utoipa::openapi::Required::False)
+                .description(Some(what))
+                .schema(Some(schema))
+                .build();
+            operation.parameters.get_or_insert_default().push(RefOr::T(parameter));
+        }
+    }
+    let mut refusals = vec![("400", "A query parameter or header is invalid, or the body is no JSON")];
+    if !is_public {
+        refusals.push(("401", "No credential, or an unknown one"));
+        refusals.push(("403", "The credential does not allow this"));
+    }
+    if has_id {
+        refusals.push(("404", "There is no such thing, or it is not the caller's"));
+    }
+    if has_body {
+        refusals.push(("409", "What it is about stands in the way"));
+        refusals.push(("413", "Too large"));
+        refusals.push(("415", "The body is not application/json"));
+        refusals.push(("422", "The body breaks a rule"));
+    } else if has_id {
+        refusals.push(("409", "The task's status does not allow this"));
+    }
+    if has_body && has_id {
+        refusals.push(("412", "If-Match does not hold"));
+    }
+    refusals.push(("405", "The route does not have this method"));
+    refusals.push(("503", "Not now; the body says whether it may have been applied"));
+    for (status, why) in refusals {
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response = ResponseBuilder::new().description(why).content("application/problem+json", problem).build();
+        operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+    }
+}

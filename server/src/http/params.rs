@@ -1,0 +1,78 @@
+//! Query parameters: each is taken once it is known, and what is left over is refused.
+
+use std::str::FromStr;
+
+use task_repo_protocol::json::timestamp;
+use task_repo_protocol::{DateTime, Utc};
+
+use super::rejection::Rejection;
+
+/// Most values that one filter may have.
+const MAX_VALUES: usize = 32;
+
+/// The query parameters that have not been taken yet.
+pub(super) struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// Takes a query string apart.
+    pub(super) fn of(query: &str) -> Result<Self, Rejection> {
+        let pairs = serde_urlencoded::from_str(query).map_err(|error| Rejection::parameter("query", &error.to_string()))?;
+        Ok(Self(pairs))
+    }
+
+    /// All values of a parameter that may be repeated.
+    pub(super) fn many(&mut self, name: &str) -> Result<Vec<String>, Rejection> {
+        let (taken, left) = std::mem::take(&mut self.0).into_iter().partition(|(key, _)| key == name);
+        self.0 = left;
+        let values: Vec<_> = Vec::<(String, String)>::into_iter(taken).map(|(_, value)| value).collect();
+        if values.len() > MAX_VALUES {
+            return Err(Rejection::parameter(name, "32 values at most"));
+        }
+        Ok(values)
+    }
+
+    /// The value of a parameter that stands once at most.
+    pub(super) fn one(&mut self, name: &str) -> Result<Option<String>, Rejection> {
+        let mut values = self.many(name)?;
+        if values.len() > 1 {
+            return Err(Rejection::parameter(name, "it may stand once only"));
+        }
+        Ok(values.pop())
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn number<T: FromStr + PartialOrd + std::fmt::Display>(
+        &mut self,
+        name: &str,
+        bounds: std::ops::RangeInclusive<T>,
+    ) -> Result<Option<T>, Rejection> {
+        let Some(text) = self.one(name)? else { return Ok(None) };
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|number| plain && bounds.contains(number));
+        let rule = || format!("a whole number from {} to {} is expected", bounds.start(), bounds.end());
+        number.map(Some).ok_or_else(|| Rejection::parameter(name, &rule()))
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, name: &str) -> Result<bool, Rejection> {
+        match self.one(name)?.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Rejection::parameter(name, "true or false is expected")),
+        }
+    }
+
+    /// An RFC 3339 time.
+    pub(super) fn time(&mut self, name: &str) -> Result<Option<DateTime<Utc>>, Rejection> {
+        let text = self.one(name)?;
+        text.map(|text| timestamp::parse(&text).map_err(|rule| Rejection::parameter(name, rule))).transpose()
+    }
+
+    /// Refuses what nobody has taken.
+    pub(super) fn finish(self) -> Result<(), Rejection> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(Rejection::parameter(name, "there is no such query parameter here")),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Every route: method, path, who may call it, and the handler.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use actix_web::http::Method;
+use actix_web::web::{self, Data, Payload, ServiceConfig};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
+use task_repo_protocol::{ErrorCode, Role, path};
+
+use super::call::{Access, Call, RequestId};
+use super::rejection::{Answer, Rejection};
+use super::{App, docs, keys, system, tasks, work};
+
+type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Answer>>>;
+
+/// A row of the table.
+#[derive(Clone)]
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    access: Access,
+    handler: Handler,
+}
+
+const PRODUCER: Access = Access::Roles(&[Role::Producer]);
+const WORKER: Access = Access::Roles(&[Role::Worker]);
+const ADMIN: Access = Access::Roles(&[Role::Admin]);
+const PRODUCER_OR_WORKER: Access = Access::Roles(&[Role::Producer, Role::Worker]);
+const PRODUCER_OR_OPERATOR: Access = Access::Roles(&[Role::Producer, Role::Operator]);
+/// The handler itself looks at the role, which depends on the body.
+const CANCELLER: Access = Access::Roles(&[Role::Producer, Role::Operator, Role::Worker]);
+
+macro_rules! routes {
+    ($($method:ident $path:ident $access:expr => $module:ident::$handler:ident;)+) => {
+        vec![$(Route {
+            method: Method::$method,
+            path: path::$path,
+            access: $access,
+            handler: |call| Box::pin($module::$handler(call)),
+        }),+]
+    };
+}
+
+/// All routes of the contract.
+pub(super) fn routes() -> Vec<Route> {
+    routes! {
+        POST TASKS PRODUCER => tasks::create;
+        GET TASKS Access::AnyKey => tasks::list;
+        POST TASKS_BATCH PRODUCER => tasks::create_batch;
+        GET TASKS_BY_RESULT Access::AnyKey => tasks::by_result;
+        POST TASKS_CLAIM WORKER => work::claim;
+        POST TASKS_HEARTBEAT WORKER => work::heartbeat_many;
+        POST TASKS_OUTCOMES WORKER => work::outcomes;
+        GET TASK Access::AnyKey => tasks::get;
+        PUT TASK PRODUCER => tasks::edit;
+        DELETE TASK PRODUCER => tasks::delete;
+        GET TASK_STATUS Access::AnyKey => tasks::status;
+        PUT TASK_STATUS PRODUCER_OR_WORKER => tasks::set_status;
+        GET TASK_EXECUTIONS Access::AnyKey => tasks::executions;
+        POST TASK_CANCEL CANCELLER => tasks::cancel;
+        POST TASK_EXECUTE PRODUCER_OR_OPERATOR => tasks::execute;
+        POST TASK_CLAIM WORKER => work::claim_one;
+        POST TASK_COMPLETE WORKER => work::complete;
+        POST TASK_FAIL WORKER => work::fail;
+        POST TASK_RELEASE WORKER => work::release;
+        POST TASK_HEARTBEAT WORKER => work::heartbeat;
+        POST KEYS ADMIN => keys::issue;
+        GET KEYS ADMIN => keys::list;
+        DELETE KEY ADMIN => keys::revoke;
+        POST KEY_ROTATE ADMIN => keys::rotate;
+        GET HEALTH Access::Public => system::health;
+        GET HEALTH_READY Access::Public => system::ready;
+        GET HEALTH_DETAILED Access::AnyKey => system::detailed;
+        GET METRICS Access::AnyKey => system::metrics;
+        GET OPENAPI Access::Public => docs::openapi;
+        GET DOCS Access::Public => docs::page;
+        GET DOCS_ASSET Access::Public => docs::asset;
+    }
+}
+
+/// Probes, metrics and documentation also stand outside the base path, where tools look for them.
+fn is_at_root(route: &Route) -> bool {
+    [path::HEALTH, path::METRICS, path::OPENAPI, path::DOCS].iter().any(|root| route.path.starts_with(root))
+}
+
+/// Registers all routes.
+pub(crate) fn configure(config: &mut ServiceConfig) {
+    let all = routes();
+    let mut by_path: BTreeMap<String, Vec<Route>> = BTreeMap::new();
+    for route in all {
+        if is_at_root(&route) {
+            by_path.entry(route.path.to_owned()).or_default().push(route.clone());
+        }
+        by_path.entry(format!("{}{}", path::BASE, route.path)).or_default().push(route);
+    }
+    // Fixed paths go before those with an id in the same place.
+    let (fixed, variable): (Vec<_>, Vec<_>) = by_path.into_iter().partition(|(path, _)| !path.contains('{'));
+    let (results, variable): (Vec<_>, Vec<_>) = variable.into_iter().partition(|(path, _)| path.contains("by-result"));
+    for (path, routes) in fixed.into_iter().chain(results).chain(variable) {
+        config.service(resource(&path, routes));
+    }
+    config.default_service(web::route().to(no_such_route));
+}
+
+fn resource(path: &str, routes: Vec<Route>) -> actix_web::Resource {
+    let allow: Vec<_> = routes.iter().map(|route| route.method.as_str().to_owned()).collect();
+    let allow = allow.join(", ");
+    let mut resource = web::resource(path);
+    for Route { method, access, handler, .. } in routes {
+        let handle = move |request: HttpRequest, payload: Payload, app: Data<App>| async move {
+            let request_id = request_id(&request);
+            let answer = match Call::open(request, payload, Arc::clone(&app), access) {
+                Ok(call) => handler(call).await,
+                Err(rejection) => Err(rejection),
+            };
+            answer.unwrap_or_else(|rejection| rejection.into_response(&request_id))
+        };
+        resource = resource.route(web::route().method(method).to(handle));
+    }
+    resource.default_service(web::route().to(move |request: HttpRequest| {
+        let rejection = Rejection::method(allow.clone());
+        async move { rejection.into_response(&request_id(&request)) }
+    }))
+}
+
+async fn no_such_route(request: HttpRequest) -> HttpResponse {
+    Rejection::new(ErrorCode::NotFound, "there is no such route").into_response(&request_id(&request))
+}
+
+fn request_id(request: &HttpRequest) -> String {
+    request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_documented_and_the_other_way_round() {
+        let document = serde_json::to_value(crate::http::openapi_document()).expect("a document");
+        let paths = document["paths"].as_object().expect("paths");
+        let documented: std::collections::BTreeSet<_> = paths
+            .iter()
+            .flat_map(|(path, operations)| {
+                let methods = operations.as_object().expect("operations").keys();
+                methods.map(move |method| format!("{} {path}", method.to_uppercase()))
+            })
+            .collect();
+        let routed: std::collections::BTreeSet<_> =
+            routes().iter().map(|route| format!("{} {}{}", route.method, path::BASE, route.path)).collect();
+        assert_eq!(documented, routed);
+    }
+}

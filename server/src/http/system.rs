@@ -1,0 +1,82 @@
+//! Health and metrics.
+
+use std::collections::BTreeMap;
+
+use actix_web::HttpResponse;
+use task_repo_protocol::ErrorCode;
+use task_repo_protocol::system::{DetailedHealth, Dependency, Health};
+
+use super::call::Call;
+use super::rejection::{Answer, Rejection};
+use super::tasks::json;
+use crate::telemetry;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The process lives. Never touches the database.
+#[utoipa::path(get, path = "/api/v1/health", tag = "system", security(()), responses((status = 200, body = Health)))]
+pub(super) async fn health(call: Call) -> Answer {
+    call.no_params()?;
+    Ok(json(200, &standing(&call, "healthy")))
+}
+
+/// The service can do its work: the database takes writes, and the server is not about to stop.
+#[utoipa::path(get, path = "/api/v1/health/ready", tag = "system", security(()),
+    responses((status = 200, body = Health)))]
+pub(super) async fn ready(call: Call) -> Answer {
+    call.no_params()?;
+    if call.service().is_draining() {
+        return Err(Rejection::new(ErrorCode::Unavailable, "the server is about to stop"));
+    }
+    let ping = call.service().store().ping().await;
+    ping.map_err(|_| Rejection::new(ErrorCode::Unavailable, "the database takes no writes now"))?;
+    Ok(json(200, &standing(&call, "healthy")))
+}
+
+/// Each dependency and background job.
+#[utoipa::path(get, path = "/api/v1/health/detailed", tag = "system", responses((status = 200, body = DetailedHealth)))]
+pub(super) async fn detailed(call: Call) -> Answer {
+    call.no_params()?;
+    let database = match call.service().store().ping().await {
+        Ok(took) => Dependency {
+            status: "healthy".to_owned(),
+            latency_ms: Some(took.as_secs_f64() * 1000.0),
+            detail: None,
+        },
+        Err(error) => {
+            Dependency { status: "unavailable".to_owned(), latency_ms: None, detail: Some(error.to_string()) }
+        }
+    };
+    let background = call.service().background_jobs();
+    let well = database.detail.is_none() && background.values().all(|job| job.status != "failing");
+    let status = match (call.service().is_draining(), well) {
+        (true, _) => "draining",
+        (false, true) => "healthy",
+        (false, false) => "degraded",
+    };
+    let Health { status, service, version } = standing(&call, status);
+    Ok(json(
+        200,
+        &DetailedHealth {
+            status,
+            service,
+            version,
+            uptime_seconds: call.app.started.elapsed().as_secs(),
+            dependencies: BTreeMap::from([("mongodb".to_owned(), database)]),
+            background,
+        },
+    ))
+}
+
+/// Prometheus text.
+#[utoipa::path(get, path = "/api/v1/metrics", tag = "system",
+    responses((status = 200, body = String, content_type = "text/plain; version=0.0.4")))]
+pub(super) async fn metrics(call: Call) -> Answer {
+    call.no_params()?;
+    let text = telemetry::metrics().render();
+    Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text))
+}
+
+fn standing(call: &Call, status: &str) -> Health {
+    Health { status: status.to_owned(), service: call.app.name.clone(), version: VERSION.to_owned() }
+}

@@ -1,0 +1,322 @@
+//! Tasks as their owners see them: create, read, list, change.
+
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::http::{StatusCode, header};
+use garde::Validate as _;
+use serde::Serialize;
+use task_repo_protocol::claim::MAX_WAIT_MS;
+use task_repo_protocol::page::{MAX_BATCH, MAX_BATCH_BYTES};
+use task_repo_protocol::task::{SelfManagedStatus, task_type_is_valid};
+use task_repo_protocol::{
+    BatchAnswer, BatchItem, Cancel, ErrorCode, ExecutionList, NewTask, Receipt, Role, Status, StatusChange,
+    StatusReport, Tags, Task, TaskBatch, TaskEdit, TaskPage, key, path,
+};
+
+use super::body::{parse, parse_item, read, violation};
+use super::call::Call;
+use super::rejection::{Answer, Rejection};
+use crate::task::TaskRecord;
+use crate::tasks::{Failure, ListQuery, execution_list, status_report, view, view_without_payload};
+
+/// Most bytes of the body of anything but a batch: a task of 1 MiB, and room for how it is spelled.
+pub(super) const MAX_BODY: usize = 2 << 20;
+
+/// An answer in JSON.
+pub(super) fn json<T: Serialize>(status: u16, value: &T) -> HttpResponse {
+    match serde_json::to_vec(value) {
+        Ok(text) => HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::OK))
+            .content_type("application/json; charset=utf-8")
+            .body(text),
+        Err(error) => {
+            tracing::error!(%error, "an answer has no JSON form");
+            HttpResponse::InternalServerError().finish()
+        }
+    }
+}
+
+/// A whole task, with its version as `ETag`.
+fn task_answer(status: u16, task: TaskRecord) -> HttpResponse {
+    let (id, tag) = (task.id, format!("\"{}\"", task.version));
+    let mut response = json(status, &view(task, false));
+    let location = format!("{}/tasks/{id}", path::BASE);
+    let headers = response.headers_mut();
+    if let Ok(tag) = tag.parse() {
+        headers.insert(header::ETAG, tag);
+    }
+    if let (201, Ok(location)) = (status, location.parse()) {
+        headers.insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// Creates a task.
+#[utoipa::path(post, path = "/api/v1/tasks", tag = "tasks", request_body = NewTask,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call safe to repeat for 24 h.",
+        min_length = 1, max_length = 255, pattern = "^[\\x21-\\x7e]+$")),
+    responses((status = 201, body = Task, headers(("Location" = String), ("ETag" = String)))))]
+pub(super) async fn create(mut call: Call) -> Answer {
+    let body = call.body(MAX_BODY).await?;
+    call.no_params()?;
+    let key = call.idempotency_key(&body)?;
+    let new: NewTask = parse(&body).map_err(|rejection| foreign_user(&call, &body).unwrap_or(rejection))?;
+    let created = call.service().create(&call.scope, vec![new], key).await?;
+    let task = created.tasks.into_iter().next().unwrap_or(Err(Failure::UserForbidden))?;
+    Ok(replayed(task_answer(201, task), created.replayed))
+}
+
+/// A body for another user is refused as that, whatever else is wrong with it.
+fn foreign_user(call: &Call, body: &[u8]) -> Option<Rejection> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        user_id: String,
+    }
+    let named: Named = serde_json::from_slice(body).ok()?;
+    let caller = call.scope.user.as_deref()?;
+    (named.user_id != caller).then(|| Failure::UserForbidden.into())
+}
+
+fn replayed(mut response: HttpResponse, replayed: bool) -> HttpResponse {
+    if replayed {
+        let name = header::HeaderName::from_static(path::IDEMPOTENT_REPLAYED_HEADER);
+        response.headers_mut().insert(name, header::HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// Creates up to 1000 tasks; a bad one does not stop the others.
+#[utoipa::path(post, path = "/api/v1/tasks/batch", tag = "tasks", request_body = TaskBatch,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call safe to repeat for 24 h.",
+        min_length = 1, max_length = 255, pattern = "^[\\x21-\\x7e]+$")),
+    responses((status = 200, body = BatchAnswer)))]
+pub(super) async fn create_batch(mut call: Call) -> Answer {
+    let body = call.body(MAX_BATCH_BYTES).await?;
+    call.no_params()?;
+    let key = call.idempotency_key(&body)?;
+    let batch: TaskBatch = read(&body)?;
+    at_most(batch.tasks.len(), "tasks")?;
+    let mut problems = Vec::with_capacity(batch.tasks.len());
+    let mut tasks = Vec::with_capacity(batch.tasks.len());
+    for (index, item) in batch.tasks.iter().enumerate() {
+        match parse_item::<NewTask>(item, "tasks", index) {
+            Ok(task) => {
+                tasks.push(task);
+                problems.push(None);
+            }
+            Err(rejection) => {
+                problems.push(Some(foreign_user(&call, item.as_str().as_bytes()).unwrap_or(rejection)));
+            }
+        }
+    }
+    let created = call.service().create(&call.scope, tasks, key).await?;
+    let mut results = created.tasks.into_iter();
+    let results = problems
+        .into_iter()
+        .filter_map(|problem| match problem {
+            Some(rejection) => Some(Err(rejection)),
+            None => results.next().map(|result| result.map_err(Rejection::from)),
+        })
+        .map(|result| match result {
+            Ok(task) => BatchItem { task: Some(view(task, false)), problem: None },
+            Err(rejection) => BatchItem { task: None, problem: Some(rejection.problem(&call.request_id)) },
+        })
+        .collect();
+    Ok(replayed(json(200, &BatchAnswer { results }), created.replayed))
+}
+
+/// Refuses batches of more than 1000 items.
+pub(super) fn at_most(count: usize, list: &str) -> Result<(), Rejection> {
+    if count <= MAX_BATCH {
+        return Ok(());
+    }
+    Err(Rejection::invalid(violation(&[list], format!("at most {MAX_BATCH} items"))))
+}
+
+/// Reads a task; with `wait_ms`, as soon as it is final or at the end of the wait.
+#[utoipa::path(get, path = "/api/v1/tasks/{task_id}", tag = "tasks",
+    params(("task_id" = String, Path, format = Uuid), ("wait_ms" = Option<u64>, Query, minimum = 0, maximum = 30000)),
+    responses((status = 200, body = Task, headers(("ETag" = String)))))]
+pub(super) async fn get(call: Call) -> Answer {
+    let mut params = call.params()?;
+    let wait = params.number("wait_ms", 0..=MAX_WAIT_MS)?.unwrap_or(0);
+    params.finish()?;
+    let id = call.task_id()?;
+    let task = if wait == 0 {
+        call.service().get(&call.scope, id).await?
+    } else {
+        call.service().wait(&call.scope, id, Duration::from_millis(wait)).await?
+    };
+    Ok(task_answer(200, task))
+}
+
+/// Reads where a task stands, without its payloads.
+#[utoipa::path(get, path = "/api/v1/tasks/{task_id}/status", tag = "tasks",
+    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = StatusReport)))]
+pub(super) async fn status(call: Call) -> Answer {
+    call.no_params()?;
+    let task = call.service().peek(&call.scope, call.task_id()?).await?;
+    Ok(json(200, &status_report(task)))
+}
+
+/// Reads a task's attempts, newest first.
+#[utoipa::path(get, path = "/api/v1/tasks/{task_id}/executions", tag = "tasks",
+    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = ExecutionList)))]
+pub(super) async fn executions(call: Call) -> Answer {
+    call.no_params()?;
+    let task = call.service().peek(&call.scope, call.task_id()?).await?;
+    Ok(json(200, &execution_list(task)))
+}
+
+/// Finds the newest task that produced a result.
+#[utoipa::path(get, path = "/api/v1/tasks/by-result/{result_id}", tag = "tasks",
+    params(("result_id" = String, Path)), responses((status = 200, body = Task, headers(("ETag" = String)))))]
+pub(super) async fn by_result(call: Call) -> Answer {
+    call.no_params()?;
+    Ok(task_answer(200, call.service().by_result(&call.scope, call.part("result_id")).await?))
+}
+
+/// Lists tasks: `pending` alone in claim order, anything else newest first.
+#[utoipa::path(get, path = "/api/v1/tasks", tag = "tasks",
+    params(
+        ("status" = Option<Vec<String>>, Query, explode = true, description = "A status, or `any`; default `pending`."),
+        ("task_type" = Option<Vec<String>>, Query, explode = true),
+        ("user_id" = Option<String>, Query),
+        ("tag" = Option<Vec<String>>, Query, explode = true, description = "`key:value`; all must match."),
+        ("created_after" = Option<String>, Query, format = DateTime),
+        ("created_before" = Option<String>, Query, format = DateTime),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 100),
+        ("cursor" = Option<String>, Query),
+        ("include" = Option<String>, Query, pattern = "^payload$"),
+    ),
+    responses((status = 200, body = TaskPage)))]
+pub(super) async fn list(call: Call) -> Answer {
+    let query = list_query(&call)?;
+    let page = call.service().list(&call.scope, &query).await?;
+    let show = if query.payload { view } else { view_without_payload };
+    let tasks = page.tasks.into_iter().map(|task| show(task, false)).collect();
+    Ok(json(200, &TaskPage { tasks, next_cursor: page.next_cursor }))
+}
+
+fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
+    let mut params = call.params()?;
+    let mut statuses = Vec::new();
+    for name in params.many("status")? {
+        match Status::parse(&name) {
+            Some(status) => statuses.push(status),
+            None if name == "any" => statuses.extend(Status::ALL),
+            None => return Err(Rejection::parameter("status", "a status or 'any' is expected")),
+        }
+    }
+    let task_types = params.many("task_type")?;
+    if task_types.iter().any(|name| !task_type_is_valid(name)) {
+        return Err(Rejection::parameter("task_type", "1 to 128 of A-Z a-z 0-9 . _ : - are expected"));
+    }
+    let mut tags = Vec::new();
+    for tag in params.many("tag")? {
+        let (key, value) = tag.split_once(':').ok_or_else(|| Rejection::parameter("tag", "key:value is expected"))?;
+        Tags::from([(key, value)]).check().map_err(|rule| Rejection::parameter("tag", &rule))?;
+        tags.push(tag);
+    }
+    let user_id = params.one("user_id")?;
+    if let Some(user) = &user_id {
+        key::visible_ascii(user, 255).map_err(|rule| Rejection::parameter("user_id", &rule))?;
+    }
+    let created_after = params.time("created_after")?;
+    let created_before = params.time("created_before")?;
+    let limit = params.number("limit", 1..=100)?.unwrap_or(10);
+    let cursor = params.one("cursor")?;
+    let payload = match params.one("include")?.as_deref() {
+        None => false,
+        Some("payload") => true,
+        Some(_) => return Err(Rejection::parameter("include", "only 'payload' can be included")),
+    };
+    params.finish()?;
+    let query =
+        ListQuery { statuses, task_types, tags, user_id, created_after, created_before, limit, cursor, payload };
+    query.check().map_err(|_| Rejection::parameter("cursor", "it does not belong to a list with these filters"))?;
+    Ok(query)
+}
+
+/// Changes the given fields of a task that nobody works on.
+#[utoipa::path(put, path = "/api/v1/tasks/{task_id}", tag = "tasks", request_body = TaskEdit,
+    params(("task_id" = String, Path, format = Uuid),
+        ("If-Match" = Option<String>, Header, description = "The version that is to be changed, as in `ETag`.")),
+    responses((status = 200, body = Task, headers(("ETag" = String)))))]
+pub(super) async fn edit(mut call: Call) -> Answer {
+    let body = call.body(MAX_BODY).await?;
+    call.no_params()?;
+    let if_match = call.if_match()?;
+    let edit: TaskEdit = parse(&body)?;
+    let task = call.service().edit(&call.scope, call.task_id()?, edit, if_match).await?;
+    Ok(task_answer(200, task))
+}
+
+/// Hides a task at once; it is kept for audit until its retention ends.
+#[utoipa::path(delete, path = "/api/v1/tasks/{task_id}", tag = "tasks",
+    params(("task_id" = String, Path, format = Uuid), ("force" = Option<bool>, Query)), responses((status = 204)))]
+pub(super) async fn delete(call: Call) -> Answer {
+    let mut params = call.params()?;
+    let force = params.flag("force")?;
+    params.finish()?;
+    call.service().delete(&call.scope, call.task_id()?, force).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Moves a task whose work the calling service runs itself.
+#[utoipa::path(put, path = "/api/v1/tasks/{task_id}/status", tag = "tasks", request_body = StatusChange,
+    params(("task_id" = String, Path, format = Uuid)),
+    responses((status = 200, body = Task, headers(("ETag" = String)))))]
+pub(super) async fn set_status(mut call: Call) -> Answer {
+    let body = call.body(MAX_BODY).await?;
+    call.no_params()?;
+    let change: StatusChange = parse(&body)?;
+    let (begins, failed) =
+        (change.status == SelfManagedStatus::Processing, change.status == SelfManagedStatus::Failed);
+    let misplaced = [
+        ("result", begins && change.result.is_some()),
+        ("result_id", begins && change.result_id.is_some()),
+        ("error_message", !failed && change.error_message.is_some()),
+    ];
+    if let Some((field, _)) = misplaced.iter().find(|(_, misplaced)| *misplaced) {
+        return Err(Rejection::invalid(violation(&[field], "the field does not go with this status")));
+    }
+    let task = call.service().self_managed(&call.scope, call.task_id()?, change).await?;
+    Ok(task_answer(200, task))
+}
+
+/// Asks for a cancellation or, with a lease token, acknowledges it.
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/cancel", tag = "tasks", request_body(content = Option<Cancel>),
+    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
+pub(super) async fn cancel(mut call: Call) -> Answer {
+    let body = call.optional_body(MAX_BODY).await?;
+    // The role depends on the body, and goes before its form.
+    let names_token = body.as_deref().and_then(|body| serde_json::from_slice::<serde_json::Value>(body).ok());
+    let is_worker = names_token.is_some_and(|body| body.get("lease_token").is_some_and(|token| !token.is_null()));
+    call.needs(if is_worker { &[Role::Worker] } else { &[Role::Producer, Role::Operator] })?;
+    call.no_params()?;
+    let cancel: Cancel = body.map(|body| parse(&body)).transpose()?.unwrap_or_default();
+    let id = call.task_id()?;
+    let receipt = match cancel.lease_token {
+        Some(token) => call.service().acknowledge_cancel(&call.scope, id, &token).await?,
+        None => call.service().cancel(&call.scope, id).await?,
+    };
+    Ok(json(200, &receipt))
+}
+
+/// Makes a task ready now, or again.
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/execute", tag = "tasks",
+    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
+pub(super) async fn execute(mut call: Call) -> Answer {
+    if let Some(body) = call.optional_body(MAX_BODY).await? {
+        call.no_params()?;
+        read::<Nothing>(&body)?.validate().map_err(|_| Rejection::new(ErrorCode::ValidationFailed, ""))?;
+    }
+    call.no_params()?;
+    Ok(json(200, &call.service().execute(&call.scope, call.task_id()?).await?))
+}
+
+/// A body with nothing in it.
+#[derive(serde::Deserialize, garde::Validate)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}

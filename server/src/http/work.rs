@@ -1,0 +1,209 @@
+//! Tasks as workers see them: claim, heartbeat, settle.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::HttpResponse;
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::web::Bytes;
+use task_repo_protocol::claim::{ClaimOne, Claimed, HeartbeatItem, Heartbeats, HeartbeatsAnswer};
+use task_repo_protocol::page::MAX_BATCH_BYTES;
+use task_repo_protocol::{
+    Claim, Complete, Fail, Heartbeat, HeartbeatReceipt, HeartbeatResult, Outcome, OutcomeResult, Outcomes,
+    OutcomesAnswer, Receipt, Release, Task,
+};
+
+use super::body::{check, parse, parse_item, read};
+use super::call::Call;
+use super::rejection::{Answer, Rejection};
+use super::tasks::{MAX_BODY, at_most, json};
+use crate::tasks::{Failure, Handout, view};
+
+/// Claims work: up to `limit` tasks in order of priority, then age.
+#[utoipa::path(post, path = "/api/v1/tasks/claim", tag = "work", request_body = Claim,
+    responses((status = 200, body = Claimed)))]
+pub(super) async fn claim(mut call: Call) -> Answer {
+    let body = call.body(MAX_BODY).await?;
+    call.no_params()?;
+    let claim: Claim = parse(&body)?;
+    let handout = call.service().claim(&call.scope, claim).await?;
+    Ok(hand_over(handout, |tasks| serde_json::to_vec(&Claimed { tasks })))
+}
+
+/// An answer whose tasks go back to the queue unless it is really sent.
+fn hand_over(handout: Handout, answer: impl FnOnce(Vec<Task>) -> serde_json::Result<Vec<u8>>) -> HttpResponse {
+    let tasks = handout.tasks().iter().cloned().map(|task| view(task, true)).collect();
+    match answer(tasks) {
+        Ok(text) => HttpResponse::Ok()
+            .content_type("application/json; charset=utf-8")
+            .body(HandoutBody { text: Some(text.into()), handout: Some(handout) }),
+        Err(error) => {
+            tracing::error!(%error, "an answer has no JSON form");
+            HttpResponse::InternalServerError().finish()
+        }
+    }
+}
+
+/// A body that knows whether the connection has taken it.
+struct HandoutBody {
+    text: Option<Bytes>,
+    handout: Option<Handout>,
+}
+
+impl MessageBody for HandoutBody {
+    type Error = std::convert::Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.text.as_ref().map_or(0, |text| text.len() as u64))
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        if let Some(handout) = self.handout.take() {
+            handout.take();
+        }
+        Poll::Ready(self.text.take().map(Ok))
+    }
+}
+
+/// Claims one known task.
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/claim", tag = "work", request_body = ClaimOne,
+    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Task)))]
+pub(super) async fn claim_one(mut call: Call) -> Answer {
+    let body = call.body(MAX_BODY).await?;
+    call.no_params()?;
+    let claim: ClaimOne = parse(&body)?;
+    let task = call.service().claim_one(&call.scope, call.task_id()?, claim).await?;
+    Ok(json(200, &view(task, true)))
+}
+
+/// Brings the result.
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/complete", tag = "work", request_body = Complete,
+    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
+pub(super) async fn complete(mut call: Call) -> Answer {
+    let body = call.body(MAX_BODY).await?;
+    call.no_params()?;
+    let complete: Complete = parse(&body)?;
+    Ok(json(200, &call.service().complete(&call.scope, call.task_id()?, complete).await?))
+}
+
+/// Gives up this attempt.
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/fail", tag = "work", request_body = Fail,
+    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
+pub(super) async fn fail(mut call: Call) -> Answer {
+    let body = call.body(MAX_BODY).await?;
+    call.no_params()?;
+    let fail: Fail = parse(&body)?;
+    Ok(json(200, &call.service().fail(&call.scope, call.task_id()?, fail).await?))
+}
+
+/// Gives the task back; the attempt does not count.
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/release", tag = "work", request_body = Release,
+    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
+pub(super) async fn release(mut call: Call) -> Answer {
+    let body = call.body(MAX_BODY).await?;
+    call.no_params()?;
+    let release: Release = parse(&body)?;
+    Ok(json(200, &call.service().release(&call.scope, call.task_id()?, release).await?))
+}
+
+/// Renews the lease, and keeps the progress.
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/heartbeat", tag = "work", request_body = Heartbeat,
+    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = HeartbeatReceipt)))]
+pub(super) async fn heartbeat(mut call: Call) -> Answer {
+    let body = call.body(MAX_BODY).await?;
+    call.no_params()?;
+    let beat: Heartbeat = parse(&body)?;
+    Ok(json(200, &call.service().heartbeat(&call.scope, call.task_id()?, beat).await?))
+}
+
+/// Renews up to 1000 leases; a bad one does not stop the others.
+#[utoipa::path(post, path = "/api/v1/tasks/heartbeat", tag = "work", request_body = Heartbeats,
+    responses((status = 200, body = HeartbeatsAnswer)))]
+pub(super) async fn heartbeat_many(mut call: Call) -> Answer {
+    let body = call.body(MAX_BATCH_BYTES).await?;
+    call.no_params()?;
+    let batch: Heartbeats = read(&body)?;
+    at_most(batch.heartbeats.len(), "heartbeats")?;
+    let (beats, places) = sort_out(&batch.heartbeats, "heartbeats", HeartbeatItem::split);
+    let results = call.service().heartbeat_many(&call.scope, beats).await;
+    let results = in_place(results, places).map(|result| match result {
+        Ok(HeartbeatReceipt { expires_at, cancel_requested }) => HeartbeatResult {
+            expires_at: Some(expires_at),
+            cancel_requested: Some(cancel_requested),
+            problem: None,
+        },
+        Err(rejection) => {
+            HeartbeatResult { problem: Some(rejection.problem(&call.request_id)), ..HeartbeatResult::default() }
+        }
+    });
+    Ok(json(200, &HeartbeatsAnswer { results: results.collect() }))
+}
+
+/// Settles up to 1000 tasks and, with `claim`, brings the next work.
+#[utoipa::path(post, path = "/api/v1/tasks/outcomes", tag = "work", request_body = Outcomes,
+    responses((status = 200, body = OutcomesAnswer)))]
+pub(super) async fn outcomes(mut call: Call) -> Answer {
+    let body = call.body(MAX_BATCH_BYTES).await?;
+    call.no_params()?;
+    let batch: Outcomes = read(&body)?;
+    at_most(batch.outcomes.len(), "outcomes")?;
+    if let Some(claim) = &batch.claim {
+        check(claim, &["body".into(), "claim".into()]).map_err(Rejection::invalid)?;
+        call.service().may_claim(&call.scope, claim)?;
+    }
+    let (outcomes, places) = sort_out(&batch.outcomes, "outcomes", |outcome: Outcome| outcome);
+    let settled = call.service().settle_many(&call.scope, outcomes).await;
+    let results = in_place(settled, places)
+        .map(|result| match result {
+            Ok(receipt) => OutcomeResult { receipt: Some(receipt), problem: None },
+            Err(rejection) => OutcomeResult { receipt: None, problem: Some(rejection.problem(&call.request_id)) },
+        })
+        .collect();
+    let Some(claim) = batch.claim else {
+        return Ok(json(200, &OutcomesAnswer { results, tasks: Vec::new() }));
+    };
+    match call.service().claim(&call.scope, claim).await {
+        Ok(handout) => Ok(hand_over(handout, |tasks| serde_json::to_vec(&OutcomesAnswer { results, tasks }))),
+        // What was settled is settled; the caller asks for more when it likes.
+        Err(failure) => {
+            tracing::warn!(%failure, "tasks were settled, but no work could be claimed");
+            Ok(json(200, &OutcomesAnswer { results, tasks: Vec::new() }))
+        }
+    }
+}
+
+/// The items that fit, for the service; and for each item of the batch why it does not, if so.
+fn sort_out<T, U>(
+    items: &[task_repo_protocol::Json],
+    list: &str,
+    convert: impl Fn(T) -> U,
+) -> (Vec<Result<U, Failure>>, Vec<Option<Rejection>>)
+where
+    T: serde::de::DeserializeOwned + garde::Validate<Context = ()>,
+{
+    let mut fitting = Vec::with_capacity(items.len());
+    let places = items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| match parse_item::<T>(item, list, index) {
+            Ok(item) => {
+                fitting.push(Ok(convert(item)));
+                None
+            }
+            Err(rejection) => Some(rejection),
+        })
+        .collect();
+    (fitting, places)
+}
+
+/// Results of the items that fit, and the rejections of the others, in the batch's order.
+fn in_place<T>(
+    results: Vec<Result<T, Failure>>,
+    places: Vec<Option<Rejection>>,
+) -> impl Iterator<Item = Result<T, Rejection>> {
+    let mut results = results.into_iter();
+    places.into_iter().filter_map(move |place| match place {
+        Some(rejection) => Some(Err(rejection)),
+        None => results.next().map(|result| result.map_err(Rejection::from)),
+    })
+}

@@ -1,0 +1,51 @@
+//! The server's binary: settings, logging, start, and a graceful stop on SIGTERM or Ctrl-C.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use task_repo_server::{Server, Settings, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> anyhow::Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        None => {}
+        Some("health") => return health(),
+        Some("--version") => {
+            println!("task-repo-server {}", env!("CARGO_PKG_VERSION"));
+            return Ok(());
+        }
+        Some(_) => bail!("usage: task-repo-server [health | --version]; settings come from the environment"),
+    }
+    let settings = Settings::from_env()?;
+    telemetry::start_logging(&settings.log).map_err(anyhow::Error::msg)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(settings))
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let server = Server::start(settings).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    server.stop().await;
+    Ok(())
+}
+
+/// Asks the server on this machine whether it lives: the container's health check.
+fn health() -> anyhow::Result<()> {
+    let http: task_repo_server::config::HttpSettings = task_repo_server::Settings::http_from_env()?;
+    let host = if http.host.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { http.host };
+    let patience = Duration::from_secs(3);
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(host, http.port), patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).context("no answer")?;
+    if answer.split(' ').nth(1) != Some("200") {
+        bail!("not healthy: {}", answer.lines().next().unwrap_or_default());
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! A server: the database, the service, the loops and the listener, started and stopped together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use actix_web::middleware::{Compress, from_fn};
+use actix_web::{App as ActixApp, HttpServer, web};
+use tokio::task::JoinHandle;
+
+use crate::config::{Settings, SettingsError};
+use crate::http::{self, App};
+use crate::store::{ConnectError, Store};
+use crate::tasks::TaskService;
+use crate::telemetry;
+
+/// A running server.
+pub struct Server {
+    addr: SocketAddr,
+    service: Arc<TaskService>,
+    handle: ServerHandle,
+    listener: JoinHandle<std::io::Result<()>>,
+}
+
+/// Why a server does not start. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The database is not there, or cannot keep the service's promises.
+    #[error(transparent)]
+    Database(#[from] ConnectError),
+    /// The address is taken or not ours.
+    #[error("cannot listen on {0}: {1}. Set HOST and PORT to a free address of this machine.")]
+    Listen(SocketAddr, std::io::Error),
+}
+
+impl Server {
+    /// Starts a server and its background loops; it listens when this returns.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        settings.check()?;
+        telemetry::metrics();
+        let store = Store::connect(&settings.database).await?;
+        let http = settings.http;
+        let service = TaskService::new(store, settings.tasks, http.api_key.expose());
+        let app = web::Data::new(App {
+            service: Arc::clone(&service),
+            name: http.service_name.clone(),
+            body_timeout: Duration::from_millis(http.http_body_timeout_ms),
+            started: Instant::now(),
+        });
+        let factory = move || {
+            ActixApp::new()
+                .app_data(app.clone())
+                .wrap(Compress::default())
+                .wrap(from_fn(http::edge))
+                .configure(http::configure)
+        };
+        let wanted = SocketAddr::new(http.host, http.port);
+        let workers = match http.http_workers {
+            0 => std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+            workers => workers,
+        };
+        let bound = HttpServer::new(factory)
+            .workers(workers)
+            .max_connections(http.http_max_connections)
+            .client_request_timeout(Duration::from_millis(http.http_head_timeout_ms))
+            .client_disconnect_timeout(Duration::from_secs(5))
+            .keep_alive(Duration::from_secs(75))
+            .shutdown_timeout(http.shutdown_grace_seconds)
+            // Without this a caller that has gone is not noticed, and a waiting claim hands tasks to nobody.
+            .h1_allow_half_closed(false)
+            .disable_signals()
+            .bind(wanted)
+            .map_err(|error| StartError::Listen(wanted, error))?;
+        let addr = bound.addrs().first().copied().unwrap_or(wanted);
+        let running = bound.run();
+        let handle = running.handle();
+        let listener = tokio::spawn(running);
+        service.run_background();
+        tracing::info!(%addr, workers, "listening");
+        Ok(Self { addr, service, handle, listener })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Stops gracefully: not ready any more, waiting calls answered, requests in flight done, loops ended.
+    pub async fn stop(self) {
+        tracing::info!("stopping");
+        self.service.drain();
+        self.handle.stop(true).await;
+        // The listener has nothing left to say that matters now.
+        let _ = self.listener.await;
+        self.service.stop().await;
+        tracing::info!("stopped");
+    }
+}

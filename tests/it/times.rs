@@ -1,0 +1,110 @@
+//! The times of a create: any offset in, UTC out; and the first moment a task may be claimed.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use task_repo_tests::{TestServer, id_of, in_seconds, unique_type};
+
+use crate::fields::{keeps, refuses, with};
+
+const MILLISECONDS: usize = "2030-01-31T08:00:00.000Z".len();
+
+/// The time that an answer shows, in the form the contract fixes.
+pub(crate) fn time_of(value: &Value) -> DateTime<Utc> {
+    let text = value.as_str().unwrap_or_else(|| panic!("no time: {value}"));
+    assert!(text.len() == MILLISECONDS && text.ends_with('Z'), "{text}");
+    text.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn times_with_any_offset_are_answered_in_utc() {
+    let server = TestServer::start().await;
+    for field in ["due_date", "reminder_time", "run_at"] {
+        for (given, kept) in [
+            ("2100-01-31T08:00:00Z", "2100-01-31T08:00:00.000Z"),
+            ("2100-01-31T10:00:00+02:00", "2100-01-31T08:00:00.000Z"),
+            ("2100-01-31T02:15:00.5-05:45", "2100-01-31T08:00:00.500Z"),
+            ("2100-01-01T00:30:00.123+01:00", "2099-12-31T23:30:00.123Z"),
+            ("2100-01-31T08:00:00.1231Z", "2100-01-31T08:00:00.123Z"),
+        ] {
+            let task = server.create(with(field, &json!(given))).await;
+            assert_eq!(task[field], kept, "{field} {given}");
+            assert_eq!(server.task(id_of(&task)).await[field], kept, "{field} {given}");
+        }
+        let wrong = [
+            "",
+            "tomorrow",
+            "2100-01-31",
+            "2100-01-31T08:00:00",
+            "08:00:00Z",
+            "2100-02-30T08:00:00Z",
+            "2100-01-31T25:00:00Z",
+            "4102444800",
+            "2100-01-31T08:00:00+25:00",
+            "2100-01-31T08:00:00 Z",
+        ];
+        refuses(&server, field, &wrong.map(Value::from)).await;
+        refuses(&server, field, &[json!(4_102_444_800_i64), json!(true), json!([]), json!({})]).await;
+        for odd in [
+            "0000-01-01T00:00:00Z",
+            "0001-01-01T00:00:00+23:59",
+            "9999-12-31T23:59:59.999Z",
+            "9999-12-31T23:59:59-23:59",
+            "2016-12-31T23:59:60Z",
+            "1969-12-31T23:59:59.999Z",
+            "2100-01-31t08:00:00z",
+            "-0001-01-01T00:00:00Z",
+            "+10000-01-01T00:00:00Z",
+            "2100-01-31T08:00:00.123456789123456789Z",
+        ] {
+            let answer = server.post("/tasks").json(&with(field, &json!(odd))).send().await;
+            assert!(answer.status == 201 || answer.status == 422, "{odd}: {answer:?}");
+        }
+    }
+    keeps(&server, "due_date", &[json!("1999-12-31T23:59:59.000Z")]).await;
+    keeps(&server, "reminder_time", &[json!("1970-01-01T00:00:00.000Z")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_moment_it_may_be_claimed() {
+    let server = TestServer::start().await;
+    for fields in [json!({"run_at": in_seconds(3600)}), json!({"delay_seconds": 3600})] {
+        let task_type = unique_type();
+        let mut body = fields.clone();
+        body["task_type"] = task_type.as_str().into();
+        let task = server.create(body).await;
+        assert_eq!(task["status"], "scheduled", "{fields}");
+        assert_eq!(task["reason"], "delayed", "{fields}");
+        assert!((time_of(&task["run_at"]) - Utc::now()).num_minutes() >= 50, "{fields}");
+        let claim = json!({"task_types": [task_type], "worker_id": "w"});
+        assert_eq!(
+            server.post("/tasks/claim").json(&claim).send().await.ok()["tasks"],
+            json!([]),
+            "{fields}"
+        );
+        server
+            .post(&format!("/tasks/{}/claim", id_of(&task)))
+            .json(&json!({"worker_id": "w"}))
+            .send()
+            .await
+            .problem(409, "task_not_claimable");
+    }
+    for fields in [
+        json!({"run_at": "2020-01-01T00:00:00Z"}),
+        json!({"run_at": in_seconds(-1)}),
+        json!({"delay_seconds": 0}),
+    ] {
+        let task = server.create(fields.clone()).await;
+        assert_eq!(task["status"], "pending", "{fields}");
+        assert_eq!(task["reason"], Value::Null, "{fields}");
+        server.claim(task["task_type"].as_str().unwrap()).await;
+    }
+    let delayed = server.create(json!({"delay_seconds": 31_536_000})).await;
+    let delay = time_of(&delayed["run_at"]) - time_of(&delayed["created_at"]);
+    assert!((delay.num_milliseconds() - 31_536_000_000).abs() <= 1000, "{delayed:#}");
+    for both in [
+        json!({"task_type": "t", "run_at": in_seconds(60), "delay_seconds": 60}),
+        json!({"task_type": "t", "run_at": "2020-01-01T00:00:00Z", "delay_seconds": 0}),
+    ] {
+        server.post("/tasks").json(&both).send().await.problem(422, "validation_failed");
+    }
+}
