@@ -24,7 +24,10 @@ struct Done {
 /// Counts down, a second at a time. Stops between two seconds when it is told to.
 async fn count_down(ctx: TaskContext, countdown: Countdown) -> Result<Done, TaskFailure> {
     for second in 0..countdown.from {
-        ctx.send_progress(f64::from(second) / f64::from(countdown.from), format!("{} …", countdown.from - second));
+        ctx.send_progress(
+            f64::from(second) / f64::from(countdown.from),
+            format!("{} …", countdown.from - second),
+        );
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
             () = ctx.cancelled() => return Err(TaskFailure::cancelled()),
@@ -36,7 +39,9 @@ async fn count_down(ctx: TaskContext, countdown: Countdown) -> Result<Done, Task
 
 /// Divides two numbers. What it cannot do once it will never do.
 async fn divide(_: TaskContext, (dividend, divisor): (i64, i64)) -> Result<i64, TaskFailure> {
-    dividend.checked_div(divisor).ok_or_else(|| TaskFailure::never("no such quotient").with_code("arithmetic"))
+    dividend
+        .checked_div(divisor)
+        .ok_or_else(|| TaskFailure::never("no such quotient").with_code("arithmetic"))
 }
 
 #[tokio::main]
@@ -63,7 +68,7 @@ async fn main() -> anyhow::Result<()> {
         .run_until(async {
             // Without the signal there is no other way to stop than to end the process.
             if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         })
         .await?;

@@ -36,10 +36,11 @@ impl ClaimedTask {
     /// # Errors
     /// When the task comes without a lease token.
     pub(crate) fn new(client: &TaskClient, call: &'static str, mut task: Task) -> Result<Self> {
-        let token = task.lease.as_mut().and_then(|lease| lease.token.take()).ok_or_else(|| ClientError::Decode {
-            call,
-            source: serde::de::Error::custom("a claimed task has no lease token"),
-        })?;
+        let token =
+            task.lease.as_mut().and_then(|lease| lease.token.take()).ok_or_else(|| ClientError::Decode {
+                call,
+                source: serde::de::Error::custom("a claimed task has no lease token"),
+            })?;
         Ok(Self { client: client.clone(), task: Arc::new(task), lease_token: token.into() })
     }
 
@@ -118,7 +119,8 @@ impl ClaimedTask {
     /// `lease_lost`: the work no longer counts; `task_not_found`; see [`ClientError`].
     pub async fn heartbeat(&self, progress: Option<ProgressUpdate>) -> Result<HeartbeatReceipt> {
         let body = Heartbeat { lease_token: self.lease_token().to_owned(), lease_seconds: None, progress };
-        let call = Call::post(path::TASK_HEARTBEAT, Repeat::Always).at(&self.id().to_string())?.json(&body)?;
+        let call =
+            Call::post(path::TASK_HEARTBEAT, Repeat::Always).at(&self.id().to_string())?.json(&body)?;
         self.client.answer_of(call).await?.json()
     }
 
@@ -160,7 +162,13 @@ impl ClaimedTask {
             Ending::Failed(failure) => {
                 let (retry, retry_after_seconds) = failure.retry_fields();
                 let (error, usage) = (failure.error().clone(), failure.usage());
-                post(path::TASK_FAIL)?.json(&Fail { lease_token, error, retry, retry_after_seconds, usage })?
+                post(path::TASK_FAIL)?.json(&Fail {
+                    lease_token,
+                    error,
+                    retry,
+                    retry_after_seconds,
+                    usage,
+                })?
             }
             Ending::Released { delay } => {
                 let delay_seconds = Some(whole_seconds(delay)).filter(|seconds| *seconds > 0);

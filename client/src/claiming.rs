@@ -92,8 +92,11 @@ impl TaskClient {
         heartbeats: &[HeartbeatItem],
         timeout: Duration,
     ) -> Result<Vec<HeartbeatResult>> {
-        let heartbeats = heartbeats.iter().map(Json::of).collect::<Result<_, _>>().map_err(ClientError::Encode)?;
-        let call = Call::post(path::TASKS_HEARTBEAT, Repeat::Always).json(&Heartbeats { heartbeats })?.within(timeout);
+        let heartbeats =
+            heartbeats.iter().map(Json::of).collect::<Result<_, _>>().map_err(ClientError::Encode)?;
+        let call = Call::post(path::TASKS_HEARTBEAT, Repeat::Always)
+            .json(&Heartbeats { heartbeats })?
+            .within(timeout);
         Ok(self.answer_of(call).await?.json::<HeartbeatsAnswer>()?.results)
     }
 }

@@ -165,7 +165,7 @@ impl fmt::Display for TaskFailure {
 
 /// As many whole seconds, rounded up; a year at most, as the service takes.
 pub(crate) fn whole_seconds(duration: Duration) -> i64 {
-    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
     i64::try_from(seconds).unwrap_or(i64::MAX).min(task_repo_protocol::task::MAX_DELAY_SECONDS)
 }
 

@@ -58,10 +58,10 @@ pub mod worker;
 pub use task_repo_protocol as protocol;
 #[doc(no_inline)]
 pub use task_repo_protocol::{
-    Backoff, Claim, DateTime, ErrorCode, Execution, ExecutionStatus, HeartbeatItem, HeartbeatReceipt, HeartbeatResult,
-    IssuedKey, Json, KeyInfo, KeyRotation, NewKey, NewTask, Payload, Priority, Problem, Progress, ProgressUpdate,
-    Reason, Receipt, RetryPolicy, Role, Status, StatusChange, StatusReport, Tags, Task, TaskEdit, TaskError, TaskPage,
-    Template, Trigger, Usage, Utc, Uuid, task::SelfManagedStatus,
+    Backoff, Claim, DateTime, ErrorCode, Execution, ExecutionStatus, HeartbeatItem, HeartbeatReceipt,
+    HeartbeatResult, IssuedKey, Json, KeyInfo, KeyRotation, NewKey, NewTask, Payload, Priority, Problem,
+    Progress, ProgressUpdate, Reason, Receipt, RetryPolicy, Role, Status, StatusChange, StatusReport, Tags,
+    Task, TaskEdit, TaskError, TaskPage, Template, Trigger, Usage, Utc, Uuid, task::SelfManagedStatus,
 };
 
 pub use claimed::{ClaimedTask, SettleError};

@@ -167,6 +167,9 @@ mod tests {
     #[test]
     fn times_are_utc_with_milliseconds() {
         let time = timestamp::parse("2030-01-31T10:00:00+02:00").expect("a time");
-        assert_eq!(query_of(&ListTasks::new().created_after(time)), "created_after=2030-01-31T08%3A00%3A00.000Z");
+        assert_eq!(
+            query_of(&ListTasks::new().created_after(time)),
+            "created_after=2030-01-31T08%3A00%3A00.000Z"
+        );
     }
 }

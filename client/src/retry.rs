@@ -47,7 +47,10 @@ impl RetryBudget {
 }
 
 /// Pauses without an end, for loops that go on until they are stopped.
-pub(crate) fn endless_pauses(first: Duration, longest: Duration) -> impl Iterator<Item = Duration> + Send + use<> {
+pub(crate) fn endless_pauses(
+    first: Duration,
+    longest: Duration,
+) -> impl Iterator<Item = Duration> + Send + use<> {
     pauses(first, longest).without_max_times().build()
 }
 
@@ -58,7 +61,7 @@ fn pauses(first: Duration, longest: Duration) -> ExponentialBuilder {
 /// How long to wait before a repetition: the pause drawn, and never less than the service asked for.
 pub(crate) fn pause_after(error: &ClientError, drawn: Duration) -> Duration {
     // Added, not the greater of the two: those that were sent away together shall not come back together.
-    error.retry_after().map_or(drawn, |asked| asked + drawn)
+    error.retry_after().map_or(drawn, |asked| asked.saturating_add(drawn))
 }
 
 /// When a call may be sent again.

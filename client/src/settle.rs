@@ -88,7 +88,7 @@ pub struct Settlement {
 #[derive(Debug)]
 pub struct Settled {
     /// One for each settlement, in order; what was refused comes back.
-    pub results: Vec<Result<Receipt, RefusedSettlement>>,
+    pub results: Vec<Result<Receipt, Box<RefusedSettlement>>>,
     /// The next work, if any was asked for.
     pub next: Vec<ClaimedTask>,
 }
@@ -146,13 +146,19 @@ impl TaskClient {
     ///
     /// # Errors
     /// When the call fails as a whole; it then gives the settlements back.
-    pub async fn settle(&self, settlements: Vec<Settlement>, next: Option<Claim>) -> Result<Settled, UnsettledError> {
+    pub async fn settle(
+        &self,
+        settlements: Vec<Settlement>,
+        next: Option<Claim>,
+    ) -> Result<Settled, UnsettledError> {
         match self.send_outcomes(&settlements, next).await {
             Ok((results, next)) => {
                 let results = settlements
                     .into_iter()
                     .zip(results)
-                    .map(|(settlement, result)| result.map_err(|problem| RefusedSettlement { problem, settlement }))
+                    .map(|(settlement, result)| {
+                        result.map_err(|problem| Box::new(RefusedSettlement { problem, settlement }))
+                    })
                     .collect();
                 Ok(Settled { results, next })
             }
@@ -170,7 +176,8 @@ impl TaskClient {
             .map(|settlement| Json::of(&outcome(settlement)))
             .collect::<Result<_, _>>()
             .map_err(ClientError::Encode)?;
-        let wait = next.as_ref().and_then(|claim| claim.wait_ms).map_or(Duration::ZERO, Duration::from_millis);
+        let wait =
+            next.as_ref().and_then(|claim| claim.wait_ms).map_or(Duration::ZERO, Duration::from_millis);
         let call = Call::post(path::TASKS_OUTCOMES, Repeat::Always)
             .json(&Outcomes { outcomes, claim: next.map(named) })?
             .waiting(wait);
@@ -197,26 +204,22 @@ fn outcome(settlement: &Settlement) -> Outcome {
         usage: None,
     };
     match &settlement.ending {
-        Ending::Completed(Completion { result, result_id, usage }) => Outcome {
-            result: result.clone(),
-            result_id: result_id.clone(),
-            usage: *usage,
-            ..outcome
-        },
+        Ending::Completed(Completion { result, result_id, usage }) => {
+            Outcome { result: result.clone(), result_id: result_id.clone(), usage: *usage, ..outcome }
+        }
         Ending::Failed(failure) => {
             let (retry, retry_after_seconds) = failure.retry_fields();
             Outcome {
-                    error: Some(failure.error().clone()),
+                error: Some(failure.error().clone()),
                 retry,
                 retry_after_seconds,
                 usage: failure.usage(),
                 ..outcome
             }
         }
-        Ending::Released { delay } => Outcome {
-            delay_seconds: Some(whole_seconds(*delay)).filter(|seconds| *seconds > 0),
-            ..outcome
-        },
+        Ending::Released { delay } => {
+            Outcome { delay_seconds: Some(whole_seconds(*delay)).filter(|seconds| *seconds > 0), ..outcome }
+        }
         Ending::Cancelled => outcome,
     }
 }

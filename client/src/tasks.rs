@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use task_repo_protocol::claim::MAX_WAIT_MS;
 use task_repo_protocol::{
-    BatchAnswer, BatchItem, Execution, ExecutionList, Json, NewTask, Problem, Receipt, StatusChange, StatusReport,
-    Task, TaskBatch, TaskEdit, Uuid, path,
+    BatchAnswer, BatchItem, Execution, ExecutionList, Json, NewTask, Problem, Receipt, StatusChange,
+    StatusReport, Task, TaskBatch, TaskEdit, Uuid, path,
 };
 
 use crate::call::Call;
@@ -92,9 +92,9 @@ impl TaskClient {
     /// # Errors
     /// `task_not_found`, also when it is deleted meanwhile; see [`ClientError`].
     pub async fn wait_for_task(&self, id: Uuid, wait: Duration) -> Result<Task> {
-        let until = Instant::now() + wait;
+        let begun = Instant::now();
         loop {
-            let rest = until.saturating_duration_since(Instant::now());
+            let rest = wait.saturating_sub(begun.elapsed());
             let poll = rest.min(Duration::from_millis(MAX_WAIT_MS));
             let call = Call::get(path::TASK)
                 .at(&id.to_string())?
@@ -102,7 +102,7 @@ impl TaskClient {
                 .waiting(poll);
             let asked = Instant::now();
             let task: Task = self.answer_of(call).await?.json()?;
-            if task.status.is_final() || Instant::now() >= until {
+            if task.status.is_final() || begun.elapsed() >= wait {
                 return Ok(task);
             }
             // A server that is stopping answers early; asking again at once would only add to its troubles.

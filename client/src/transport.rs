@@ -32,7 +32,12 @@ pub(crate) struct Transport {
 
 impl Transport {
     /// Connects to nothing yet. `base` is an `http` or `https` URL; `/api/v1` is added to it.
-    pub(crate) fn new(base: &str, timeout: Duration, connect_timeout: Duration, budget: RetryBudget) -> Result<Self> {
+    pub(crate) fn new(
+        base: &str,
+        timeout: Duration,
+        connect_timeout: Duration,
+        budget: RetryBudget,
+    ) -> Result<Self> {
         let url = reqwest::Url::parse(base)
             .map_err(|error| ClientError::InvalidArgument(format!("{base:?} is no URL: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
@@ -60,7 +65,7 @@ impl Transport {
     /// Sends a call until it is answered, refused for good, or the budget is spent.
     pub(crate) async fn send(&self, call: Call) -> Result<Answer> {
         let started = Instant::now();
-        let total = self.budget.total + call.wait;
+        let total = self.budget.total.saturating_add(call.wait);
         let mut pauses = self.budget.pauses();
         let mut may_be_done = false;
         loop {
@@ -73,9 +78,10 @@ impl Transport {
                 return Ok(Answer::empty(call.endpoint));
             }
             may_be_done |= error.may_have_been_applied();
-            let pause = pauses.next().filter(|_| call.repeat.allows(&error)).map(|drawn| pause_after(&error, drawn));
+            let pause =
+                pauses.next().filter(|_| call.repeat.allows(&error)).map(|drawn| pause_after(&error, drawn));
             match pause {
-                Some(pause) if started.elapsed() + pause < total => {
+                Some(pause) if started.elapsed().saturating_add(pause) < total => {
                     tracing::debug!(call = call.endpoint, %error, ?pause, "repeating a call");
                     tokio::time::sleep(pause).await;
                 }
@@ -104,14 +110,17 @@ impl Transport {
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.body_mut() = Some(body.clone().into());
         }
-        *request.timeout_mut() = Some(call.timeout.unwrap_or(self.timeout) + call.wait);
+        *request.timeout_mut() = Some(call.timeout.unwrap_or(self.timeout).saturating_add(call.wait));
         Ok(request)
     }
 }
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transport").field("base", &self.base).field("timeout", &self.timeout).finish_non_exhaustive()
+        f.debug_struct("Transport")
+            .field("base", &self.base)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
     }
 }
 
@@ -134,7 +143,8 @@ fn connections(base: &str, connect_timeout: Duration) -> Result<reqwest::Client>
 }
 
 fn refusal(endpoint: &'static str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
-    let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    let retry_after =
+        headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
     match serde_json::from_slice::<Problem>(body) {
         Ok(mut problem) => {
             problem.retry_after_seconds = problem.retry_after_seconds.or(retry_after);
@@ -166,7 +176,8 @@ impl Answer {
     /// # Errors
     /// When it does not fit `T`.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.body).map_err(|source| ClientError::Decode { call: self.endpoint, source })
+        serde_json::from_slice(&self.body)
+            .map_err(|source| ClientError::Decode { call: self.endpoint, source })
     }
 
     /// The body as text.
@@ -205,13 +216,17 @@ mod tests {
     #[test]
     fn an_answer_of_somebody_else_is_unexpected() {
         let error = refused(502, None, "<html>bad gateway");
-        assert!(matches!(&error, ClientError::Unexpected { status: 502, body, .. } if body.contains("gateway")));
+        assert!(
+            matches!(&error, ClientError::Unexpected { status: 502, body, .. } if body.contains("gateway"))
+        );
     }
 
     #[test]
     fn base_urls_are_plain() {
         let with = |base| Transport::new(base, Duration::ZERO, Duration::ZERO, RetryBudget::none());
-        assert!(with("http://127.0.0.1:8503/").is_ok_and(|transport| &*transport.base == "http://127.0.0.1:8503"));
+        assert!(
+            with("http://127.0.0.1:8503/").is_ok_and(|transport| &*transport.base == "http://127.0.0.1:8503")
+        );
         for wrong in ["", "127.0.0.1:8503", "ftp://host", "http://host/?a=1", "http://host/#a"] {
             assert!(with(wrong).is_err(), "{wrong}");
         }
@@ -220,7 +235,8 @@ mod tests {
     #[test]
     fn credentials_are_not_shown() {
         let mut transport =
-            Transport::new("http://host", Duration::ZERO, Duration::ZERO, RetryBudget::none()).expect("is set up");
+            Transport::new("http://host", Duration::ZERO, Duration::ZERO, RetryBudget::none())
+                .expect("is set up");
         transport.set_header("authorization", "Bearer secret", true).expect("a header");
         assert!(!format!("{transport:?} {:?}", transport.headers).contains("secret"));
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::Problem;
-use crate::json::{Tags, timestamp};
+use crate::json::{Tags, maybe_object, timestamp};
 use crate::task::{Task, are_tags, is_task_type};
 
 /// Most task types that one claim may name.
@@ -131,7 +131,7 @@ pub struct Heartbeat {
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400))]
     pub lease_seconds: Option<i64>,
     /// How far the work is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub progress: Option<ProgressUpdate>,
 }
@@ -153,7 +153,7 @@ pub struct HeartbeatItem {
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400))]
     pub lease_seconds: Option<i64>,
     /// How far the work is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub progress: Option<ProgressUpdate>,
 }

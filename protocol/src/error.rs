@@ -10,9 +10,10 @@ macro_rules! error_codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $status:literal, $retryable:literal, $title:literal;)+) => {
         /// What went wrong, for programs. The code never changes its meaning.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum ErrorCode {
-            $($(#[doc = $doc])+ #[serde(rename = $code)] $name,)+
+            $($(#[doc = $doc])+ $name,)+
         }
 
         impl ErrorCode {
@@ -177,6 +178,18 @@ impl Problem {
             limit_type: None,
             limit: None,
             current: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_read_the_same_everywhere() {
+        for code in ErrorCode::ALL {
+            assert_eq!(serde_json::to_value(code).expect("a name"), code.as_str());
         }
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::claim::Claim;
 use crate::error::Problem;
-use crate::json::{Json, timestamp};
+use crate::json::{Json, maybe_object, object, timestamp};
 use crate::state::{Reason, Status};
 use crate::task::{MAX_DELAY_SECONDS, Task, is_payload};
 
@@ -33,7 +33,7 @@ pub struct Complete {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 255))]
     pub result_id: Option<String>,
     /// What the attempt used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub usage: Option<Usage>,
 }
@@ -47,6 +47,7 @@ pub struct Fail {
     #[garde(skip)]
     pub lease_token: String,
     /// What went wrong.
+    #[serde(deserialize_with = "object")]
     #[garde(dive)]
     pub error: TaskError,
     /// Whether to try again; default `auto`.
@@ -59,7 +60,7 @@ pub struct Fail {
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_536_000))]
     pub retry_after_seconds: Option<i64>,
     /// What the attempt used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub usage: Option<Usage>,
 }
@@ -194,7 +195,7 @@ pub struct Outcome {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 255))]
     pub result_id: Option<String>,
     /// With `failed`, and required there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive, custom(belongs_to(self.outcome, &[OutcomeKind::Failed])), custom(is_given_for_failed(self.outcome)))]
     pub error: Option<TaskError>,
     /// With `failed`.
@@ -212,7 +213,7 @@ pub struct Outcome {
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_536_000))]
     pub delay_seconds: Option<i64>,
     /// With `completed` and `failed`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive, custom(belongs_to(self.outcome, &[OutcomeKind::Completed, OutcomeKind::Failed])))]
     pub usage: Option<Usage>,
 }
@@ -249,7 +250,7 @@ pub struct Outcomes {
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Outcome>, max_items = 1000))]
     pub outcomes: Vec<Json>,
     /// The next work to bring in the same call.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::claim::Progress;
-use crate::json::{Json, Payload, Priority, Tags, present, timestamp};
+use crate::json::{Json, Payload, Priority, Tags, maybe_object, present, present_object, timestamp};
 use crate::key::visible_ascii;
 use crate::outcome::{TaskError, Usage};
 use crate::payload::{self, Numbers};
@@ -213,7 +213,7 @@ pub struct NewTask {
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
     pub request: Option<Json>,
     /// What kind of service does it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub template: Option<Template>,
     /// A JSON object of up to 16 KiB, numbers of up to 64 bits.
@@ -240,7 +240,7 @@ pub struct NewTask {
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 50))]
     pub max_attempts: Option<i64>,
     /// Default: exponential from 5 seconds to an hour, jitter 0.2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub retry: Option<RetryPolicy>,
     /// How long a claim holds without a heartbeat, in seconds: 1–86 400, default 60.
@@ -303,7 +303,7 @@ pub struct TaskEdit {
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
     pub request: Option<Option<Json>>,
     /// What kind of service does it.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Template>))]
     pub template: Option<Option<Template>>,

@@ -229,7 +229,12 @@ impl Settings {
             if holds { Ok(()) } else { Err(SettingsError::OutOfBounds { variable, expected, found }) }
         };
         let (database, http, tasks) = (&self.database, &self.http, &self.tasks);
-        bounds("API_KEY", !http.api_key.expose().is_empty(), "a key of one character or more", String::new())?;
+        bounds(
+            "API_KEY",
+            !http.api_key.expose().is_empty(),
+            "a key of one character or more",
+            String::new(),
+        )?;
         bounds(
             "MONGODB_DATABASE",
             is_name(&database.mongodb_database),
@@ -281,7 +286,8 @@ impl Settings {
 
 /// Names that mean the same in every place MongoDB puts them.
 fn is_name(name: &str) -> bool {
-    (1..=63).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 #[cfg(test)]

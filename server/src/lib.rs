@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod config;
 pub mod http;
+pub mod json_value;
 pub mod lifecycle;
 pub mod scope;
 pub mod server;

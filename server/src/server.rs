@@ -19,9 +19,16 @@ use crate::telemetry;
 pub struct Server {
     addr: SocketAddr,
     service: Arc<TaskService>,
+    app: web::Data<App>,
+    grace: Duration,
     handle: ServerHandle,
     listener: JoinHandle<std::io::Result<()>>,
 }
+
+/// How often a stopping server looks whether all requests are done.
+const POLL: Duration = Duration::from_millis(10);
+/// How long a stopping server leaves the last answers to be sent.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// Why a server does not start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +60,12 @@ impl Server {
             name: http.service_name.clone(),
             body_timeout: Duration::from_millis(http.http_body_timeout_ms),
             started: Instant::now(),
+            in_flight: http::InFlight::default(),
         });
+        let shared = app.clone();
         let factory = move || {
             ActixApp::new()
-                .app_data(app.clone())
+                .app_data(shared.clone())
                 .wrap(Compress::default())
                 .wrap(from_fn(http::edge))
                 .configure(http::configure)
@@ -72,7 +81,6 @@ impl Server {
             .client_request_timeout(Duration::from_millis(http.http_head_timeout_ms))
             .client_disconnect_timeout(Duration::from_secs(5))
             .keep_alive(Duration::from_secs(75))
-            .shutdown_timeout(http.shutdown_grace_seconds)
             // Without this a caller that has gone is not noticed, and a waiting claim hands tasks to nobody.
             .h1_allow_half_closed(false)
             .disable_signals()
@@ -84,7 +92,8 @@ impl Server {
         let listener = tokio::spawn(running);
         service.run_background();
         tracing::info!(%addr, workers, "listening");
-        Ok(Self { addr, service, handle, listener })
+        let grace = Duration::from_secs(http.shutdown_grace_seconds);
+        Ok(Self { addr, service, app, grace, handle, listener })
     }
 
     /// Where it listens.
@@ -96,7 +105,14 @@ impl Server {
     pub async fn stop(self) {
         tracing::info!("stopping");
         self.service.drain();
-        self.handle.stop(true).await;
+        // Still listening: whoever asks whether this server is ready must hear that it is not.
+        let patience = tokio::time::Instant::now() + self.grace;
+        while self.app.in_flight.count() > 0 && tokio::time::Instant::now() < patience {
+            tokio::time::sleep(POLL).await;
+        }
+        // Answers are with the kernel by then; idle connections are not worth waiting for.
+        tokio::time::sleep(LINGER).await;
+        self.handle.stop(false).await;
         // The listener has nothing left to say that matters now.
         let _ = self.listener.await;
         self.service.stop().await;

@@ -139,6 +139,8 @@ pub struct TaskRecord {
     /// Hash of the body that came with the key.
     #[serde_as(as = "Option<Bytes>")]
     pub idempotency_body: Option<Vec<u8>>,
+    /// The request that came with the key.
+    pub idempotency_request: Option<String>,
 }
 
 /// Who works on a task.

@@ -12,12 +12,15 @@ use crate::config::{LogFormat, LogSettings};
 /// # Errors
 /// When the filter cannot be read.
 pub fn start_logging(settings: &LogSettings) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&settings.log_level)
-        .map_err(|error| format!("LOG_LEVEL: a filter such as info or info,task_repo_server=debug is expected ({error})"))?;
+    let filter = EnvFilter::try_new(&settings.log_level).map_err(|error| {
+        format!("LOG_LEVEL: a filter such as info or info,task_repo_server=debug is expected ({error})")
+    })?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     // Whoever embeds the server may have started logging already.
     let _ = match settings.log_format {
-        LogFormat::Json => logs.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
+        LogFormat::Json => {
+            logs.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+        }
         LogFormat::Pretty => logs.try_init(),
     };
     Ok(())

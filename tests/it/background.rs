@@ -16,7 +16,7 @@ fn in_ms(milliseconds: i64) -> DateTime<Utc> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scheduled_task_becomes_ready_at_its_time() {
     let server = TestServer::start().await;
-    let run_at = in_ms(1500);
+    let run_at = in_ms(2000);
     let task = server.create(json!({"run_at": run_at})).await;
     assert_eq!((&task["status"], &task["reason"]), (&json!("scheduled"), &json!("delayed")));
     assert_eq!(time(&task["run_at"]), run_at);
@@ -31,7 +31,7 @@ async fn a_scheduled_task_becomes_ready_at_its_time() {
 async fn waiting_claims_get_scheduled_tasks_at_their_time() {
     let server = TestServer::start().await;
     let queue = unique_type();
-    let run_at = in_ms(1200);
+    let run_at = in_ms(3000);
     let created =
         create_many(&server, 60, |n| json!({"task_type": queue, "run_at": run_at, "priority": n})).await;
     assert!(created.iter().all(|task| task["status"] == "scheduled"));
@@ -68,7 +68,7 @@ async fn an_edit_of_run_at_moves_a_task_between_now_and_later() {
 
     // Sooner than first planned: the new time holds.
     edit(json!(later)).await;
-    let soon = in_ms(1000);
+    let soon = in_ms(2000);
     assert_eq!(edit(json!(soon)).await["status"], "scheduled");
     let claimed = claim(&server, queue(&task), json!({"wait_ms": 20_000})).await;
     assert_eq!(ids(&claimed), [id(&task)]);
@@ -79,7 +79,7 @@ async fn an_edit_of_run_at_moves_a_task_between_now_and_later() {
 async fn what_has_left_the_schedule_is_not_brought_back_by_it() {
     let server = TestServer::start().await;
     let queue = unique_type();
-    let soon = in_ms(800);
+    let soon = in_ms(3000);
     let created = create_many(&server, 4, |_| json!({"task_type": queue, "run_at": soon})).await;
     let [deleted, cancelled, put_off, executed] = &created[..] else { panic!("four tasks") };
     assert_eq!(server.delete(&format!("/tasks/{}", id(deleted))).send().await.status, 204);
@@ -90,7 +90,8 @@ async fn what_has_left_the_schedule_is_not_brought_back_by_it() {
     assert_eq!(ids(&claim(&server, &queue, json!({"limit": 10})).await), [id(executed)]);
 
     // One more, planned for later, shows that their time has passed.
-    let marker = server.create(json!({"task_type": queue, "run_at": in_ms(1600)})).await;
+    let marker =
+        server.create(json!({"task_type": queue, "run_at": soon + TimeDelta::milliseconds(500)})).await;
     let claimed = claim(&server, &queue, json!({"limit": 10, "wait_ms": 20_000})).await;
     assert_eq!(ids(&claimed), [id(&marker)]);
     assert_eq!(shown(&server, cancelled).await["status"], "cancelled");

@@ -43,8 +43,8 @@ async fn thirty_claimers_share_out_five_hundred_tasks() {
     let claimers = (0..30).map(async |n| {
         let mut got = Vec::new();
         loop {
-            let ask = json!({"worker_id": format!("w{n}"), "limit": 1 + n % 9});
-            let claimed = claim(&server, &queue, ask).await;
+            let wanted = json!({"worker_id": format!("w{n}"), "limit": 1 + n % 9});
+            let claimed = claim(&server, &queue, wanted).await;
             if tasks(&claimed).is_empty() {
                 return got;
             }
@@ -108,9 +108,10 @@ async fn complete_cancel_and_delete_at_once_leave_one_story() {
                 assert_eq!(after.ok()["status"], "completed", "a request to cancel does not undo the work");
                 assert_eq!(completed.status, 200);
             }
-            match completed.status {
-                200 => assert_eq!(completed.ok()["status"], "completed"),
-                _ => assert!(force && completed.status == 404, "only a forced deletion takes the task away"),
+            if completed.status == 200 {
+                assert_eq!(completed.ok()["status"], "completed");
+            } else {
+                assert!(force && completed.status == 404, "only a forced deletion takes the task away");
             }
             match cancelled.status {
                 200 => assert_eq!(cancelled.ok()["status"], "processing", "before the end, it is a request"),

@@ -23,6 +23,12 @@ enum Then {
 
 use Then::{Gone, Refused, Stays, To};
 
+const PENDING: Then = To("pending");
+const SCHEDULED: Then = To("scheduled");
+const RUNNING: Then = To("processing");
+const COMPLETED: Then = To("completed");
+const FAILED: Then = To("failed");
+const CANCELLED: Then = To("cancelled");
 const BUSY: Then = Refused(409, "task_not_claimable");
 const LOST: Then = Refused(409, "lease_lost");
 const NO: Then = Refused(409, "invalid_transition");
@@ -43,21 +49,21 @@ const STATES: [&str; 9] = [
 /// Where a worker has held the task, its token is shown, and elsewhere a strange one.
 #[rustfmt::skip]
 const MATRIX: [(&str, [Then; 9]); 14] = [
-    // verb             pending            delayed          retrying         leased           self-managed     completed      failed         cancelled      deleted
-    ("claim",          [To("processing"),  BUSY,            BUSY,            BUSY,            BUSY,            BUSY,          BUSY,          BUSY,          MISS]),
-    ("complete",       [LOST,              LOST,            LOST,            To("completed"), LOST,            Stays,         LOST,          LOST,          MISS]),
-    ("fail",           [LOST,              LOST,            Stays,           To("scheduled"), LOST,            LOST,          Stays,         LOST,          MISS]),
-    ("release",        [LOST,              LOST,            LOST,            To("pending"),   LOST,            LOST,          LOST,          LOST,          MISS]),
-    ("heartbeat",      [LOST,              LOST,            LOST,            Stays,           LOST,            LOST,          LOST,          LOST,          MISS]),
-    ("acknowledge",    [LOST,              LOST,            LOST,            To("cancelled"), LOST,            LOST,          LOST,          LOST,          MISS]),
-    ("cancel",         [To("cancelled"),   To("cancelled"), To("cancelled"), To("processing"),To("cancelled"), NO,            NO,            Stays,         MISS]),
-    ("execute",        [NO,                To("pending"),   To("pending"),   NO,              NO,              To("pending"), To("pending"), To("pending"), MISS]),
-    ("edit",           [To("pending"),     To("scheduled"), To("scheduled"), NO,              NO,              NO,            NO,            NO,            MISS]),
-    ("delete",         [Gone,              Gone,            Gone,            NO,              NO,              Gone,          Gone,          Gone,          MISS]),
-    ("force-delete",   [Gone,              Gone,            Gone,            Gone,            Gone,            Gone,          Gone,          Gone,          MISS]),
-    ("put-processing", [To("processing"),  NO,              NO,              NO,              NO,              NO,            NO,            NO,            MISS]),
-    ("put-completed",  [NO,                NO,              NO,              NO,              To("completed"), NO,            NO,            NO,            MISS]),
-    ("put-failed",     [NO,                NO,              NO,              NO,              To("failed"),    NO,            NO,            NO,            MISS]),
+    // verb             pending    delayed    retrying   leased     self-mgd.  completed failed   cancelled deleted
+    ("claim",          [RUNNING,   BUSY,      BUSY,      BUSY,      BUSY,      BUSY,     BUSY,    BUSY,     MISS]),
+    ("complete",       [LOST,      LOST,      LOST,      COMPLETED, LOST,      Stays,    LOST,    LOST,     MISS]),
+    ("fail",           [LOST,      LOST,      Stays,     SCHEDULED, LOST,      LOST,     Stays,   LOST,     MISS]),
+    ("release",        [LOST,      LOST,      LOST,      PENDING,   LOST,      LOST,     LOST,    LOST,     MISS]),
+    ("heartbeat",      [LOST,      LOST,      LOST,      Stays,     LOST,      LOST,     LOST,    LOST,     MISS]),
+    ("acknowledge",    [LOST,      LOST,      LOST,      CANCELLED, LOST,      LOST,     LOST,    LOST,     MISS]),
+    ("cancel",         [CANCELLED, CANCELLED, CANCELLED, RUNNING,   CANCELLED, NO,       NO,      Stays,    MISS]),
+    ("execute",        [NO,        PENDING,   PENDING,   NO,        NO,        PENDING,  PENDING, PENDING,  MISS]),
+    ("edit",           [PENDING,   SCHEDULED, SCHEDULED, NO,        NO,        NO,       NO,      NO,       MISS]),
+    ("delete",         [Gone,      Gone,      Gone,      NO,        NO,        Gone,     Gone,    Gone,     MISS]),
+    ("force-delete",   [Gone,      Gone,      Gone,      Gone,      Gone,      Gone,     Gone,    Gone,     MISS]),
+    ("put-processing", [RUNNING,   NO,        NO,        NO,        NO,        NO,       NO,      NO,       MISS]),
+    ("put-completed",  [NO,        NO,        NO,        NO,        COMPLETED, NO,       NO,      NO,       MISS]),
+    ("put-failed",     [NO,        NO,        NO,        NO,        FAILED,    NO,       NO,      NO,       MISS]),
 ];
 
 /// A task in that state, with the token a worker held it by, if one did.

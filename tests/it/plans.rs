@@ -13,7 +13,7 @@ const USERS: [&str; 4] = ["ann", "bob", "eve", "kim"];
 
 /// Tasks of all kinds, enough that reading them all would not be the cheapest way.
 async fn populate(server: &TestServer, types: &[String]) {
-    let some = |n: usize| {
+    let nth = |n: usize| {
         let mut task = json!({
             "task_type": types[n % types.len()],
             "priority": n % 11,
@@ -27,7 +27,7 @@ async fn populate(server: &TestServer, types: &[String]) {
         }
         task
     };
-    create_many(server, 500, some).await;
+    create_many(server, 500, nth).await;
     for (n, queue) in types.iter().enumerate() {
         let held = claim(server, queue, json!({"limit": 20})).await;
         let held = tasks(&held);

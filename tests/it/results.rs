@@ -134,7 +134,7 @@ async fn every_attempt_is_in_the_history_newest_first() {
     settle(&server, &first, "fail", json!({"error": error, "usage": {"tokens_used": 3}})).await.ok();
     post(&server, &task, "execute", json!({})).await.ok();
 
-    let lost = claim_one(&server, &task, json!({"worker_id": "w2", "lease_seconds": 1})).await;
+    let expired = claim_one(&server, &task, json!({"worker_id": "w2", "lease_seconds": 1})).await;
     until_status(&server, &task, "pending").await;
     let released = claim_one(&server, &task, json!({"worker_id": "w3"})).await;
     settle(&server, &released, "release", json!({})).await.ok();
@@ -148,7 +148,7 @@ async fn every_attempt_is_in_the_history_newest_first() {
         .collect();
     let expected = [("completed", "w4"), ("released", "w3"), ("lost", "w2"), ("failed", "w1")];
     assert_eq!(summary, expected.map(|(status, worker)| (Some(status), Some(worker))));
-    for (execution, attempt) in history.iter().zip([&last, &released, &lost, &first]) {
+    for (execution, attempt) in history.iter().zip([&last, &released, &expired, &first]) {
         assert_eq!(execution["attempt"], attempt["attempt"], "{execution}");
         let (begun, ended) = (time(&execution["started_at"]), time(&execution["completed_at"]));
         assert_eq!(begun, time(&attempt["started_at"]), "{execution}");

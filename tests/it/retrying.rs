@@ -8,6 +8,11 @@ use crate::verbs::{
     assert_in_seconds, claim, claim_one, create_many, post, settle, shown, tasks, time, until_status,
 };
 
+/// A policy without jitter.
+fn policy(backoff: &str, base_seconds: i64, cap_seconds: i64) -> Value {
+    json!({"backoff": backoff, "base_seconds": base_seconds, "cap_seconds": cap_seconds, "jitter": 0})
+}
+
 /// Fails one attempt after the other, and checks that each is put off by that many seconds.
 async fn assert_backoff(server: &TestServer, retry: Value, seconds: &[i64]) {
     let task = server.create(json!({"retry": retry, "max_attempts": 50})).await;
@@ -24,7 +29,6 @@ async fn assert_backoff(server: &TestServer, retry: Value, seconds: &[i64]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_jitter_the_backoff_is_exact() {
     let server = TestServer::start().await;
-    let policy = |backoff: &str, base: i64, cap: i64| json!({"backoff": backoff, "base_seconds": base, "cap_seconds": cap, "jitter": 0});
     tokio::join!(
         assert_backoff(&server, policy("fixed", 500, 86_400), &[500, 500, 500]),
         assert_backoff(&server, policy("linear", 500, 86_400), &[500, 1000, 1500, 2000]),

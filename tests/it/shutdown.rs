@@ -14,6 +14,12 @@ use crate::verbs::{claim, create_many, ids, let_calls_wait, tasks};
 /// Far longer than a stop takes, far shorter than the wait of a claim.
 const SOON: Duration = Duration::from_secs(15);
 
+/// A client that outlives the server, without connections that would outlive their use.
+fn http_client() -> reqwest::Client {
+    let client = reqwest::Client::builder().no_proxy().pool_idle_timeout(Duration::from_secs(1));
+    client.build().expect("an HTTP client")
+}
+
 /// The first half of a request that creates a task; the server waits for the other half.
 async fn half_a_create(server: &TestServer, task_type: &str) -> (TcpStream, Vec<u8>) {
     let address = server.url();
@@ -51,7 +57,7 @@ async fn waiting_claims_are_answered_and_what_runs_is_finished() {
     let server = TestServer::start().await;
     let other = server.sibling().await;
     let (queue, empty) = (unique_type(), unique_type());
-    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let http = http_client();
     let ready = format!("{}/health/ready", server.url());
     assert_eq!(http.get(&ready).send().await.expect("an answer").status(), 200);
 
@@ -80,7 +86,7 @@ async fn waiting_claims_are_answered_and_what_runs_is_finished() {
     assert!(answer.starts_with("HTTP/1.1 201"), "what had begun is finished: {answer}");
     tokio::time::timeout(SOON, stopping).await.expect("the stop returns").expect("the server stops");
     assert_eq!(listed(&other, &queue, "pending").await.len(), 1, "and it is there");
-    assert!(http.get(&ready).send().await.is_err(), "nobody answers any more");
+    assert!(http.get(&ready).send().await.is_err(), "and nobody answers any more");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,7 +95,7 @@ async fn nothing_is_lost_under_load() {
     let other = server.sibling().await;
     let (created_in, claimed_from) = (unique_type(), unique_type());
     create_many(&server, 1000, |_| json!({"task_type": claimed_from})).await;
-    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let http = http_client();
     let url = server.url();
 
     // What was answered with success, until the server is gone.
@@ -107,8 +113,8 @@ async fn nothing_is_lost_under_load() {
     };
     let claiming = async |_| {
         let mut given = Vec::new();
-        let ask = json!({"task_types": [claimed_from], "worker_id": "w1", "limit": 1, "wait_ms": 1000});
-        while let Some(claimed) = call("/tasks/claim", ask.clone()).await {
+        let wanted = json!({"task_types": [claimed_from], "worker_id": "w1", "limit": 1, "wait_ms": 1000});
+        while let Some(claimed) = call("/tasks/claim", wanted.clone()).await {
             given.extend(ids(&claimed).into_iter().map(str::to_owned));
         }
         given

@@ -1,14 +1,17 @@
 //! The worker runtime of the client: handlers, what becomes of their ends, heartbeats, limits and the graceful stop.
 
-use std::sync::Arc;
+#![allow(clippy::unused_async, reason = "a handler is async whether or not it waits for anything")]
+
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use task_repo_client::worker::{WorkerBuilder, WorkerError, WorkerReport};
-use task_repo_client::{CancelReason, HandlerOptions, TaskContext, TaskFailure, Usage, Worker};
-use task_repo_tests::{TestServer, unique_type};
+use task_repo_client::{CancelReason, HandlerOptions, TaskContext, TaskFailure, Usage, Worker, WorkerEvent};
+use task_repo_tests::{TestServer, eventually, unique_type};
 use tokio::sync::{Barrier, Notify};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -128,10 +131,12 @@ async fn a_failure_says_what_comes_next() {
     assert_eq!(running.stop().await.failed, 5);
 }
 
-/// A handler that waits until it is told to stop, and how it got to know.
-fn stoppable(
-    told: Arc<std::sync::Mutex<Vec<Option<CancelReason>>>>,
-) -> impl Fn(TaskContext, Value) -> std::pin::Pin<Box<dyn Future<Output = Result<(), TaskFailure>> + Send>> {
+/// What handlers were told when they were to stop.
+type Told = Arc<Mutex<Vec<Option<CancelReason>>>>;
+type Work = Pin<Box<dyn Future<Output = Result<(), TaskFailure>> + Send>>;
+
+/// A handler that waits until it is told to stop, and notes why.
+fn stoppable(told: Told) -> impl Fn(TaskContext, Value) -> Work {
     move |context, _| {
         let told = Arc::clone(&told);
         Box::pin(async move {
@@ -147,7 +152,7 @@ fn stoppable(
 async fn a_handler_hears_of_a_cancellation_and_of_a_lost_lease() {
     let server = TestServer::start().await;
     let queue = unique_type();
-    let told = Arc::default();
+    let told = Told::default();
     let worker = Worker::builder(&server.client())
         .concurrency(2)
         .lease(Duration::from_secs(3))
@@ -165,8 +170,7 @@ async fn a_handler_hears_of_a_cancellation_and_of_a_lost_lease() {
     until_status(&server, &deleted, "processing").await;
     let gone = server.delete(&format!("/tasks/{}", id(&deleted))).query(&[("force", "true")]).send().await;
     assert_eq!(gone.status, 204);
-    task_repo_tests::eventually("both were told", async || told.lock().expect("nobody panicked").len() == 2)
-        .await;
+    eventually("both were told", async || told.lock().expect("nobody panicked").len() == 2).await;
     assert_eq!(
         *told.lock().expect("nobody panicked"),
         [Some(CancelReason::Requested), Some(CancelReason::LeaseLost)]
@@ -191,12 +195,20 @@ async fn a_graceful_stop_lets_handlers_finish() {
             }
         }
     };
-    let running = Running::start(Worker::builder(&server.client()).register(&queue, handler));
+    let stopping = Arc::new(Notify::new());
+    let heard = Arc::clone(&stopping);
+    let worker = Worker::builder(&server.client()).register(&queue, handler).on_event(move |event| {
+        if matches!(event, WorkerEvent::Stopping { .. }) {
+            heard.notify_one();
+        }
+    });
+    let running = Running::start(worker);
     let task = server.create(json!({"task_type": queue})).await;
     tokio::time::timeout(SOON, begun.notified()).await.expect("the handler begins");
     let later = server.create(json!({"task_type": queue})).await;
 
     running.stop.cancel();
+    tokio::time::timeout(SOON, stopping.notified()).await.expect("the worker begins to stop");
     go_on.notify_one();
     let report = running.stop().await;
     assert_eq!((report.claimed, report.completed), (1, 1));
@@ -208,7 +220,7 @@ async fn a_graceful_stop_lets_handlers_finish() {
 async fn what_is_unfinished_at_the_end_of_the_grace_is_given_back_without_costing_an_attempt() {
     let server = TestServer::start().await;
     let (willing, deaf) = (unique_type(), unique_type());
-    let told = Arc::default();
+    let told = Told::default();
     let worker = Worker::builder(&server.client())
         .concurrency(2)
         .grace(Duration::from_millis(100))
@@ -234,6 +246,7 @@ async fn what_is_unfinished_at_the_end_of_the_grace_is_given_back_without_costin
 }
 
 async fn block(_: TaskContext, milliseconds: u64) -> Result<(), TaskFailure> {
+    #[allow(clippy::disallowed_methods, reason = "a handler that blocks is what is tested")]
     std::thread::sleep(Duration::from_millis(milliseconds)); // tidy: sleep — a handler that blocks is what is tested
     Ok(())
 }
@@ -282,9 +295,13 @@ async fn no_more_run_at_once_than_allowed() {
         move |_: TaskContext, _: Value| {
             let gauges = gauges.clone();
             async move {
-                gauges.iter().for_each(|gauge| gauge.enter());
+                for gauge in &gauges {
+                    gauge.enter();
+                }
                 tokio::time::sleep(Duration::from_millis(5)).await; // tidy: sleep — work that takes a while
-                gauges.iter().for_each(|gauge| gauge.leave());
+                for gauge in &gauges {
+                    gauge.leave();
+                }
                 Ok(())
             }
         }
@@ -302,7 +319,7 @@ async fn no_more_run_at_once_than_allowed() {
             count(vec![Arc::clone(&all), Arc::clone(&single)]),
         );
     let running = Running::start(worker);
-    task_repo_tests::eventually("all are done", async || {
+    eventually("all are done", async || {
         let filter = [("status", "pending"), ("status", "processing"), ("limit", "1")];
         server.get("/tasks").query(&filter).send().await.ok()["tasks"] == json!([])
     })

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use task_repo_client::{ExecutionStatus, Json, ListTasks, Status, Task, TaskClient};
+use task_repo_client::{Execution, ExecutionStatus, Json, ListTasks, Status, Task, TaskClient};
 
 use crate::files::{self, Files};
 use crate::{Digest, FileRequest, RUN_TAG, TASK_TYPE, progress_bar};
@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOKS: usize = 16;
 
 /// True: every file was done, and each exactly once.
-pub async fn collect(
+pub(crate) async fn collect(
     client: &TaskClient,
     directory: &Path,
     run: Option<String>,
@@ -37,13 +37,19 @@ pub async fn collect(
         complaints.push(format!("missing: {path}"));
     }
     let out: Box<dyn Write> = match output {
-        Some(path) => Box::new(File::create(path).with_context(|| format!("cannot write {}", path.display()))?),
+        Some(path) => {
+            Box::new(File::create(path).with_context(|| format!("cannot write {}", path.display()))?)
+        }
         None => Box::new(io::stdout()),
     };
     let mut out = BufWriter::new(out);
     for (path, digest) in &digests {
         let path = directory.join(path);
-        writeln!(out, "{}", line(&digest.sha256, path.to_str().context("the directory's path is not UTF-8")?))?;
+        writeln!(
+            out,
+            "{}",
+            line(&digest.sha256, path.to_str().context("the directory's path is not UTF-8")?)
+        )?;
     }
     out.flush()?;
 
@@ -68,7 +74,8 @@ async fn wait(client: &TaskClient, files: &Files, of_run: &ListTasks) -> anyhow:
     let unfinished =
         of_run.clone().status(Status::Pending).status(Status::Scheduled).status(Status::Processing);
     loop {
-        let left = client.task_stream(unfinished.clone()).try_fold(0_u64, async |count, _| Ok(count + 1)).await?;
+        let left =
+            client.task_stream(unfinished.clone()).try_fold(0_u64, async |count, _| Ok(count + 1)).await?;
         bar.set_position(bar.length().unwrap_or(0).saturating_sub(left));
         if left == 0 {
             bar.finish_and_clear();
@@ -85,7 +92,8 @@ async fn again_and_again(client: &TaskClient, tasks: &[Task]) -> anyhow::Result<
     let complaints: Vec<Option<String>> = stream::iter(ids)
         .map(async |id| {
             let executions = client.get_executions(id).await?;
-            let is_completed = |execution: &&_| matches!(execution.status, ExecutionStatus::Completed);
+            let is_completed =
+                |execution: &&Execution| matches!(execution.status, ExecutionStatus::Completed);
             let completed = executions.iter().filter(is_completed).count();
             bar.inc(1);
             anyhow::Ok((completed > 1).then(|| format!("completed {completed} times: task {id}")))

@@ -7,19 +7,20 @@ use sha2::{Digest as _, Sha256};
 use walkdir::WalkDir;
 
 /// The files below a directory.
-pub struct Files {
+pub(crate) struct Files {
     /// The directory, absolute: workers may run elsewhere.
-    pub root: String,
+    pub(crate) root: String,
     /// The files below it, by name.
-    pub paths: Vec<String>,
+    pub(crate) paths: Vec<String>,
     /// How many could not be taken; each was named on standard error.
-    pub skipped: usize,
+    pub(crate) skipped: usize,
 }
 
 /// Finds the regular files below `directory`; symbolic links are not followed. JSON carries text, so files whose path is
 /// not UTF-8 are skipped with a message, and so is what cannot be read.
-pub fn find(directory: &Path) -> anyhow::Result<Files> {
-    let absolute = directory.canonicalize().with_context(|| format!("cannot read {}", directory.display()))?;
+pub(crate) fn find(directory: &Path) -> anyhow::Result<Files> {
+    let absolute =
+        directory.canonicalize().with_context(|| format!("cannot read {}", directory.display()))?;
     let root = absolute.to_str().context("the directory's path is not UTF-8")?.to_owned();
     let mut files = Files { root, paths: Vec::new(), skipped: 0 };
     for entry in WalkDir::new(&absolute).sort_by_file_name() {
@@ -48,13 +49,13 @@ impl Files {
     }
 
     /// The run's name: the one given, or one that only this directory has.
-    pub fn run(&self, given: Option<String>) -> String {
+    pub(crate) fn run(&self, given: Option<String>) -> String {
         given.unwrap_or_else(|| format!("digest-{}", &hash([self.root.as_str()])[..16]))
     }
 }
 
 /// The SHA-256 sum over all parts, in hexadecimal digits. No two lists of parts run together.
-pub fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(part.len().to_be_bytes());
@@ -63,7 +64,7 @@ pub fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     hexadecimal(&hasher.finalize())
 }
 
-pub fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

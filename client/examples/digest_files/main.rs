@@ -105,12 +105,14 @@ struct Digest {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into()))
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into()),
+        )
         .with_writer(std::io::stderr)
         .init();
     let cli = Cli::parse();
     // Patient enough for a service that is restarted meanwhile.
-    let patience = RetryBudget { attempts: 200, total: Duration::from_mins(5), ..RetryBudget::default() };
+    let patience = RetryBudget { attempts: 200, total: Duration::from_secs(300), ..RetryBudget::default() };
     let client = TaskClient::builder(cli.service.url).api_key(cli.service.key).retry(patience).build()?;
     let is_complete = match cli.command {
         Command::Submit { directory, run } => submit::submit(&client, &directory, run).await?,

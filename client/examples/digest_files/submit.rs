@@ -16,7 +16,11 @@ const BATCH: usize = 1000;
 const ROUNDS: usize = 5;
 
 /// True: every file below the directory has its task.
-pub async fn submit(client: &TaskClient, directory: &Path, run: Option<String>) -> anyhow::Result<bool> {
+pub(crate) async fn submit(
+    client: &TaskClient,
+    directory: &Path,
+    run: Option<String>,
+) -> anyhow::Result<bool> {
     let files = files::find(directory)?;
     let run = files.run(run);
     let there = submitted(client, &run).await?;
@@ -25,7 +29,8 @@ pub async fn submit(client: &TaskClient, directory: &Path, run: Option<String>) 
     // Cut before those that are there are taken out: the same files make the same batches, and so the same idempotency
     // keys, wherever an earlier submission was interrupted, or even while it is still under way.
     for batch in files.paths.chunks(BATCH) {
-        let missing: Vec<&str> = batch.iter().map(String::as_str).filter(|path| !there.contains(*path)).collect();
+        let missing: Vec<&str> =
+            batch.iter().map(String::as_str).filter(|path| !there.contains(*path)).collect();
         bar.inc(u64::try_from(batch.len() - missing.len()).unwrap_or(0));
         submission.send(missing).await?;
     }
@@ -42,7 +47,8 @@ pub async fn submit(client: &TaskClient, directory: &Path, run: Option<String>) 
 
 /// The files that have a task already.
 async fn submitted(client: &TaskClient, run: &str) -> anyhow::Result<HashSet<String>> {
-    let query = ListTasks::new().any_status().task_type(TASK_TYPE).tag(RUN_TAG, run).limit(100).with_payload();
+    let query =
+        ListTasks::new().any_status().task_type(TASK_TYPE).tag(RUN_TAG, run).limit(100).with_payload();
     let mut tasks = client.task_stream(query);
     let mut paths = HashSet::new();
     while let Some(task) = tasks.try_next().await? {

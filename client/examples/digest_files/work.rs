@@ -17,7 +17,7 @@ use crate::{Digest, FileRequest, RUN_TAG, TASK_TYPE};
 const CHUNK: usize = 256 << 10;
 
 /// Works until Ctrl-C or SIGTERM, or until there was nothing to do for `until_idle`.
-pub async fn work(
+pub(crate) async fn work(
     client: &TaskClient,
     concurrency: usize,
     until_idle: Option<Duration>,
@@ -72,7 +72,7 @@ fn read(ctx: &TaskContext, FileRequest { root, path }: &FileRequest) -> Result<D
         };
         hasher.update(bytes);
         size += u64::try_from(bytes.len())?;
-        lines += u64::try_from(bytes.iter().filter(|byte| **byte == b'\n').count())?;
+        lines += bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
         if size < expected {
             ctx.send_progress(share(size, expected), format!("{size} of {expected} bytes"));
         }

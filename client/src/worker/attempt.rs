@@ -87,7 +87,9 @@ async fn passed(timeout: Option<Duration>) {
 /// A handler that did not return.
 fn ended(error: JoinError) -> TaskFailure {
     match error.try_into_panic() {
-        Ok(panic) => TaskFailure::retry(format!("the handler panicked: {}", said(panic.as_ref()))).with_code("panic"),
+        Ok(panic) => {
+            TaskFailure::retry(format!("the handler panicked: {}", said(panic.as_ref()))).with_code("panic")
+        }
         // Its runtime is going away.
         Err(_) => TaskFailure::cancelled(),
     }
@@ -140,7 +142,9 @@ mod tests {
 
     #[test]
     fn a_result_counts_whatever_was_signalled() {
-        for (is_requested, is_lost, is_shutdown) in [(true, false, false), (false, true, false), (true, true, true)] {
+        for (is_requested, is_lost, is_shutdown) in
+            [(true, false, false), (false, true, false), (true, true, true)]
+        {
             let signals = Signals { reason: None, is_requested, is_lost, is_shutdown };
             let ending = ending(Ok(Completion::default()), Notes::default(), signals);
             assert_eq!(ending, Some(Ending::Completed(Completion::default())));
@@ -184,7 +188,9 @@ mod tests {
             panic!("is completed")
         };
         assert_eq!((completion.usage, completion.result_id.as_deref()), (Some(usage), Some("r")));
-        let Some(Ending::Failed(failure)) = ending(failed(), notes, Signals::default()) else { panic!("has failed") };
+        let Some(Ending::Failed(failure)) = ending(failed(), notes, Signals::default()) else {
+            panic!("has failed")
+        };
         assert_eq!(failure.usage(), Some(usage));
     }
 }

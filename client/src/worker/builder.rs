@@ -41,19 +41,20 @@ pub(crate) struct Settings {
 impl Settings {
     /// All slots, free.
     pub(crate) fn slots(&self) -> Slots {
-        let limit = |registration: &Registration| registration.options.concurrency.unwrap_or(self.concurrency);
+        let limit =
+            |registration: &Registration| registration.options.concurrency.unwrap_or(self.concurrency);
         Slots::new(self.concurrency, self.registrations.iter().map(limit))
     }
 
     /// The claim for a plan. Its id keeps it single however often it is repeated.
-    pub(crate) fn claim(&self, plan: &Plan, wait: Duration) -> Claim {
+    pub(crate) fn claim(&self, plan: &Plan, wait: Duration, claim_id: Uuid) -> Claim {
         Claim {
             task_types: plan.types.iter().map(|place| self.registrations[*place].task_type.clone()).collect(),
             limit: u32::try_from(plan.limit).ok(),
             worker_id: self.worker_id.clone(),
             lease_seconds: self.lease_seconds,
             wait_ms: u64::try_from(wait.as_millis()).ok(),
-            claim_id: Some(Uuid::now_v7()),
+            claim_id: Some(claim_id),
             tags: self.tags.clone(),
         }
     }
@@ -241,10 +242,10 @@ mod tests {
     fn a_claim_names_the_types_of_its_plan() {
         let worker = builder().register("a", nothing).register("b", nothing).only_tagged("run", "1").build();
         let settings = worker.expect("is built").settings;
-        let claim = settings.claim(&Plan { types: vec![1], limit: 3 }, Duration::from_secs(2));
+        let claim = settings.claim(&Plan { types: vec![1], limit: 3 }, Duration::from_secs(2), Uuid::nil());
         assert_eq!(claim.task_types, ["b"]);
         assert_eq!((claim.limit, claim.wait_ms), (Some(3), Some(2000)));
         assert_eq!(claim.tags, Some(Tags::from([("run", "1")])));
-        assert!(claim.claim_id.is_some());
+        assert_eq!(claim.claim_id, Some(Uuid::nil()));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use task_repo_protocol::{Claim, ErrorCode, OutcomeKind, Problem, Receipt};
+use task_repo_protocol::{ErrorCode, OutcomeKind, Problem, Receipt, Uuid};
 
 use super::attempt::Finished;
 use super::builder::Settings;
@@ -15,7 +15,7 @@ use crate::retry::{endless_pauses, pause_after};
 use crate::settle::{Ending, RefusedSettlement, Settlement};
 
 /// For how long a result that cannot be delivered is kept and tried again.
-const PATIENCE: Duration = Duration::from_mins(10);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// The first pause before a delivery is tried again.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a delivery is tried again.
@@ -31,8 +31,8 @@ pub(crate) struct Delivery {
     pub(crate) results: Vec<Delivered>,
     /// How many could not be delivered.
     pub(crate) unsettled: u64,
-    /// What was asked for along with it.
-    pub(crate) plan: Option<Plan>,
+    /// What was asked for along with it, and under which id.
+    pub(crate) plan: Option<(Plan, Uuid)>,
     /// The next work.
     pub(crate) next: Vec<ClaimedTask>,
 }
@@ -49,8 +49,13 @@ pub(crate) struct Delivered {
 /// Delivers a batch, again and again until the service says what became of it or patience is at its end.
 ///
 /// All in `batch` have a settlement.
-pub(crate) async fn deliver(settings: Arc<Settings>, mut batch: Vec<Finished>, plan: Option<Plan>) -> Delivery {
-    let mut claim: Option<Claim> = plan.as_ref().map(|plan| settings.claim(plan, Duration::ZERO));
+pub(crate) async fn deliver(
+    settings: Arc<Settings>,
+    mut batch: Vec<Finished>,
+    plan: Option<Plan>,
+) -> Delivery {
+    let plan = plan.map(|plan| (plan, Uuid::now_v7()));
+    let mut claim = plan.as_ref().map(|(plan, id)| settings.claim(plan, Duration::ZERO, *id));
     let mut settlements: Vec<Settlement> =
         batch.iter_mut().filter_map(|finished| finished.settlement.take()).collect();
     let kinds: Vec<OutcomeKind> = settlements.iter().map(|settlement| settlement.ending.kind()).collect();
@@ -59,13 +64,14 @@ pub(crate) async fn deliver(settings: Arc<Settings>, mut batch: Vec<Finished>, p
     loop {
         let unsettled = match settings.once.settle(settlements, claim.clone()).await {
             Ok(settled) => {
-                let delivered = |((result, mut finished), kind): ((Result<_, RefusedSettlement>, Finished), _)| {
-                    let result = result.map_err(|refused| {
-                        finished.settlement = Some(refused.settlement);
-                        refused.problem
-                    });
-                    Delivered { finished, kind, result }
-                };
+                let delivered =
+                    |((result, mut finished), kind): ((Result<_, Box<RefusedSettlement>>, Finished), _)| {
+                        let result = result.map_err(|refused| {
+                            finished.settlement = Some(refused.settlement);
+                            refused.problem
+                        });
+                        Delivered { finished, kind, result }
+                    };
                 let results = settled.results.into_iter().zip(batch).zip(kinds).map(delivered).collect();
                 return Delivery { results, unsettled: 0, plan, next: settled.next };
             }
@@ -79,7 +85,7 @@ pub(crate) async fn deliver(settings: Arc<Settings>, mut batch: Vec<Finished>, p
         }
         let pause = pauses.next().map(|drawn| pause_after(&error, drawn)).filter(|_| error.is_retryable());
         match pause {
-            Some(pause) if started.elapsed() + pause < PATIENCE => {
+            Some(pause) if started.elapsed().saturating_add(pause) < PATIENCE => {
                 tracing::warn!(%error, ?pause, attempts = settlements.len(), "results cannot be delivered yet");
                 tokio::time::sleep(pause).await;
             }
@@ -108,9 +114,12 @@ pub(crate) fn take_batch(finished: &mut Vec<Finished>) -> Vec<Finished> {
 
 fn size(finished: &Finished) -> usize {
     match finished.settlement.as_ref().map(|settlement| &settlement.ending) {
-        Some(Ending::Completed(completion)) => completion.result.as_ref().map_or(0, |result| result.as_str().len()),
+        Some(Ending::Completed(completion)) => {
+            completion.result.as_ref().map_or(0, |result| result.as_str().len())
+        }
         Some(Ending::Failed(failure)) => {
-            failure.message().len() + failure.error().details.as_ref().map_or(0, |details| details.as_str().len())
+            failure.message().len()
+                + failure.error().details.as_ref().map_or(0, |details| details.as_str().len())
         }
         _ => 0,
     }
@@ -130,7 +139,12 @@ pub(crate) enum Refused {
 }
 
 /// What to do with an end that was refused because of `problem`, put off first at `put_off_since`.
-pub(crate) fn refused(problem: &Problem, ending: &Ending, put_off_since: Option<Instant>, now: Instant) -> Refused {
+pub(crate) fn refused(
+    problem: &Problem,
+    ending: &Ending,
+    put_off_since: Option<Instant>,
+    now: Instant,
+) -> Refused {
     match problem.code {
         ErrorCode::LeaseLost | ErrorCode::TaskNotFound => Refused::Lost,
         ErrorCode::ValidationFailed | ErrorCode::PayloadTooLarge => match ending {
@@ -161,7 +175,8 @@ mod tests {
     #[test]
     fn a_result_that_is_not_taken_fails_the_task_for_good() {
         let completed = Ending::Completed(Completion::default());
-        let Refused::Instead(Ending::Failed(failure)) = answer(ErrorCode::ValidationFailed, &completed) else {
+        let Refused::Instead(Ending::Failed(failure)) = answer(ErrorCode::ValidationFailed, &completed)
+        else {
             panic!("is replaced")
         };
         assert_eq!(failure.code(), Some("result_refused"));
@@ -184,7 +199,7 @@ mod tests {
         assert_eq!(answer(ErrorCode::Overloaded, &cancelled), Refused::Later);
         assert_eq!(answer(ErrorCode::LeaseLost, &cancelled), Refused::Lost);
         let problem = Problem::new(ErrorCode::Overloaded, "", "r");
-        let now = Instant::now() + PATIENCE;
-        assert_eq!(refused(&problem, &cancelled, Some(now - PATIENCE), now), Refused::Unsettled);
+        let since = Instant::now();
+        assert_eq!(refused(&problem, &cancelled, Some(since), since + PATIENCE), Refused::Unsettled);
     }
 }

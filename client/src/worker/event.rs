@@ -60,7 +60,9 @@ pub enum WorkerEvent<'a> {
 
 /// Where events go.
 #[derive(Clone, Default)]
-pub(crate) struct Events(Option<Arc<dyn Fn(WorkerEvent<'_>) + Send + Sync>>);
+pub(crate) struct Events(Option<Hook>);
+
+type Hook = Arc<dyn Fn(WorkerEvent<'_>) + Send + Sync>;
 
 impl Events {
     pub(crate) fn new(hook: impl Fn(WorkerEvent<'_>) + Send + Sync + 'static) -> Self {

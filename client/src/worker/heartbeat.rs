@@ -43,8 +43,10 @@ impl Heartbeats {
     /// Starts the thread.
     pub(crate) fn start(client: &TaskClient, events: Events) -> Result<Self, WorkerError> {
         // Its own runtime and its own connections: a handler that blocks the worker's runtime stops neither.
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(WorkerError::Thread)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(WorkerError::Thread)?;
         // What is missed is sent anew with what is true by then.
         let client = client.detached().map_err(WorkerError::Client)?.with_retry(RetryBudget::none());
         let shared = Arc::new(Shared::default());
@@ -179,9 +181,9 @@ impl Keeper {
                     self.answered(lease, heartbeat, result);
                 }
             }
-            Ok(_) => leases.iter().for_each(|lease| missed(lease)),
+            Ok(_) => all_missed(leases),
             Err(error) => {
-                leases.iter().for_each(|lease| missed(lease));
+                all_missed(leases);
                 self.events.emit(WorkerEvent::HeartbeatFailed { error: &error, leases: leases.len() });
             }
         }
@@ -206,6 +208,12 @@ impl Keeper {
                 self.events.emit(WorkerEvent::HeartbeatFailed { error: &error, leases: 1 });
             }
         }
+    }
+}
+
+fn all_missed(leases: &[Arc<HeldLease>]) {
+    for lease in leases {
+        missed(lease);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use task_repo_protocol::ErrorCode;
+use task_repo_protocol::{ErrorCode, Uuid};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, Finished};
@@ -43,6 +43,8 @@ pub(crate) struct Run {
     /// Nothing more is claimed, and what claims under way still bring is given back.
     pub(super) is_stopping: bool,
     pub(super) slots: Slots,
+    /// The id of a claim that came with a delivery and brought nothing.
+    spare_claim_id: Option<Uuid>,
 }
 
 /// What a claim brought.
@@ -73,6 +75,7 @@ impl Run {
             finished: Vec::new(),
             report: WorkerReport::default(),
             is_stopping: false,
+            spare_claim_id: None,
         })
     }
 
@@ -125,8 +128,11 @@ impl Run {
                 }
             }
             Happening::Delivered(Delivery { results, unsettled, plan, next }) => {
-                if let Some(plan) = plan {
+                if let Some((plan, claim_id)) = plan {
                     self.slots.answered(&plan);
+                    // Empty may also mean that the outcomes were taken and then the claim's answer was lost: asked for
+                    // by the same id, what it has claimed comes with the next claim.
+                    self.spare_claim_id = Some(claim_id).filter(|_| next.is_empty());
                 }
                 self.report.unsettled += unsettled;
                 for delivered in results {
@@ -143,7 +149,8 @@ impl Run {
     /// Claims for the free slots, waiting for work at the service.
     fn claim(&mut self) {
         while let Some(plan) = self.slots.plan() {
-            self.claims.push(claim(Arc::clone(&self.settings), plan).boxed());
+            let claim_id = self.spare_claim_id.take().unwrap_or_else(Uuid::now_v7);
+            self.claims.push(claim(Arc::clone(&self.settings), plan, claim_id).boxed());
         }
     }
 
@@ -177,9 +184,9 @@ impl Run {
 }
 
 /// Claims until an answer comes, whatever it takes; only refusals that would come again and again are errors.
-async fn claim(settings: Arc<Settings>, plan: Plan) -> Answer {
+async fn claim(settings: Arc<Settings>, plan: Plan, claim_id: Uuid) -> Answer {
     // One id for all repetitions: what an answer that was lost on its way has claimed comes with the next one.
-    let claim = settings.claim(&plan, settings.wait);
+    let claim = settings.claim(&plan, settings.wait, claim_id);
     let mut pauses = endless_pauses(FIRST_PAUSE, LONGEST_PAUSE);
     let mut is_repeated = false;
     loop {
@@ -232,7 +239,9 @@ mod tests {
         let refused = |code| ClientError::Refused(Box::new(Problem::new(code, "", "r")));
         assert!(is_final(&refused(ErrorCode::Unauthenticated)));
         assert!(is_final(&refused(ErrorCode::Forbidden)));
-        for code in [ErrorCode::Internal, ErrorCode::Overloaded, ErrorCode::Unavailable, ErrorCode::LimitExceeded] {
+        for code in
+            [ErrorCode::Internal, ErrorCode::Overloaded, ErrorCode::Unavailable, ErrorCode::LimitExceeded]
+        {
             assert!(!is_final(&refused(code)), "{code}");
         }
     }

@@ -150,7 +150,9 @@ mod tests {
                     slots.take(place);
                     held[place] += 1;
                 }
-            } else if let Some(place) = (0..3).map(|place| (place + next(3)) % 3).find(|place| held[*place] > 0) {
+            } else if let Some(place) =
+                (0..3).map(|place| (place + next(3)) % 3).find(|place| held[*place] > 0)
+            {
                 slots.free(place);
                 held[place] -= 1;
             }

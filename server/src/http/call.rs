@@ -1,18 +1,21 @@
 //! One request, taken apart in the order in which the contract refuses: role and tenant, media type, size,
 //! parameters, form, and only then what the service itself has to say.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use actix_web::http::header::{self, HeaderName};
 use actix_web::web::{Bytes, BytesMut, Payload};
 use actix_web::{HttpMessage as _, HttpRequest};
 use futures_util::StreamExt as _;
+use percent_encoding::percent_decode_str;
 use task_repo_protocol::key::visible_ascii;
 use task_repo_protocol::{ErrorCode, Role, Uuid, path};
 
 use super::App;
 use super::params::Params;
 use super::rejection::Rejection;
+use crate::json_value::fingerprint;
 use crate::scope::Scope;
 use crate::tasks::{Failure, IdempotencyKey, Identity, TaskService};
 
@@ -43,7 +46,12 @@ pub(super) struct Call {
 
 impl Call {
     /// Checks role and tenant.
-    pub(super) fn open(request: HttpRequest, payload: Payload, app: Arc<App>, access: Access) -> Result<Self, Rejection> {
+    pub(super) fn open(
+        request: HttpRequest,
+        payload: Payload,
+        app: Arc<App>,
+        access: Access,
+    ) -> Result<Self, Rejection> {
         let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
         let identity = request.extensions().get::<Identity>().cloned().unwrap_or(Identity::Anonymous);
         if identity == Identity::Anonymous && access != Access::Public {
@@ -53,7 +61,10 @@ impl Call {
             && !identity.has_any(roles)
         {
             let roles: Vec<_> = roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
-            return Err(Rejection::new(ErrorCode::Forbidden, format!("this needs the role {}", roles.join(" or "))));
+            return Err(Rejection::new(
+                ErrorCode::Forbidden,
+                format!("this needs the role {}", roles.join(" or ")),
+            ));
         }
         let scope = scope(&identity, &request)?;
         Ok(Self { app, scope, request_id, identity, request, payload })
@@ -90,13 +101,19 @@ impl Call {
 
     async fn read_body(&mut self, limit: usize, required: bool) -> Result<Bytes, Rejection> {
         let headers = self.request.headers();
-        let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let declared = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         let chunked = headers.contains_key(header::TRANSFER_ENCODING);
         let present = declared.is_some_and(|length| length > 0) || chunked;
         if (present || required) && !is_json(&self.request) {
-            return Err(Rejection::new(ErrorCode::UnsupportedMediaType, "the content type must be application/json"));
+            return Err(Rejection::new(
+                ErrorCode::UnsupportedMediaType,
+                "the content type must be application/json",
+            ));
         }
-        let too_large = || Rejection::new(ErrorCode::PayloadTooLarge, format!("the body may have {limit} bytes at most"));
+        let too_large =
+            || Rejection::new(ErrorCode::PayloadTooLarge, format!("the body may have {limit} bytes at most"));
         if declared.is_some_and(|length| length > limit) {
             return Err(too_large());
         }
@@ -120,7 +137,8 @@ impl Call {
     pub(super) fn params(&self) -> Result<Params, Rejection> {
         for (name, max) in [(path::TENANT_HEADER, 128), (path::USER_HEADER, 255)] {
             if let Some(text) = header_text(&self.request, name) {
-                visible_ascii(text.unwrap_or_default(), max).map_err(|rule| Rejection::parameter(name, &rule))?;
+                visible_ascii(text.unwrap_or_default(), max)
+                    .map_err(|rule| Rejection::parameter(name, &rule))?;
             }
         }
         Params::of(self.request.query_string())
@@ -136,8 +154,8 @@ impl Call {
         let Some(text) = header_text(&self.request, path::IDEMPOTENCY_KEY_HEADER) else { return Ok(None) };
         let key = text.unwrap_or_default();
         visible_ascii(key, 255).map_err(|rule| Rejection::parameter("Idempotency-Key", &rule))?;
-        let body = super::body::fingerprint(self.request.path(), body);
-        Ok(Some(IdempotencyKey { key: key.to_owned(), body }))
+        let body = fingerprint(self.request.path(), body);
+        Ok(Some(IdempotencyKey { key: key.to_owned(), body, request_id: self.request_id.clone() }))
     }
 
     /// Whether the request has an idempotency key, valid or not.
@@ -165,27 +183,30 @@ impl Call {
             .ok_or_else(|| Rejection::parameter("If-Match", "an entity tag such as \"3\", or *, is expected"))
     }
 
-    /// A part of the path.
-    pub(super) fn part(&self, name: &str) -> &str {
-        self.request.match_info().get(name).unwrap_or_default()
+    /// A part of the path. The router leaves `%2F` and `%25` as they are; here all is decoded.
+    pub(super) fn part(&self, name: &str) -> Cow<'_, str> {
+        percent_decode_str(self.request.match_info().get(name).unwrap_or_default()).decode_utf8_lossy()
     }
 
     /// The task in the path: what is no UUID names none.
     pub(super) fn task_id(&self) -> Result<Uuid, Rejection> {
         let text = self.part("task_id");
-        Uuid::try_parse(text).map_err(|_| Failure::TaskNotFound(text.to_owned()).into())
+        Uuid::try_parse(&text).map_err(|_| Failure::TaskNotFound(text.into_owned()).into())
     }
 
     /// The key in the path: what is no UUID names none.
     pub(super) fn key_id(&self) -> Result<Uuid, Rejection> {
         let text = self.part("key_id");
-        Uuid::try_parse(text).map_err(|_| Failure::KeyNotFound(text.to_owned()).into())
+        Uuid::try_parse(&text).map_err(|_| Failure::KeyNotFound(text.into_owned()).into())
     }
 }
 
 /// The answer to a request without a good credential.
 pub(super) fn unauthenticated() -> Rejection {
-    Rejection::new(ErrorCode::Unauthenticated, "send a valid key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+    Rejection::new(
+        ErrorCode::Unauthenticated,
+        "send a valid key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
+    )
 }
 
 fn incomplete(why: &str) -> Rejection {

@@ -38,7 +38,7 @@ pub(super) async fn page(call: Call) -> Answer {
 <body>
 <div id="page"></div>
 <script src="{base}{docs}/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({{ url: "{base}{document}", dom_id: "#page", deepLinking: true }});</script>
+<script>SwaggerUIBundle({{ url: "{base}{document}", dom_id: "#page", deepLinking: true, "validatorUrl": null }});</script>
 </body>
 </html>
 "##
@@ -55,8 +55,10 @@ pub(super) async fn page(call: Call) -> Answer {
 pub(super) async fn asset(call: Call) -> Answer {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from(path::OPENAPI)));
     call.no_params()?;
-    match utoipa_swagger_ui::serve(call.part("asset"), Arc::clone(&CONFIG)) {
-        Ok(Some(file)) => Ok(HttpResponse::Ok().content_type(file.content_type).body(file.bytes.into_owned())),
+    match utoipa_swagger_ui::serve(&call.part("asset"), Arc::clone(&CONFIG)) {
+        Ok(Some(file)) => {
+            Ok(HttpResponse::Ok().content_type(file.content_type).body(file.bytes.into_owned()))
+        }
         _ => Err(Rejection::new(ErrorCode::NotFound, "there is no such page")),
     }
 }

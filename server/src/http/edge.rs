@@ -1,11 +1,16 @@
 //! Around every request: its id, its credential, its log line, its metrics.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::ConnectionType;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
+use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage as _, web};
 use task_repo_protocol::key::visible_ascii;
 use task_repo_protocol::{Uuid, path};
@@ -17,12 +22,46 @@ use super::rejection::Rejection;
 use crate::tasks::Identity;
 use crate::telemetry::masked;
 
+/// How many requests are being answered; each holds a share until its answer is written or its caller has gone.
+#[derive(Clone, Default)]
+pub(crate) struct InFlight(Arc<()>);
+
+impl InFlight {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
+}
+
+/// A body that keeps its request in flight.
+struct Counted {
+    body: BoxBody,
+    _in_flight: Option<InFlight>,
+}
+
+impl MessageBody for Counted {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(context)
+    }
+}
+
 /// Wraps all routes, also those that do not exist.
 pub(crate) async fn edge(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let began = Instant::now();
+    let app = request.app_data::<web::Data<App>>().cloned();
+    let in_flight = app.as_ref().map(|app| app.in_flight.clone());
     let given = header_text(request.request(), path::REQUEST_ID_HEADER).and_then(Result::ok);
     let request_id = match given.filter(|id| visible_ascii(id, 128).is_ok()) {
         Some(id) => id.to_owned(),
@@ -47,8 +86,12 @@ pub(crate) async fn edge(
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(HeaderName::from_static(path::REQUEST_ID_HEADER), value);
     }
+    if app.is_some_and(|app| app.service.is_draining()) {
+        // Who comes back finds another server.
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
     note(&span, &response, began);
-    Ok(response)
+    Ok(response.map_body(|_, body| BoxBody::new(Counted { body, _in_flight: in_flight })))
 }
 
 fn note(span: &tracing::Span, response: &ServiceResponse<BoxBody>, began: Instant) {
@@ -56,7 +99,8 @@ fn note(span: &tracing::Span, response: &ServiceResponse<BoxBody>, began: Instan
     let (status, took) = (response.status().as_u16(), began.elapsed());
     let labels = [("route", route.clone()), ("status", status.to_string())];
     metrics::counter!("task_repo_http_requests_total", &labels).increment(1);
-    metrics::histogram!("task_repo_http_request_seconds", "route" => route.clone()).record(took.as_secs_f64());
+    metrics::histogram!("task_repo_http_request_seconds", "route" => route.clone())
+        .record(took.as_secs_f64());
     let task = response.request().match_info().get("task_id").map(masked);
     let duration_ms = took.as_secs_f64() * 1000.0;
     span.in_scope(|| {

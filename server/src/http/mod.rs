@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use crate::tasks::TaskService;
 
+pub(crate) use edge::{InFlight, edge};
 pub use openapi::document as openapi_document;
-pub(crate) use edge::edge;
 pub(crate) use routes::configure;
 
 /// What every request needs.
@@ -32,4 +32,6 @@ pub(crate) struct App {
     pub(crate) body_timeout: Duration,
     /// When the server started.
     pub(crate) started: Instant,
+    /// Requests that are being answered.
+    pub(crate) in_flight: InFlight,
 }

@@ -1,9 +1,11 @@
 //! The OpenAPI document, made from the handlers and the wire types.
 
-use task_repo_protocol::Problem;
+use task_repo_protocol::{Problem, path};
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder, Type};
+use utoipa::openapi::{
+    ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder, Type,
+};
 use utoipa::{Modify, OpenApi};
 
 use super::{docs, keys, system, tasks, work};
@@ -57,6 +59,24 @@ impl Modify for Shared {
                 complete(operation, has_id, has_body);
             }
         }
+        // Probes, metrics and documentation stand at the root as well.
+        let at_root = |path: &str| {
+            let path = path.strip_prefix(path::BASE).filter(|path| super::routes::is_at_root(path))?;
+            Some(path.to_owned())
+        };
+        let copies: Vec<_> = document
+            .paths
+            .paths
+            .iter()
+            .filter_map(|(path, item)| Some((at_root(path)?, item.clone())))
+            .map(|(path, mut item)| {
+                if let Some(operation) = item.get.as_mut() {
+                    operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_at_root"));
+                }
+                (path, item)
+            })
+            .collect();
+        document.paths.paths.extend(copies);
     }
 }
 
@@ -105,7 +125,8 @@ fn complete(operation: &mut Operation, has_id: bool, has_body: bool) {
     refusals.push(("503", "Not now; the body says whether it may have been applied"));
     for (status, why) in refusals {
         let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        let response = ResponseBuilder::new().description(why).content("application/problem+json", problem).build();
+        let response =
+            ResponseBuilder::new().description(why).content("application/problem+json", problem).build();
         operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
     }
 }

@@ -16,7 +16,8 @@ pub(super) struct Params(Vec<(String, String)>);
 impl Params {
     /// Takes a query string apart.
     pub(super) fn of(query: &str) -> Result<Self, Rejection> {
-        let pairs = serde_urlencoded::from_str(query).map_err(|error| Rejection::parameter("query", &error.to_string()))?;
+        let pairs = serde_urlencoded::from_str(query)
+            .map_err(|error| Rejection::parameter("query", &error.to_string()))?;
         Ok(Self(pairs))
     }
 

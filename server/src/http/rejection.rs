@@ -43,7 +43,11 @@ impl Rejection {
     /// JSON that does not fit.
     pub(super) fn invalid(errors: Vec<Violation>) -> Self {
         let detail = errors.first().map_or_else(String::new, |first| {
-            let place: Vec<_> = first.loc.iter().map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned)).collect();
+            let place: Vec<_> = first
+                .loc
+                .iter()
+                .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned))
+                .collect();
             format!("{}: {}", place.join("."), first.msg)
         });
         Self { errors: Some(errors), ..Self::new(ErrorCode::ValidationFailed, detail) }
@@ -108,8 +112,12 @@ impl From<Failure> for Rejection {
             Failure::TaskNotFound(id) => new(ErrorCode::TaskNotFound).about(id),
             Failure::ResultNotFound(_) => new(ErrorCode::TaskNotFound),
             Failure::KeyNotFound(_) => new(ErrorCode::KeyNotFound),
-            Failure::NotClaimable { id, status } => new(ErrorCode::TaskNotClaimable).about(id).standing_at(status),
-            Failure::InvalidTransition { id, status } => new(ErrorCode::InvalidTransition).about(id).standing_at(status),
+            Failure::NotClaimable { id, status } => {
+                new(ErrorCode::TaskNotClaimable).about(id).standing_at(status)
+            }
+            Failure::InvalidTransition { id, status } => {
+                new(ErrorCode::InvalidTransition).about(id).standing_at(status)
+            }
             Failure::LeaseLost { id, status, attempt } => {
                 Self { attempt: Some(attempt), ..new(ErrorCode::LeaseLost).about(id).standing_at(status) }
             }

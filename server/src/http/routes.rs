@@ -81,8 +81,8 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 /// Probes, metrics and documentation also stand outside the base path, where tools look for them.
-fn is_at_root(route: &Route) -> bool {
-    [path::HEALTH, path::METRICS, path::OPENAPI, path::DOCS].iter().any(|root| route.path.starts_with(root))
+pub(super) fn is_at_root(path: &str) -> bool {
+    [path::HEALTH, path::METRICS, path::OPENAPI, path::DOCS].iter().any(|root| path.starts_with(root))
 }
 
 /// Registers all routes.
@@ -90,14 +90,15 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
     let all = routes();
     let mut by_path: BTreeMap<String, Vec<Route>> = BTreeMap::new();
     for route in all {
-        if is_at_root(&route) {
+        if is_at_root(route.path) {
             by_path.entry(route.path.to_owned()).or_default().push(route.clone());
         }
         by_path.entry(format!("{}{}", path::BASE, route.path)).or_default().push(route);
     }
     // Fixed paths go before those with an id in the same place.
     let (fixed, variable): (Vec<_>, Vec<_>) = by_path.into_iter().partition(|(path, _)| !path.contains('{'));
-    let (results, variable): (Vec<_>, Vec<_>) = variable.into_iter().partition(|(path, _)| path.contains("by-result"));
+    let (results, variable): (Vec<_>, Vec<_>) =
+        variable.into_iter().partition(|(path, _)| path.contains("by-result"));
     for (path, routes) in fixed.into_iter().chain(results).chain(variable) {
         config.service(resource(&path, routes));
     }
@@ -148,8 +149,14 @@ mod tests {
                 methods.map(move |method| format!("{} {path}", method.to_uppercase()))
             })
             .collect();
-        let routed: std::collections::BTreeSet<_> =
-            routes().iter().map(|route| format!("{} {}{}", route.method, path::BASE, route.path)).collect();
+        let routed: std::collections::BTreeSet<_> = routes()
+            .iter()
+            .flat_map(|route| {
+                let below = format!("{} {}{}", route.method, path::BASE, route.path);
+                let at_root = is_at_root(route.path).then(|| format!("{} {}", route.method, route.path));
+                std::iter::once(below).chain(at_root)
+            })
+            .collect();
         assert_eq!(documented, routed);
     }
 }

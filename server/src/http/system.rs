@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use actix_web::HttpResponse;
 use task_repo_protocol::ErrorCode;
-use task_repo_protocol::system::{DetailedHealth, Dependency, Health};
+use task_repo_protocol::system::{Dependency, DetailedHealth, Health};
 
 use super::call::Call;
 use super::rejection::{Answer, Rejection};

@@ -6,12 +6,13 @@ use actix_web::HttpResponse;
 use actix_web::http::{StatusCode, header};
 use garde::Validate as _;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use task_repo_protocol::claim::MAX_WAIT_MS;
 use task_repo_protocol::page::{MAX_BATCH, MAX_BATCH_BYTES};
-use task_repo_protocol::task::{SelfManagedStatus, task_type_is_valid};
+use task_repo_protocol::task::{MAX_TASK_BYTES, SelfManagedStatus, task_type_is_valid};
 use task_repo_protocol::{
-    BatchAnswer, BatchItem, Cancel, ErrorCode, ExecutionList, NewTask, Receipt, Role, Status, StatusChange,
-    StatusReport, Tags, Task, TaskBatch, TaskEdit, TaskPage, key, path,
+    BatchAnswer, BatchItem, Cancel, ErrorCode, ExecutionList, Json, NewTask, Receipt, Role, Status,
+    StatusChange, StatusReport, Tags, Task, TaskBatch, TaskEdit, TaskPage, key, path,
 };
 
 use super::body::{parse, parse_item, read, violation};
@@ -60,21 +61,40 @@ pub(super) async fn create(mut call: Call) -> Answer {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let key = call.idempotency_key(&body)?;
-    let new: NewTask = parse(&body).map_err(|rejection| foreign_user(&call, &body).unwrap_or(rejection))?;
+    let new: NewTask = parse(&body).map_err(|rejection| goes_before(&call, &body).unwrap_or(rejection))?;
     let created = call.service().create(&call.scope, vec![new], key).await?;
     let task = created.tasks.into_iter().next().unwrap_or(Err(Failure::UserForbidden))?;
-    Ok(replayed(task_answer(201, task), created.replayed))
+    Ok(replayed(task_answer(201, task), created.replayed.is_some()))
 }
 
-/// A body for another user is refused as that, whatever else is wrong with it.
-fn foreign_user(call: &Call, body: &[u8]) -> Option<Rejection> {
+/// A task that is too large, or for another user, is refused as that, whatever else is wrong with it.
+fn goes_before(call: &Call, body: &[u8]) -> Option<Rejection> {
     #[derive(serde::Deserialize)]
-    struct Named {
-        user_id: String,
+    struct Glance<'a> {
+        #[serde(borrow)]
+        request: Option<&'a RawValue>,
+        #[serde(borrow)]
+        template: Option<&'a RawValue>,
+        #[serde(borrow)]
+        metadata: Option<&'a RawValue>,
+        #[serde(borrow)]
+        user_id: Option<&'a RawValue>,
     }
-    let named: Named = serde_json::from_slice(body).ok()?;
-    let caller = call.scope.user.as_deref()?;
-    (named.user_id != caller).then(|| Failure::UserForbidden.into())
+    let Glance { request, template, metadata, user_id } = serde_json::from_slice(body).ok()?;
+    let bytes: usize = [request, template, metadata].into_iter().flatten().map(|json| json.get().len()).sum();
+    if bytes > MAX_TASK_BYTES {
+        return Some(Failure::TooLarge.into());
+    }
+    let user: String = serde_json::from_str(user_id?.get()).ok()?;
+    (user != call.scope.user.as_deref()?).then(|| Failure::UserForbidden.into())
+}
+
+/// Refuses a payload that no task could hold, whichever task it is for.
+pub(super) fn fits(payload: Option<&Json>) -> Result<(), Rejection> {
+    match payload {
+        Some(json) if json.as_str().len() > MAX_TASK_BYTES => Err(Failure::TooLarge.into()),
+        _ => Ok(()),
+    }
 }
 
 fn replayed(mut response: HttpResponse, replayed: bool) -> HttpResponse {
@@ -105,11 +125,13 @@ pub(super) async fn create_batch(mut call: Call) -> Answer {
                 problems.push(None);
             }
             Err(rejection) => {
-                problems.push(Some(foreign_user(&call, item.as_str().as_bytes()).unwrap_or(rejection)));
+                problems.push(Some(goes_before(&call, item.as_str().as_bytes()).unwrap_or(rejection)));
             }
         }
     }
     let created = call.service().create(&call.scope, tasks, key).await?;
+    // A repeat is the first answer again, down to the request its problems name.
+    let request_id = created.replayed.clone().unwrap_or_else(|| call.request_id.clone());
     let mut results = created.tasks.into_iter();
     let results = problems
         .into_iter()
@@ -119,10 +141,10 @@ pub(super) async fn create_batch(mut call: Call) -> Answer {
         })
         .map(|result| match result {
             Ok(task) => BatchItem { task: Some(view(task, false)), problem: None },
-            Err(rejection) => BatchItem { task: None, problem: Some(rejection.problem(&call.request_id)) },
+            Err(rejection) => BatchItem { task: None, problem: Some(rejection.problem(&request_id)) },
         })
         .collect();
-    Ok(replayed(json(200, &BatchAnswer { results }), created.replayed))
+    Ok(replayed(json(200, &BatchAnswer { results }), created.replayed.is_some()))
 }
 
 /// Refuses batches of more than 1000 items.
@@ -173,7 +195,7 @@ pub(super) async fn executions(call: Call) -> Answer {
     params(("result_id" = String, Path)), responses((status = 200, body = Task, headers(("ETag" = String)))))]
 pub(super) async fn by_result(call: Call) -> Answer {
     call.no_params()?;
-    Ok(task_answer(200, call.service().by_result(&call.scope, call.part("result_id")).await?))
+    Ok(task_answer(200, call.service().by_result(&call.scope, &call.part("result_id")).await?))
 }
 
 /// Lists tasks: `pending` alone in claim order, anything else newest first.
@@ -214,7 +236,8 @@ fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
     }
     let mut tags = Vec::new();
     for tag in params.many("tag")? {
-        let (key, value) = tag.split_once(':').ok_or_else(|| Rejection::parameter("tag", "key:value is expected"))?;
+        let (key, value) =
+            tag.split_once(':').ok_or_else(|| Rejection::parameter("tag", "key:value is expected"))?;
         Tags::from([(key, value)]).check().map_err(|rule| Rejection::parameter("tag", &rule))?;
         tags.push(tag);
     }
@@ -232,9 +255,20 @@ fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
         Some(_) => return Err(Rejection::parameter("include", "only 'payload' can be included")),
     };
     params.finish()?;
-    let query =
-        ListQuery { statuses, task_types, tags, user_id, created_after, created_before, limit, cursor, payload };
-    query.check().map_err(|_| Rejection::parameter("cursor", "it does not belong to a list with these filters"))?;
+    let query = ListQuery {
+        statuses,
+        task_types,
+        tags,
+        user_id,
+        created_after,
+        created_before,
+        limit,
+        cursor,
+        payload,
+    };
+    query
+        .check()
+        .map_err(|_| Rejection::parameter("cursor", "it does not belong to a list with these filters"))?;
     Ok(query)
 }
 
@@ -248,6 +282,7 @@ pub(super) async fn edit(mut call: Call) -> Answer {
     call.no_params()?;
     let if_match = call.if_match()?;
     let edit: TaskEdit = parse(&body)?;
+    fits(edit.request.as_ref().and_then(Option::as_ref))?;
     let task = call.service().edit(&call.scope, call.task_id()?, edit, if_match).await?;
     Ok(task_answer(200, task))
 }
@@ -270,7 +305,9 @@ pub(super) async fn delete(call: Call) -> Answer {
 pub(super) async fn set_status(mut call: Call) -> Answer {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
+    let if_match = call.if_match()?;
     let change: StatusChange = parse(&body)?;
+    fits(change.result.as_ref())?;
     let (begins, failed) =
         (change.status == SelfManagedStatus::Processing, change.status == SelfManagedStatus::Failed);
     let misplaced = [
@@ -281,7 +318,7 @@ pub(super) async fn set_status(mut call: Call) -> Answer {
     if let Some((field, _)) = misplaced.iter().find(|(_, misplaced)| *misplaced) {
         return Err(Rejection::invalid(violation(&[field], "the field does not go with this status")));
     }
-    let task = call.service().self_managed(&call.scope, call.task_id()?, change).await?;
+    let task = call.service().self_managed(&call.scope, call.task_id()?, change, if_match).await?;
     Ok(task_answer(200, task))
 }
 
@@ -292,7 +329,8 @@ pub(super) async fn cancel(mut call: Call) -> Answer {
     let body = call.optional_body(MAX_BODY).await?;
     // The role depends on the body, and goes before its form.
     let names_token = body.as_deref().and_then(|body| serde_json::from_slice::<serde_json::Value>(body).ok());
-    let is_worker = names_token.is_some_and(|body| body.get("lease_token").is_some_and(|token| !token.is_null()));
+    let is_worker =
+        names_token.is_some_and(|body| body.get("lease_token").is_some_and(|token| !token.is_null()));
     call.needs(if is_worker { &[Role::Worker] } else { &[Role::Producer, Role::Operator] })?;
     call.no_params()?;
     let cancel: Cancel = body.map(|body| parse(&body)).transpose()?.unwrap_or_default();

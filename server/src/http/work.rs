@@ -16,7 +16,7 @@ use task_repo_protocol::{
 use super::body::{check, parse, parse_item, read};
 use super::call::Call;
 use super::rejection::{Answer, Rejection};
-use super::tasks::{MAX_BODY, at_most, json};
+use super::tasks::{MAX_BODY, at_most, fits, json};
 use crate::tasks::{Failure, Handout, view};
 
 /// Claims work: up to `limit` tasks in order of priority, then age.
@@ -31,7 +31,10 @@ pub(super) async fn claim(mut call: Call) -> Answer {
 }
 
 /// An answer whose tasks go back to the queue unless it is really sent.
-fn hand_over(handout: Handout, answer: impl FnOnce(Vec<Task>) -> serde_json::Result<Vec<u8>>) -> HttpResponse {
+fn hand_over(
+    handout: Handout,
+    answer: impl FnOnce(Vec<Task>) -> serde_json::Result<Vec<u8>>,
+) -> HttpResponse {
     let tasks = handout.tasks().iter().cloned().map(|task| view(task, true)).collect();
     match answer(tasks) {
         Ok(text) => HttpResponse::Ok()
@@ -83,6 +86,7 @@ pub(super) async fn complete(mut call: Call) -> Answer {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let complete: Complete = parse(&body)?;
+    fits(complete.result.as_ref())?;
     Ok(json(200, &call.service().complete(&call.scope, call.task_id()?, complete).await?))
 }
 
@@ -132,9 +136,10 @@ pub(super) async fn heartbeat_many(mut call: Call) -> Answer {
             cancel_requested: Some(cancel_requested),
             problem: None,
         },
-        Err(rejection) => {
-            HeartbeatResult { problem: Some(rejection.problem(&call.request_id)), ..HeartbeatResult::default() }
-        }
+        Err(rejection) => HeartbeatResult {
+            problem: Some(rejection.problem(&call.request_id)),
+            ..HeartbeatResult::default()
+        },
     });
     Ok(json(200, &HeartbeatsAnswer { results: results.collect() }))
 }
@@ -156,7 +161,9 @@ pub(super) async fn outcomes(mut call: Call) -> Answer {
     let results = in_place(settled, places)
         .map(|result| match result {
             Ok(receipt) => OutcomeResult { receipt: Some(receipt), problem: None },
-            Err(rejection) => OutcomeResult { receipt: None, problem: Some(rejection.problem(&call.request_id)) },
+            Err(rejection) => {
+                OutcomeResult { receipt: None, problem: Some(rejection.problem(&call.request_id)) }
+            }
         })
         .collect();
     let Some(claim) = batch.claim else {

@@ -17,8 +17,14 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
         if let Some(effect) = settle::recall(task, token, intent.verb())? {
             return Ok(effect);
         }
-    } else if !intent.verb().transition().from.contains(&task.status) {
+    } else if !intent.verb().transition().from.contains(&task.status) || is_held(task, intent.verb()) {
         return Err(Refusal::WrongState(task.status));
+    }
+    if let Intent::Edit { if_match: Some(versions), .. }
+    | Intent::SelfManaged { if_match: Some(versions), .. } = intent
+        && !versions.contains(&task.version)
+    {
+        return Err(Refusal::VersionConflict(task.version));
     }
     match intent {
         Intent::Claim(grant) => claim(task, grant, now),
@@ -40,7 +46,7 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
             }
         }
         Intent::Execute => operate::execute(task),
-        Intent::Edit { edit, if_match } => operate::edit(task, edit, if_match.as_deref(), now)?,
+        Intent::Edit { edit, .. } => operate::edit(task, edit, now)?,
         Intent::Delete { force } => operate::delete(task, *force, now)?,
         Intent::SelfManaged { status: SelfManagedStatus::Processing, execution_id, .. } => {
             begin_attempt(task, now);
@@ -71,6 +77,11 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
         }
     }
     Ok(Effect::Changed)
+}
+
+/// A service may end only work that it runs itself: a worker's lease stands in the way.
+fn is_held(task: &TaskRecord, verb: Verb) -> bool {
+    verb == Verb::End && task.lease.is_some()
 }
 
 fn claim(task: &mut TaskRecord, grant: &Grant, now: Now) {
@@ -140,7 +151,11 @@ pub(super) fn lease_end(task: &TaskRecord, seconds: u32, now: Now) -> Now {
 }
 
 /// Ends the attempt that is under way; its status says how.
-pub(super) fn end_attempt(task: &mut TaskRecord, status: ExecutionStatus, now: Now) -> Option<&mut AttemptRecord> {
+pub(super) fn end_attempt(
+    task: &mut TaskRecord,
+    status: ExecutionStatus,
+    now: Now,
+) -> Option<&mut AttemptRecord> {
     task.lease = None;
     task.lease_until = None;
     task.timeout_at = None;

@@ -189,6 +189,8 @@ pub enum Intent {
         error_message: Option<String>,
         /// Names the attempt.
         execution_id: Uuid,
+        /// The versions it holds for; `None`: any.
+        if_match: Option<Vec<i64>>,
     },
 }
 
@@ -301,7 +303,12 @@ mod tests {
     #[test]
     fn every_verb_has_one_row() {
         for row in &TRANSITIONS {
-            assert_eq!(TRANSITIONS.iter().filter(|other| other.verb == row.verb).count(), 1, "{:?}", row.verb);
+            assert_eq!(
+                TRANSITIONS.iter().filter(|other| other.verb == row.verb).count(),
+                1,
+                "{:?}",
+                row.verb
+            );
             assert_eq!(row.verb.transition().verb, row.verb);
         }
     }

@@ -79,15 +79,7 @@ pub(super) fn delete(task: &mut TaskRecord, force: bool, now: Now) -> Result<(),
     Ok(())
 }
 
-pub(super) fn edit(
-    task: &mut TaskRecord,
-    edit: &TaskEdit,
-    if_match: Option<&[i64]>,
-    now: Now,
-) -> Result<(), Refusal> {
-    if if_match.is_some_and(|versions| !versions.contains(&task.version)) {
-        return Err(Refusal::VersionConflict(task.version));
-    }
+pub(super) fn edit(task: &mut TaskRecord, edit: &TaskEdit, now: Now) -> Result<(), Refusal> {
     set(&mut task.name, edit.name.as_ref());
     set(&mut task.description, edit.description.as_ref());
     set(&mut task.due_date, edit.due_date.as_ref());

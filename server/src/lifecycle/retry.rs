@@ -14,7 +14,11 @@ pub fn backoff(policy: &RetryPolicy, attempt: u32, jitter: f64) -> TimeDelta {
         Backoff::Exponential => base << (n - 1).min(64),
     };
     let capped = seconds.min(u128::from(policy.cap_seconds.unsigned_abs()));
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "at most a day, in milliseconds")]
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "at most a day, in milliseconds"
+    )]
     let millis = (capped as f64 * 1000.0 * (1.0 + policy.jitter * jitter.clamp(-1.0, 1.0))) as i64;
     TimeDelta::milliseconds(millis)
 }

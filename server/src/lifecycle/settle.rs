@@ -14,7 +14,8 @@ use chrono::TimeDelta;
 
 /// Whether `token` holds the task. If it settled it the same way before: what was answered then.
 pub(super) fn recall(task: &TaskRecord, token: Uuid, verb: Verb) -> Result<Option<Effect>, Refusal> {
-    let holds = task.status == Status::Processing && task.lease.as_ref().is_some_and(|lease| lease.token == token);
+    let holds =
+        task.status == Status::Processing && task.lease.as_ref().is_some_and(|lease| lease.token == token);
     if holds {
         return Ok(None);
     }
@@ -23,8 +24,12 @@ pub(super) fn recall(task: &TaskRecord, token: Uuid, verb: Verb) -> Result<Optio
         return Err(lost);
     };
     match (attempt.receipt, settled_by(attempt.status)) {
-        (Some(receipt), Some(before)) if before == verb => Ok(Some(Effect::Repeated(receipt.for_task(task.id)))),
-        (None, _) if verb == Verb::Complete && task.lost_token == Some(token) && !task.status.is_final() => Ok(None),
+        (Some(receipt), Some(before)) if before == verb => {
+            Ok(Some(Effect::Repeated(receipt.for_task(task.id))))
+        }
+        (None, _) if verb == Verb::Complete && task.lost_token == Some(token) && !task.status.is_final() => {
+            Ok(None)
+        }
         _ => Err(lost),
     }
 }
@@ -40,7 +45,12 @@ fn settled_by(status: ExecutionStatus) -> Option<Verb> {
     }
 }
 
-pub(super) fn heartbeat(task: &mut TaskRecord, seconds: Option<u32>, update: Option<&ProgressUpdate>, now: Now) {
+pub(super) fn heartbeat(
+    task: &mut TaskRecord,
+    seconds: Option<u32>,
+    update: Option<&ProgressUpdate>,
+    now: Now,
+) {
     if let Some(lease) = &mut task.lease {
         lease.seconds = seconds.unwrap_or(lease.seconds);
         let seconds = lease.seconds;
@@ -210,7 +220,7 @@ fn lose(task: &mut TaskRecord, token: Uuid, now: Now) {
     }
 }
 
-/// The end of work that a service ran itself. A worker's lease stands in the way.
+/// The end of work that a service ran itself.
 pub(super) fn end_self_managed(
     task: &mut TaskRecord,
     status: SelfManagedStatus,
@@ -218,9 +228,6 @@ pub(super) fn end_self_managed(
     message: Option<&str>,
     now: Now,
 ) -> Result<(), Refusal> {
-    if task.lease.is_some() {
-        return Err(Refusal::WrongState(task.status));
-    }
     keep(task, work)?;
     let error = (status == SelfManagedStatus::Failed).then(|| ErrorRecord {
         message: message.unwrap_or("the service that ran the task reported a failure").to_owned(),

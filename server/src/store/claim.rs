@@ -79,7 +79,10 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn ready_types(&self, tenant: &str, task_types: &[String]) -> Result<Vec<String>, StoreError> {
-        self.distinct_types(doc! { "tenant": tenant, "task_type": { "$in": task_types }, "status": "pending" }).await
+        self.distinct_types(
+            doc! { "tenant": tenant, "task_type": { "$in": task_types }, "status": "pending" },
+        )
+        .await
     }
 
     /// Leases these tasks; returns those that were still free, with their payloads.
@@ -89,7 +92,8 @@ impl Store {
         let mut payloads = std::collections::HashMap::with_capacity(picks.len());
         for (mut task, grant) in picks {
             // Payloads do not change; they need not be compared.
-            let payload = (task.request.take(), task.template.take(), task.metadata.take(), task.result.take());
+            let payload =
+                (task.request.take(), task.template.take(), task.metadata.take(), task.result.take());
             let Some(staging) = Staging::of(&task) else { continue };
             if lifecycle::apply(&mut task, &Intent::Claim(grant), now) != Ok(Effect::Changed) {
                 continue;

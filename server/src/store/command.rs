@@ -94,7 +94,8 @@ fn answered(verb: &str, reply: &Document) -> Written {
             .filter_map(Bson::as_document)
             .map(|error| WriteError {
                 index: number(error.get("index")),
-                duplicate_in: (error.get_i32("code").ok() == Some(DUPLICATE_KEY)).then(|| broken_index(error)),
+                duplicate_in: (error.get_i32("code").ok() == Some(DUPLICATE_KEY))
+                    .then(|| broken_index(error)),
             })
             .collect(),
     }

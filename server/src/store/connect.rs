@@ -20,7 +20,9 @@ pub enum ConnectError {
     #[error("MONGODB_URI cannot be read: {0}")]
     Uri(String),
     /// No answer, or no permission.
-    #[error("MongoDB at MONGODB_URI does not answer: {0}. Check that it runs, and the address, user and password.")]
+    #[error(
+        "MongoDB at MONGODB_URI does not answer: {0}. Check that it runs, and the address, user and password."
+    )]
     Unreachable(String),
     /// No replica set: no majority, no journaled acknowledgement worth its name.
     #[error(
@@ -29,7 +31,9 @@ pub enum ConnectError {
     )]
     Standalone,
     /// The URI asks for less than the service promises.
-    #[error("MONGODB_URI asks for the write concern w={0}. Leave w out or set w=majority: the service promises it.")]
+    #[error(
+        "MONGODB_URI asks for the write concern w={0}. Leave w out or set w=majority: the service promises it."
+    )]
     WriteConcern(String),
     /// The indexes could not be made.
     #[error("the indexes could not be made: {0}")]
@@ -74,7 +78,8 @@ impl Store {
     pub async fn synchronize_clock(&self) -> Result<(), StoreError> {
         let database = self.database.clone();
         let asked = Instant::now();
-        let hello = self.read("hello", async move { database.run_command(doc! { "hello": 1 }).await }).await?;
+        let hello =
+            self.read("hello", async move { database.run_command(doc! { "hello": 1 }).await }).await?;
         if let Ok(time) = hello.get_datetime("localTime") {
             // Half the round trip is the best guess at when the database looked at its clock.
             let time: DateTime<Utc> = time.to_chrono();
@@ -90,7 +95,8 @@ impl Store {
     pub async fn ping(&self) -> Result<Duration, StoreError> {
         let database = self.database.clone();
         let asked = Instant::now();
-        let hello = self.read("hello", async move { database.run_command(doc! { "hello": 1 }).await }).await?;
+        let hello =
+            self.read("hello", async move { database.run_command(doc! { "hello": 1 }).await }).await?;
         let writable = hello.get_bool("isWritablePrimary").unwrap_or(false);
         if writable { Ok(asked.elapsed()) } else { Err(StoreError::Unavailable) }
     }
@@ -120,7 +126,8 @@ async fn options(settings: &DatabaseSettings) -> Result<ClientOptions, ConnectEr
     options.app_name = Some("task-repo-server".to_owned());
     // A read that a failover could take back must not decide what is answered.
     options.read_concern = Some(ReadConcern::majority());
-    options.selection_criteria = Some(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary));
+    options.selection_criteria =
+        Some(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary));
     options.max_pool_size = Some(settings.mongodb_max_connections);
     options.min_pool_size = Some(settings.mongodb_max_connections.min(8));
     options.max_connecting = Some(8);

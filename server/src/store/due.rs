@@ -25,7 +25,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn scheduled(&self, limit: i64) -> Result<Vec<DueTask>, StoreError> {
-        self.earliest("run_at", "scheduled", DUE, self.clock().now() + chrono::TimeDelta::days(3650), limit).await
+        self.earliest("run_at", "scheduled", DUE, self.clock().now() + chrono::TimeDelta::days(3650), limit)
+            .await
     }
 
     /// Tasks whose lease or attempt has run out.
@@ -50,8 +51,10 @@ impl Store {
         options.sort = Some(doc! { field: 1 });
         options.projection = Some(doc! { "tenant": 1, field: 1 });
         options.limit = Some(limit);
-        let found: Vec<Document> = self
-            .read("due work", async move { tasks.find(filter).with_options(options).await?.try_collect().await })
+        let found: Vec<Document> =
+            self.read("due work", async move {
+                tasks.find(filter).with_options(options).await?.try_collect().await
+            })
             .await?;
         Ok(found
             .iter()

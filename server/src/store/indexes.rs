@@ -65,7 +65,12 @@ fn models() -> Vec<IndexModel> {
         keys
     };
     vec![
-        index(READY, keyed(doc! { "task_type": 1 }, &claim_order), partial(doc! { "status": "pending" })),
+        // `status` is the same in every entry, but without it a list of the types that have work would read each task.
+        index(
+            READY,
+            keyed(doc! { "status": 1, "task_type": 1 }, &claim_order),
+            partial(doc! { "status": "pending" }),
+        ),
         index(
             READY_BY_USER,
             keyed(doc! { "user_id": 1 }, &claim_order),
@@ -82,7 +87,11 @@ fn models() -> Vec<IndexModel> {
             keyed(doc! { "user_id": 1 }, &newest),
             partial(doc! { "user_id": { "$exists": true } }),
         ),
-        index(NEWEST_BY_TAG, keyed(doc! { "tags": 1 }, &newest), partial(doc! { "tags": { "$exists": true } })),
+        index(
+            NEWEST_BY_TAG,
+            keyed(doc! { "tags": 1 }, &newest),
+            partial(doc! { "tags": { "$exists": true } }),
+        ),
         index(DUE, doc! { "run_at": 1 }, partial(doc! { "status": "scheduled" })),
         index(LEASES, doc! { "lease_until": 1 }, partial(doc! { "status": "processing" })),
         index(
@@ -90,17 +99,17 @@ fn models() -> Vec<IndexModel> {
             keyed(doc! { "result_id": 1 }, &newest),
             partial(doc! { "result_id": { "$exists": true } }),
         ),
-        index(CLAIMS, keyed(doc! { "claim_ids": 1 }, &doc! {}), partial(doc! { "claim_ids": { "$exists": true } })),
+        index(
+            CLAIMS,
+            keyed(doc! { "claim_ids": 1 }, &doc! {}),
+            partial(doc! { "claim_ids": { "$exists": true } }),
+        ),
         index(
             IDEMPOTENCY,
             keyed(doc! { "idempotency_key": 1 }, &doc! {}),
             unique(partial(doc! { "idempotency_key": { "$exists": true } })),
         ),
-        index(
-            EXPIRY,
-            doc! { "expire_at": 1 },
-            removing(partial(doc! { "expire_at": { "$exists": true } })),
-        ),
+        index(EXPIRY, doc! { "expire_at": 1 }, removing(partial(doc! { "expire_at": { "$exists": true } }))),
     ]
 }
 

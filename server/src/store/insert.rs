@@ -8,7 +8,6 @@ use task_repo_protocol::Uuid;
 
 use super::command::Written;
 use super::indexes::IDEMPOTENCY;
-use super::query::without_payload;
 use super::{Store, StoreError, stored_bytes, stored_id};
 use crate::task::TaskRecord;
 
@@ -76,8 +75,7 @@ impl Store {
     ) -> Result<HashMap<Vec<u8>, TaskRecord>, StoreError> {
         let keys: Vec<_> = keys.iter().map(|key| stored_bytes(key)).collect();
         let filter = doc! { "tenant": tenant, "idempotency_key": { "$in": keys, "$exists": true } };
-        let mut options = self.by_index(IDEMPOTENCY);
-        options.projection = Some(without_payload());
+        let options = self.by_index(IDEMPOTENCY);
         let found = self.find("by idempotency key", filter, options).await?;
         Ok(found.into_iter().filter_map(|task| Some((task.idempotency_key.clone()?, task))).collect())
     }
@@ -90,7 +88,10 @@ impl Store {
         let ids: Vec<_> = ids.iter().map(|id| stored_id(*id)).collect();
         let tasks = self.tasks.clone();
         let filter = doc! { "tenant": tenant, "_id": { "$in": ids } };
-        let update = doc! { "$unset": { "idempotency_key": "", "idempotency_body": "" } };
-        self.read("forget idempotency keys", async move { tasks.update_many(filter, update).await }).await.map(|_| ())
+        let update =
+            doc! { "$unset": { "idempotency_key": "", "idempotency_body": "", "idempotency_request": "" } };
+        self.read("forget idempotency keys", async move { tasks.update_many(filter, update).await })
+            .await
+            .map(|_| ())
     }
 }

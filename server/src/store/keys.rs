@@ -1,8 +1,8 @@
 //! Issued API keys. Only the SHA-256 of a secret is kept: random keys need no slow hash.
 
+use bson::doc;
 use bson::serde_helpers::datetime::FromChrono04DateTime as Date;
 use bson::serde_helpers::uuid_1::AsBinary as Id;
-use bson::doc;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
@@ -103,7 +103,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn replace_secrets(&self, key: &KeyRecord, hashes: &[SecretHash]) -> Result<bool, StoreError> {
-        let stored = |hashes: &[SecretHash]| bson::serialize_to_bson(hashes).map_err(|_| StoreError::Unavailable);
+        let stored =
+            |hashes: &[SecretHash]| bson::serialize_to_bson(hashes).map_err(|_| StoreError::Unavailable);
         let mut filter = id_filter(key.id);
         filter.insert("hashes", stored(&key.hashes)?);
         let update = doc! { "$set": { "hashes": stored(hashes)? } };
@@ -133,7 +134,8 @@ impl Store {
     pub async fn touch_key(&self, id: Uuid, at: DateTime<Utc>) -> Result<(), StoreError> {
         let keys = self.keys.clone();
         let update = doc! { "$set": { "last_used_at": bson::DateTime::from_chrono(at) } };
-        self.key_write("touch a key", async move { keys.update_one(id_filter(id), update).await.map(|_| ()) }).await
+        self.key_write("touch a key", async move { keys.update_one(id_filter(id), update).await.map(|_| ()) })
+            .await
     }
 
     /// A write of a key: as durable as one of a task, and not known to be applied when it fails.

@@ -89,21 +89,23 @@ impl Store {
     }
 
     /// All tasks that a filter finds.
-    async fn find(&self, what: &'static str, filter: Document, options: FindOptions) -> Result<Vec<TaskRecord>, StoreError> {
+    async fn find(
+        &self,
+        what: &'static str,
+        filter: Document,
+        options: FindOptions,
+    ) -> Result<Vec<TaskRecord>, StoreError> {
         let tasks = self.tasks.clone();
-        self.read(what, async move { tasks.find(filter).with_options(options).await?.try_collect().await }).await
+        self.read(what, async move { tasks.find(filter).with_options(options).await?.try_collect().await })
+            .await
     }
 
     /// The task types that `filter` finds, read off the index alone.
     async fn distinct_types(&self, filter: Document) -> Result<Vec<String>, StoreError> {
         let tasks = self.tasks.clone();
-        let options = DistinctOptions::builder()
-            .hint(Hint::Name(indexes::READY.to_owned()))
-            .max_time(self.timeout)
-            .build();
-        let found = self
-            .read("ready types", async move { tasks.distinct("task_type", filter).with_options(options).await })
-            .await?;
+        let options = DistinctOptions::builder().max_time(self.timeout).build();
+        let distinct = async move { tasks.distinct("task_type", filter).with_options(options).await };
+        let found = self.read("ready types", distinct).await?;
         Ok(found.into_iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
     }
 

@@ -94,7 +94,10 @@ impl Store {
         let options = if payload { options.build() } else { options.projection(without_payload()).build() };
         let found = self.find("by id", doc! { "_id": { "$in": ids } }, options).await?;
         let found: HashMap<_, _> = found.into_iter().map(|task| (task.id, task)).collect();
-        Ok(wants.iter().map(|want| found.get(&want.id).filter(|task| want.scope.sees(task)).cloned()).collect())
+        Ok(wants
+            .iter()
+            .map(|want| found.get(&want.id).filter(|task| want.scope.sees(task)).cloned())
+            .collect())
     }
 
     /// Which of these tasks are not final and not deleted.
@@ -179,7 +182,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let wanted = listing.limit + 1;
         let before = found.tasks.len();
-        for branch in listing.branches() {
+        for (branch, sort) in listing.branches() {
             let missing = wanted.saturating_sub(found.tasks.len() - before);
             if missing == 0 || found.more {
                 break;
@@ -187,7 +190,7 @@ impl Store {
             let (tasks, filter) = (self.tasks.clone(), doc! { "$and": [filter.clone(), branch] });
             let payload = listing.payload;
             let mut options = self.by_index(index);
-            options.sort = Some(listing.sort());
+            options.sort = Some(sort);
             options.limit = i64::try_from(missing).ok();
             options.projection = (!payload).then(|| doc! { "request": 0, "result": 0 });
             let (tasks, more) = self
@@ -239,7 +242,8 @@ impl Listing {
         if self.task_types.is_empty() {
             return self.scope.task_types.as_ref().map(|types| types.to_vec());
         }
-        let mut types: Vec<_> = self.task_types.iter().filter(|name| self.scope.may_use(name)).cloned().collect();
+        let mut types: Vec<_> =
+            self.task_types.iter().filter(|name| self.scope.may_use(name)).cloned().collect();
         types.sort();
         types.dedup();
         Some(types)
@@ -280,27 +284,29 @@ impl Listing {
         filter
     }
 
-    fn sort(&self) -> Document {
-        match self.order {
+    /// What comes behind the position, in parts that are each one range of the index, in order. Each is sorted by
+    /// what is not fixed in it: sorted by more, the database would not see that the index has the order already.
+    fn branches(&self) -> Vec<(Document, Document)> {
+        let whole = match self.order {
             Order::Claim => doc! { "priority": -1, "ready_at": 1, "_id": 1 },
             Order::Newest => doc! { "created_at": -1, "_id": -1 },
-        }
-    }
-
-    /// What comes behind the position, in parts that are each one range of the index, in order.
-    fn branches(&self) -> Vec<Document> {
-        let Some(Position { priority, time, id }) = self.after else { return vec![doc! {}] };
+        };
+        let Some(Position { priority, time, id }) = self.after else { return vec![(doc! {}, whole)] };
         let time = bson::DateTime::from_chrono(time);
         let id = stored_id(id);
         match self.order {
             Order::Claim => vec![
-                doc! { "priority": priority, "ready_at": time, "_id": { "$gt": id } },
-                doc! { "priority": priority, "ready_at": { "$gt": time } },
-                doc! { "priority": { "$lt": priority } },
+                (doc! { "priority": priority, "ready_at": time, "_id": { "$gt": id } }, doc! { "_id": 1 }),
+                (
+                    doc! { "priority": priority, "ready_at": { "$gt": time } },
+                    doc! { "ready_at": 1, "_id": 1 },
+                ),
+                (doc! { "priority": { "$lt": priority } }, whole),
             ],
-            Order::Newest => {
-                vec![doc! { "created_at": time, "_id": { "$lt": id } }, doc! { "created_at": { "$lt": time } }]
-            }
+            Order::Newest => vec![
+                (doc! { "created_at": time, "_id": { "$lt": id } }, doc! { "_id": -1 }),
+                (doc! { "created_at": { "$lt": time } }, whole),
+            ],
         }
     }
 }

@@ -66,7 +66,8 @@ impl Store {
     /// written at once.
     pub async fn apply(&self, changes: Vec<Change>) -> Vec<Result<Applied, Refused>> {
         let give_up = Instant::now() + self.timeout * 2;
-        let mut results: Vec<_> = changes.iter().map(|_| Err(Refused::Store(StoreError::Unavailable))).collect();
+        let mut results: Vec<_> =
+            changes.iter().map(|_| Err(Refused::Store(StoreError::Unavailable))).collect();
         let mut open: HashMap<Uuid, Vec<usize>> = HashMap::with_capacity(changes.len());
         for (index, change) in changes.iter().enumerate() {
             open.entry(change.id).or_default().push(index);
@@ -178,7 +179,8 @@ impl Store {
         let tasks = self.tasks.clone_with_type::<Stamp>();
         let filter = doc! { "_id": { "$in": ids } };
         let options = FindOptions::builder().projection(doc! { "stamp": 1 }).max_time(self.timeout).build();
-        let find = async move { tasks.find(filter).with_options(options).await?.try_collect::<Vec<Stamp>>().await };
+        let find =
+            async move { tasks.find(filter).with_options(options).await?.try_collect::<Vec<Stamp>>().await };
         match self.read("stamps", find).await {
             Ok(found) => found.into_iter().map(|it| (Uuid::from_bytes(it.id.bytes()), it.stamp)).collect(),
             Err(_) => HashMap::new(),

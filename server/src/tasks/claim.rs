@@ -53,7 +53,9 @@ impl Drop for Handout {
         let tasks = std::mem::take(&mut self.tasks);
         if !tasks.is_empty() && !self.repeated {
             let service = Arc::clone(&self.service);
-            self.service.background.spawn_on(async move { service.give_back(tasks).await }, &self.service.runtime);
+            self.service
+                .background
+                .spawn_on(async move { service.give_back(tasks).await }, &self.service.runtime);
         }
     }
 }
@@ -136,7 +138,11 @@ impl Desk {
     /// For which task types of which tenants somebody waits.
     pub(super) fn awaited(&self) -> Vec<(Arc<str>, Vec<String>)> {
         let groups = lock(&self.groups);
-        groups.by_type.iter().map(|(tenant, types)| (Arc::clone(tenant), types.keys().cloned().collect())).collect()
+        groups
+            .by_type
+            .iter()
+            .map(|(tenant, types)| (Arc::clone(tenant), types.keys().cloned().collect()))
+            .collect()
     }
 
     /// How many callers wait.
@@ -266,7 +272,11 @@ impl TaskService {
     }
 
     /// What a claim with that id took before, if it did: what is still held by it.
-    async fn claimed_before(&self, scope: &Scope, claim_id: &[u8]) -> Result<Option<Vec<TaskRecord>>, Failure> {
+    async fn claimed_before(
+        &self,
+        scope: &Scope,
+        claim_id: &[u8],
+    ) -> Result<Option<Vec<TaskRecord>>, Failure> {
         let since = self.store.clock().now() - REMEMBERED;
         let mut known = false;
         let mut held = Vec::new();
@@ -318,7 +328,8 @@ impl TaskService {
     /// One round for all who wait: claims until everybody has what was asked for or nothing is ready. Returns those
     /// who got nothing and go on waiting.
     async fn round(self: &Arc<Self>, selection: &Selection, waiters: VecDeque<Waiter>) -> Vec<Waiter> {
-        let mut served: Vec<(Waiter, Vec<TaskRecord>)> = waiters.into_iter().map(|w| (w, Vec::new())).collect();
+        let mut served: Vec<(Waiter, Vec<TaskRecord>)> =
+            waiters.into_iter().map(|w| (w, Vec::new())).collect();
         let mut fruitless = 0;
         let failed = loop {
             served.retain(|(waiter, tasks)| !tasks.is_empty() || !waiter.reply.is_closed());

@@ -12,6 +12,7 @@ use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{NewTask, Reason, RetryPolicy, Status, Usage, Uuid};
 
 use super::{Failure, TaskService};
+use crate::json_value;
 use crate::lifecycle::DEFAULT_MAX_ATTEMPTS;
 use crate::scope::Scope;
 use crate::store::{InsertRefused, StoreError};
@@ -27,6 +28,8 @@ pub struct IdempotencyKey {
     pub key: String,
     /// Hash of the path and the body's JSON value.
     pub body: [u8; 32],
+    /// The request that brings it.
+    pub request_id: String,
 }
 
 /// What came of a create.
@@ -34,8 +37,8 @@ pub struct IdempotencyKey {
 pub struct Created {
     /// Each task as it was created, in order.
     pub tasks: Vec<Result<TaskRecord, Failure>>,
-    /// Whether this was answered before.
-    pub replayed: bool,
+    /// The request that was answered the same before, if one was.
+    pub replayed: Option<String>,
 }
 
 impl TaskService {
@@ -58,13 +61,14 @@ impl TaskService {
                 if let Some(key) = &idempotency {
                     draft.idempotency_key = Some(key.at(scope, place));
                     draft.idempotency_body = Some(key.body.to_vec());
+                    draft.idempotency_request = Some(key.request_id.clone());
                     place += 1;
                 }
                 Ok(draft)
             })
             .collect();
         match idempotency {
-            None => Ok(Created { tasks: self.insert(drafts).await, replayed: false }),
+            None => Ok(Created { tasks: self.insert(drafts).await, replayed: None }),
             Some(key) => self.create_once(scope, &tasks, drafts, &key).await,
         }
     }
@@ -78,11 +82,14 @@ impl TaskService {
     ) -> Result<Created, Failure> {
         // The first task is the anchor: whoever gets it in first owns the key, and the others follow.
         let Some(anchor) = drafts.iter().position(Result::is_ok) else {
-            return Ok(Created { tasks: drafts, replayed: false });
+            return Ok(Created { tasks: drafts, replayed: None });
         };
         let first = std::mem::replace(&mut drafts[anchor], Err(Failure::IdempotencyKeyReused));
         let mut answer = self.insert_once(scope, vec![first], key).await?;
-        let replayed = answer.iter().any(|(_, replayed)| *replayed);
+        let replayed = answer.iter().find_map(|(stored, replayed)| match stored {
+            Ok(task) if *replayed => task.idempotency_request.clone(),
+            _ => None,
+        });
         let rest: Vec<_> = drafts.drain(anchor + 1..).collect();
         if !rest.is_empty() {
             answer.extend(self.insert_once(scope, rest, key).await?);
@@ -90,7 +97,7 @@ impl TaskService {
         drafts.truncate(anchor);
         let now_as_then = answer.into_iter().zip(&tasks[anchor..]).map(|((stored, replayed), task)| {
             let stored = stored?;
-            if replayed { self.draft(scope, task, stored.id, stored.created_at) } else { Ok(stored) }
+            if replayed { self.draft_again(scope, task, &stored) } else { Ok(stored) }
         });
         Ok(Created { tasks: drafts.into_iter().chain(now_as_then).collect(), replayed })
     }
@@ -102,7 +109,8 @@ impl TaskService {
         drafts: Vec<Result<TaskRecord, Failure>>,
         key: &IdempotencyKey,
     ) -> Result<Vec<(Result<TaskRecord, Failure>, bool)>, Failure> {
-        let hashes: Vec<_> = drafts.iter().map(|draft| draft.as_ref().ok()?.idempotency_key.clone()).collect();
+        let hashes: Vec<_> =
+            drafts.iter().map(|draft| draft.as_ref().ok()?.idempotency_key.clone()).collect();
         let again = drafts.clone();
         let mut inserted = self.insert(drafts).await;
         let refused = |result: &Result<_, Failure>| *result == Err(Failure::IdempotencyKeyReused);
@@ -130,10 +138,15 @@ impl TaskService {
     }
 
     /// The tasks that these keys made within the time keys are remembered; older ones lose their key.
-    async fn before(&self, scope: &Scope, hashes: Vec<Vec<u8>>) -> Result<HashMap<Vec<u8>, TaskRecord>, Failure> {
+    async fn before(
+        &self,
+        scope: &Scope,
+        hashes: Vec<Vec<u8>>,
+    ) -> Result<HashMap<Vec<u8>, TaskRecord>, Failure> {
         let since = self.store.clock().now() - REMEMBERED;
         let mut before = self.store.by_idempotency_keys(&scope.tenant, hashes).await?;
-        let old: Vec<_> = before.values().filter(|task| task.created_at < since).map(|task| task.id).collect();
+        let old: Vec<_> =
+            before.values().filter(|task| task.created_at < since).map(|task| task.id).collect();
         if !old.is_empty() {
             self.store.forget_idempotency_keys(&scope.tenant, &old).await?;
             before.retain(|_, task| task.created_at >= since);
@@ -144,7 +157,8 @@ impl TaskService {
     /// Inserts the drafts that are tasks; a key that is taken is `IdempotencyKeyReused`.
     async fn insert(&self, drafts: Vec<Result<TaskRecord, Failure>>) -> Vec<Result<TaskRecord, Failure>> {
         let tasks: Vec<_> = drafts.iter().filter_map(|draft| draft.as_ref().ok()).cloned().collect();
-        let mut results = if tasks.is_empty() { Vec::new() } else { self.store.insert(&tasks).await }.into_iter();
+        let mut results =
+            if tasks.is_empty() { Vec::new() } else { self.store.insert(&tasks).await }.into_iter();
         drafts
             .into_iter()
             .map(|draft| {
@@ -163,15 +177,33 @@ impl TaskService {
             .collect()
     }
 
-    /// The task that `new` asks for, created at `now`.
-    fn draft(&self, scope: &Scope, new: &NewTask, id: Uuid, now: DateTime<Utc>) -> Result<TaskRecord, Failure> {
-        if !scope.may_use(&new.task_type) {
-            return Err(Failure::TypeForbidden(new.task_type.clone()));
+    /// The task that `new` asked for when it was `stored`, as it was then. Payloads keep the spelling they came with
+    /// first, unless they have been edited since.
+    fn draft_again(&self, scope: &Scope, new: &NewTask, stored: &TaskRecord) -> Result<TaskRecord, Failure> {
+        let mut draft = self.draft(scope, new, stored.id, stored.created_at)?;
+        let payloads = [
+            (&mut draft.request, &stored.request),
+            (&mut draft.template, &stored.template),
+            (&mut draft.metadata, &stored.metadata),
+        ];
+        for (now, then) in payloads {
+            if let (Some(text), Some(first)) = (&now, then)
+                && json_value::same(text, first)
+            {
+                *now = Some(first.clone());
+            }
         }
-        let user_id = match (&scope.user, &new.user_id) {
-            (Some(caller), Some(user)) if **caller != **user => return Err(Failure::UserForbidden),
-            (caller, user) => caller.as_deref().or(user.as_deref()).map(str::to_owned),
-        };
+        Ok(draft)
+    }
+
+    /// The task that `new` asks for, created at `now`.
+    fn draft(
+        &self,
+        scope: &Scope,
+        new: &NewTask,
+        id: Uuid,
+        now: DateTime<Utc>,
+    ) -> Result<TaskRecord, Failure> {
         let template = new.template.as_ref().and_then(|template| serde_json::to_string(template).ok());
         let request = new.request.as_ref().map(|json| json.as_str().to_owned());
         let metadata = new.metadata.as_ref().map(|json| json.as_str().to_owned());
@@ -180,6 +212,13 @@ impl TaskService {
         if input > MAX_TASK_BYTES {
             return Err(Failure::TooLarge);
         }
+        if !scope.may_use(&new.task_type) {
+            return Err(Failure::TypeForbidden(new.task_type.clone()));
+        }
+        let user_id = match (&scope.user, &new.user_id) {
+            (Some(caller), Some(user)) if **caller != **user => return Err(Failure::UserForbidden),
+            (caller, user) => caller.as_deref().or(user.as_deref()).map(str::to_owned),
+        };
         let seconds = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
         let run_at = new.run_at.or_else(|| new.delay_seconds.map(|delay| now + TimeDelta::seconds(delay)));
         let future = run_at.filter(|time| *time > now);
@@ -235,6 +274,7 @@ impl TaskService {
             executed: false,
             idempotency_key: None,
             idempotency_body: None,
+            idempotency_request: None,
         })
     }
 }

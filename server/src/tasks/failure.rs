@@ -74,7 +74,9 @@ impl Failure {
         match refused {
             Refused::Missing => Self::TaskNotFound(id.to_string()),
             Refused::Store(error) => Self::Store(error),
-            Refused::Task(Refusal::WrongState(status)) if verb == Verb::Claim => Self::NotClaimable { id, status },
+            Refused::Task(Refusal::WrongState(status)) if verb == Verb::Claim => {
+                Self::NotClaimable { id, status }
+            }
             Refused::Task(Refusal::WrongState(status)) => Self::InvalidTransition { id, status },
             Refused::Task(Refusal::LeaseLost { status, attempt }) => Self::LeaseLost { id, status, attempt },
             Refused::Task(Refusal::VersionConflict(version)) => Self::VersionConflict { id, version },

@@ -88,13 +88,14 @@ impl TaskService {
         }
         let look_up = async { Ok(self.store.key_by_hash(&hash).await?.map(Arc::new)) };
         let found = self.keys.seen.try_get_with(hash, look_up).await;
-        let Some(key) = found.map_err(|error: Arc<StoreError>| Failure::Store(*error))? else { return Ok(None) };
+        let Some(key) = found.map_err(|error: Arc<StoreError>| Failure::Store(*error))? else {
+            return Ok(None);
+        };
         let now = self.store.clock().now();
         // The database found it by this hash; comparing again in constant time costs nothing and trusts no index.
-        let secret_is_good = key
-            .hashes
-            .iter()
-            .any(|known| bool::from(known.hash[..].ct_eq(&hash[..])) && known.until.is_none_or(|until| until > now));
+        let secret_is_good = key.hashes.iter().any(|known| {
+            bool::from(known.hash[..].ct_eq(&hash[..])) && known.until.is_none_or(|until| until > now)
+        });
         if !secret_is_good || key.expires_at.is_some_and(|end| end <= now) {
             return Ok(None);
         }

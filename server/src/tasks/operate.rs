@@ -50,14 +50,22 @@ impl TaskService {
     /// Moves a task whose work the calling service runs itself; answers the whole task.
     ///
     /// # Errors
-    /// When there is no such task, its status does not allow it, or a worker holds it.
-    pub async fn self_managed(&self, scope: &Scope, id: Uuid, body: StatusChange) -> Result<TaskRecord, Failure> {
+    /// When there is no such task, its status does not allow it, a worker holds it, or `if_match` does not name its
+    /// version.
+    pub async fn self_managed(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        body: StatusChange,
+        if_match: Option<Vec<i64>>,
+    ) -> Result<TaskRecord, Failure> {
         let intent = Intent::SelfManaged {
             status: body.status,
             result: body.result.map(task_repo_protocol::Json::into_text),
             result_id: body.result_id,
             error_message: body.error_message,
             execution_id: Uuid::now_v7(),
+            if_match,
         };
         self.change(scope, id, intent).await?;
         self.get(scope, id).await

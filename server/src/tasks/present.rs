@@ -1,8 +1,8 @@
 //! How a task looks from outside.
 
 use task_repo_protocol::{
-    Execution, ExecutionList, Json, Lease, Payload, Priority, StatusReport, Tags, Task, TaskError, Template, Usage,
-    Uuid,
+    Execution, ExecutionList, Json, Lease, Payload, Priority, StatusReport, Tags, Task, TaskError, Template,
+    Usage, Uuid,
 };
 
 use crate::task::{AttemptRecord, ErrorRecord, TaskRecord};
@@ -38,7 +38,13 @@ pub fn view_without_payload(task: TaskRecord, with_token: bool) -> Task {
         request: Payload::Omitted,
         template: task.template.and_then(|text| serde_json::from_str::<Template>(&text).ok()),
         metadata: stored_json(Some(task.metadata.unwrap_or_else(|| "{}".to_owned()))).unwrap_or_else(null),
-        tags: Tags(task.tags.iter().filter_map(|tag| tag.split_once(':')).map(|(k, v)| (k.into(), v.into())).collect()),
+        tags: Tags(
+            task.tags
+                .iter()
+                .filter_map(|tag| tag.split_once(':'))
+                .map(|(k, v)| (k.into(), v.into()))
+                .collect(),
+        ),
         attempt: task.attempt,
         max_attempts: task.max_attempts,
         losses: task.losses,
@@ -80,7 +86,8 @@ pub fn execution_list(task: TaskRecord) -> ExecutionList {
 }
 
 fn execution(attempt: AttemptRecord) -> Execution {
-    let duration = attempt.ended_at.map(|end| (end - attempt.started_at).num_milliseconds().max(0).unsigned_abs());
+    let duration =
+        attempt.ended_at.map(|end| (end - attempt.started_at).num_milliseconds().max(0).unsigned_abs());
     Execution {
         execution_id: attempt.id,
         attempt: attempt.number,

@@ -61,7 +61,8 @@ struct Cursor {
 
 impl ListQuery {
     fn statuses(&self) -> Vec<Status> {
-        let mut statuses = if self.statuses.is_empty() { vec![Status::Pending] } else { self.statuses.clone() };
+        let mut statuses =
+            if self.statuses.is_empty() { vec![Status::Pending] } else { self.statuses.clone() };
         statuses.sort();
         statuses.dedup();
         statuses
@@ -73,7 +74,8 @@ impl ListQuery {
 
     /// Tells lists with different filters apart; `limit`, `cursor` and `include` may change from page to page.
     fn fingerprint(&self) -> String {
-        let filters = Self { statuses: self.statuses(), limit: 0, cursor: None, payload: false, ..self.clone() };
+        let filters =
+            Self { statuses: self.statuses(), limit: 0, cursor: None, payload: false, ..self.clone() };
         let hash = Sha256::digest(format!("{filters:?}"));
         URL_SAFE_NO_PAD.encode(&hash[..9])
     }

@@ -65,7 +65,12 @@ impl TaskService {
     ///
     /// # Errors
     /// When the token does not hold the task.
-    pub async fn heartbeat(&self, scope: &Scope, id: Uuid, body: Heartbeat) -> Result<HeartbeatReceipt, Failure> {
+    pub async fn heartbeat(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        body: Heartbeat,
+    ) -> Result<HeartbeatReceipt, Failure> {
         self.change(scope, id, beat(body)).await.map(|applied| alive(&applied))
     }
 
@@ -92,7 +97,8 @@ impl TaskService {
     /// Makes the changes that are ones, keeping everything in order.
     async fn change_many(&self, changes: Vec<Result<Change, Failure>>) -> Vec<Result<Applied, Failure>> {
         let wanted: Vec<_> = changes.iter().filter_map(|change| change.as_ref().ok()).cloned().collect();
-        let mut results = if wanted.is_empty() { Vec::new() } else { self.store.apply(wanted).await }.into_iter();
+        let mut results =
+            if wanted.is_empty() { Vec::new() } else { self.store.apply(wanted).await }.into_iter();
         changes
             .into_iter()
             .filter_map(|change| match change {

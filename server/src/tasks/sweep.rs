@@ -169,7 +169,9 @@ impl TaskService {
             let began = Instant::now();
             let result = self.promote().await;
             let pause = match &result {
-                Ok((_, next)) => next.map_or(PROMOTE_INTERVAL, |at| self.store.clock().until(at).min(PROMOTE_INTERVAL)),
+                Ok((_, next)) => {
+                    next.map_or(PROMOTE_INTERVAL, |at| self.store.clock().until(at).min(PROMOTE_INTERVAL))
+                }
                 Err(_) => PAUSE,
             };
             self.jobs.report("promoter", began, result.map(|(lag, _)| lag));
@@ -230,7 +232,8 @@ impl TaskService {
             let unfinished = self.store.unfinished(ids).await?;
             ids.iter().filter(|id| !unfinished.contains(id)).for_each(|id| self.watch.finished(*id));
         }
-        metrics::gauge!("task_repo_waiting_claims").set(u32::try_from(self.desk.waiting()).unwrap_or(u32::MAX));
+        metrics::gauge!("task_repo_waiting_claims")
+            .set(u32::try_from(self.desk.waiting()).unwrap_or(u32::MAX));
         Ok(Duration::ZERO)
     }
 }
