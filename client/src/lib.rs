@@ -60,8 +60,8 @@ pub use task_repo_protocol as protocol;
 pub use task_repo_protocol::{
     Backoff, Claim, DateTime, ErrorCode, Execution, ExecutionStatus, HeartbeatItem, HeartbeatReceipt,
     HeartbeatResult, IssuedKey, Json, KeyInfo, KeyRotation, NewKey, NewTask, Payload, Priority, Problem,
-    Progress, ProgressUpdate, Reason, Receipt, RetryPolicy, Role, Status, StatusChange, StatusReport, Tags,
-    Task, TaskEdit, TaskError, TaskPage, Template, Trigger, Usage, Utc, Uuid, task::SelfManagedStatus,
+    Progress, ProgressUpdate, Reason, Receipt, RetryPolicy, Role, SelfManagedStatus, Status, StatusChange,
+    StatusReport, Tags, Task, TaskEdit, TaskError, TaskPage, Template, Trigger, Usage, Utc, Uuid,
 };
 
 pub use claimed::{ClaimedTask, SettleError};

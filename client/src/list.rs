@@ -1,7 +1,7 @@
 //! Lists of tasks, a page at a time or as a stream.
 
 use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
-use task_repo_protocol::json::timestamp;
+use task_repo_protocol::timestamp;
 use task_repo_protocol::{DateTime, Status, Task, TaskPage, Utc, path};
 
 use crate::call::Call;

@@ -6,8 +6,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::Problem;
-use crate::json::{Tags, maybe_object, timestamp};
-use crate::task::{Task, are_tags, is_task_type};
+use crate::json::maybe_object;
+use crate::rules::{are_tags, is_task_type};
+use crate::tags::Tags;
+use crate::task::Task;
+use crate::timestamp;
 
 /// Most task types that one claim may name.
 pub const MAX_CLAIM_TYPES: usize = 100;
@@ -96,7 +99,7 @@ pub struct Progress {
 pub struct ProgressUpdate {
     /// 0–1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[garde(range(min = 0.0, max = 1.0), custom(is_said(&self.text)))]
+    #[garde(range(min = 0.0, max = 1.0), custom(is_said(self.text.is_some())))]
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
     pub value: Option<f64>,
     /// Up to 4 096 characters.
@@ -106,8 +109,7 @@ pub struct ProgressUpdate {
     pub text: Option<String>,
 }
 
-fn is_said(text: &Option<String>) -> impl FnOnce(&Option<f64>, &()) -> garde::Result {
-    let has_text = text.is_some();
+fn is_said(has_text: bool) -> impl FnOnce(&Option<f64>, &()) -> garde::Result {
     move |value, ()| {
         if value.is_some() || has_text {
             Ok(())

@@ -5,8 +5,8 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::json::timestamp;
-use crate::task::is_task_type;
+use crate::rules::is_task_type;
+use crate::timestamp;
 
 /// What a key may do. Roles do not contain each other, but every role reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

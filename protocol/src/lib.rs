@@ -4,7 +4,8 @@
 //!
 //! | module | what it names |
 //! |---|---|
-//! | [`task`] | a task, what creates one, what edits one |
+//! | [`task`] | a task as answers show it |
+//! | [`new_task`], [`edit`] | what creates a task, what changes one |
 //! | [`state`] | statuses and the reasons that go with them |
 //! | [`claim`] | asking for work, leases, heartbeats |
 //! | [`outcome`] | settling work: complete, fail, release, cancel; receipts and executions |
@@ -13,23 +14,30 @@
 //! | [`system`] | health answers |
 //! | [`error`] | problems and their stable codes |
 //! | [`path`] | every URL, spelled once |
-//! | [`json`], [`payload`] | payloads kept exactly as sent, their rules, and the fields that need more than a derive |
+//! | [`json`], [`payload`] | payloads kept exactly as sent, and their rules |
+//! | [`priority`], [`tags`], [`timestamp`] | fields that need more than a derive |
 //!
 //! Words: a **task** of a **task type** (its queue) carries a **request** and ends with a **result**. A worker
 //! **claims** it and gets a **lease** (token and expiry) for one **attempt**; it **heartbeats** while it works, and
 //! then **completes**, **fails**, **releases** or acknowledges the **cancellation** of it: together, *settling*.
 
 pub mod claim;
+pub mod edit;
 pub mod error;
 pub mod json;
 pub mod key;
+pub mod new_task;
 pub mod outcome;
 pub mod page;
 pub mod path;
 pub mod payload;
+pub mod priority;
+mod rules;
 pub mod state;
 pub mod system;
+pub mod tags;
 pub mod task;
+pub mod timestamp;
 
 pub use chrono::{DateTime, Utc};
 pub use uuid::Uuid;
@@ -37,13 +45,18 @@ pub use uuid::Uuid;
 pub use claim::{
     Claim, Claimed, Heartbeat, HeartbeatItem, HeartbeatReceipt, HeartbeatResult, Progress, ProgressUpdate,
 };
+pub use edit::{SelfManagedStatus, StatusChange, TaskEdit};
 pub use error::{ErrorCode, Problem, Violation};
-pub use json::{Json, Payload, Priority, Tags};
+pub use json::{Json, Payload};
 pub use key::{IssuedKey, KeyInfo, KeyList, KeyRotation, NewKey, Role};
+pub use new_task::{Backoff, NewTask, RetryPolicy};
 pub use outcome::{
     Cancel, Complete, Execution, ExecutionList, ExecutionStatus, Fail, Outcome, OutcomeKind, OutcomeResult,
     Outcomes, OutcomesAnswer, Receipt, Release, Retry, TaskError, Trigger, Usage,
 };
 pub use page::{BatchAnswer, BatchItem, TaskBatch, TaskPage};
+pub use priority::Priority;
+pub use rules::task_type_is_valid;
 pub use state::{Reason, Status};
-pub use task::{Backoff, Lease, NewTask, RetryPolicy, StatusChange, StatusReport, Task, TaskEdit, Template};
+pub use tags::Tags;
+pub use task::{Lease, StatusReport, Task, Template};

@@ -7,9 +7,11 @@ use uuid::Uuid;
 
 use crate::claim::Claim;
 use crate::error::Problem;
-use crate::json::{Json, maybe_object, object, timestamp};
+use crate::json::{Json, maybe_object, object};
+use crate::rules::is_payload;
 use crate::state::{Reason, Status};
-use crate::task::{MAX_DELAY_SECONDS, Task, is_payload};
+use crate::task::{MAX_DELAY_SECONDS, Task};
+use crate::timestamp;
 
 /// Most bytes of JSON text in an error's `details`.
 pub const MAX_DETAILS_BYTES: usize = 32 << 10;

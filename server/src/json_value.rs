@@ -42,7 +42,9 @@ fn digest(value: &RawValue, hash: &mut Sha256) {
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
             sized(b"[", &items.len().to_be_bytes());
-            items.into_iter().for_each(|item| digest(item, hash));
+            for item in items {
+                digest(item, hash);
+            }
         }
         Some(b'"') => match serde_json::from_str::<String>(text) {
             Ok(string) => sized(b"\"", string.as_bytes()),

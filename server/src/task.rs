@@ -18,7 +18,7 @@ use bson::serde_helpers::uuid_1::AsBinary as Id;
 #[skip_serializing_none]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TaskRecord {
-    /// UUIDv7, chosen by the server that created it.
+    /// `UUIDv7`, chosen by the server that created it.
     #[serde(rename = "_id")]
     #[serde_as(as = "Id")]
     pub id: Uuid,

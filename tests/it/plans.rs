@@ -19,10 +19,10 @@ async fn populate(server: &TestServer, types: &[String]) {
             "priority": n % 11,
             "tags": {"parity": (n % 2).to_string(), "colour": (n % 7).to_string()},
         });
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             task["user_id"] = json!(USERS[n % USERS.len()]);
         }
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             task["delay_seconds"] = json!(3600);
         }
         task

@@ -224,7 +224,7 @@ pub fn raw(json: &str, member: &str) -> String {
                 .ok()
                 .and_then(|mut map| map.remove(step))
         };
-        text = found.unwrap_or_else(|| panic!("no {member} in {json:.2000}")).get().to_owned();
+        found.unwrap_or_else(|| panic!("no {member} in {json:.2000}")).get().clone_into(&mut text);
     }
     text
 }

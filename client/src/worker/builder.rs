@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use task_repo_protocol::claim::{MAX_CLAIM_TYPES, MAX_WAIT_MS};
-use task_repo_protocol::task::task_type_is_valid;
+use task_repo_protocol::task_type_is_valid;
 use task_repo_protocol::{Claim, Tags, Uuid};
 
 use super::context::TaskContext;

@@ -21,15 +21,12 @@ pub(super) fn parse<T: DeserializeOwned + Validate<Context = ()>>(bytes: &[u8]) 
 
 /// The same without rules beyond its form.
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
-    serde_json::from_slice(bytes).map(|Object(value)| value).or_else(|error| {
+    serde_json::from_slice(bytes).map(|Object(value)| value).map_err(|error| {
         // Only the way to an error pays for a second look.
         if let Err(malformed) = serde_json::from_slice::<&RawValue>(bytes) {
-            return Err(Rejection::new(
-                ErrorCode::MalformedJson,
-                format!("the body is not JSON: {malformed}"),
-            ));
+            return Rejection::new(ErrorCode::MalformedJson, format!("the body is not JSON: {malformed}"));
         }
-        Err(Rejection::invalid(vec![misfit::<T>(bytes, &["body".into()], &error)]))
+        Rejection::invalid(vec![misfit::<T>(bytes, &["body".into()], &error)])
     })
 }
 

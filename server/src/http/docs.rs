@@ -17,7 +17,7 @@ const POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'; sty
 
 /// The OpenAPI document.
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = "system", security(()), responses((status = 200, body = Object)))]
-pub(super) async fn openapi(call: Call) -> Answer {
+pub(super) fn openapi(call: &Call) -> Answer {
     call.no_params()?;
     Ok(json(200, &document()))
 }
@@ -25,7 +25,7 @@ pub(super) async fn openapi(call: Call) -> Answer {
 /// The OpenAPI document as a page.
 #[utoipa::path(get, path = "/api/v1/docs", tag = "system", security(()),
     responses((status = 200, body = String, content_type = "text/html")))]
-pub(super) async fn page(call: Call) -> Answer {
+pub(super) fn page(call: &Call) -> Answer {
     call.no_params()?;
     let (base, docs, document) = (path::BASE, path::DOCS, path::OPENAPI);
     let html = format!(
@@ -52,7 +52,7 @@ pub(super) async fn page(call: Call) -> Answer {
 /// A part of that page.
 #[utoipa::path(get, path = "/api/v1/docs/{asset}", tag = "system", security(()), params(("asset" = String, Path)),
     responses((status = 200, body = String, content_type = "*/*")))]
-pub(super) async fn asset(call: Call) -> Answer {
+pub(super) fn asset(call: &Call) -> Answer {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from(path::OPENAPI)));
     call.no_params()?;
     match utoipa_swagger_ui::serve(&call.part("asset"), Arc::clone(&CONFIG)) {

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use task_repo_protocol::json::timestamp;
+use task_repo_protocol::timestamp;
 use task_repo_protocol::{DateTime, Utc};
 
 use super::rejection::Rejection;

@@ -59,8 +59,8 @@ impl Rejection {
         Self { allow: Some(allow), ..Self::new(ErrorCode::MethodNotAllowed, detail) }
     }
 
-    fn about(self, task: impl ToString) -> Self {
-        Self { task_id: Some(task.to_string()), ..self }
+    fn about(self, task: impl Into<String>) -> Self {
+        Self { task_id: Some(task.into()), ..self }
     }
 
     fn standing_at(self, status: Status) -> Self {
@@ -69,11 +69,7 @@ impl Rejection {
 
     /// The problem as an answer shows it.
     pub(super) fn problem(self, request_id: &str) -> Problem {
-        let retry_after = match self.code {
-            ErrorCode::Overloaded | ErrorCode::OutcomeUnknown | ErrorCode::Unavailable => Some(1),
-            ErrorCode::Duplicate | ErrorCode::LimitExceeded => Some(1),
-            _ => None,
-        };
+        let retry_after = self.code.is_retryable().then_some(1);
         Problem {
             task_id: self.task_id,
             errors: self.errors,
@@ -113,15 +109,16 @@ impl From<Failure> for Rejection {
             Failure::ResultNotFound(_) => new(ErrorCode::TaskNotFound),
             Failure::KeyNotFound(_) => new(ErrorCode::KeyNotFound),
             Failure::NotClaimable { id, status } => {
-                new(ErrorCode::TaskNotClaimable).about(id).standing_at(status)
+                new(ErrorCode::TaskNotClaimable).about(id.to_string()).standing_at(status)
             }
             Failure::InvalidTransition { id, status } => {
-                new(ErrorCode::InvalidTransition).about(id).standing_at(status)
+                new(ErrorCode::InvalidTransition).about(id.to_string()).standing_at(status)
             }
-            Failure::LeaseLost { id, status, attempt } => {
-                Self { attempt: Some(attempt), ..new(ErrorCode::LeaseLost).about(id).standing_at(status) }
-            }
-            Failure::VersionConflict { id, .. } => new(ErrorCode::VersionConflict).about(id),
+            Failure::LeaseLost { id, status, attempt } => Self {
+                attempt: Some(attempt),
+                ..new(ErrorCode::LeaseLost).about(id.to_string()).standing_at(status)
+            },
+            Failure::VersionConflict { id, .. } => new(ErrorCode::VersionConflict).about(id.to_string()),
             Failure::TooLarge => new(ErrorCode::PayloadTooLarge),
             Failure::TypeForbidden(_) | Failure::UserForbidden => new(ErrorCode::Forbidden),
             Failure::IdempotencyKeyReused => new(ErrorCode::IdempotencyKeyReused),

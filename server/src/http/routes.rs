@@ -1,6 +1,7 @@
 //! Every route: method, path, who may call it, and the handler.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -33,50 +34,45 @@ const PRODUCER_OR_OPERATOR: Access = Access::Roles(&[Role::Producer, Role::Opera
 const CANCELLER: Access = Access::Roles(&[Role::Producer, Role::Operator, Role::Worker]);
 
 macro_rules! routes {
-    ($($method:ident $path:ident $access:expr => $module:ident::$handler:ident;)+) => {
-        vec![$(Route {
-            method: Method::$method,
-            path: path::$path,
-            access: $access,
-            handler: |call| Box::pin($module::$handler(call)),
-        }),+]
+    ($($method:ident $path:ident $access:expr => $handler:expr;)+) => {
+        vec![$(Route { method: Method::$method, path: path::$path, access: $access, handler: $handler }),+]
     };
 }
 
 /// All routes of the contract.
 pub(super) fn routes() -> Vec<Route> {
     routes! {
-        POST TASKS PRODUCER => tasks::create;
-        GET TASKS Access::AnyKey => tasks::list;
-        POST TASKS_BATCH PRODUCER => tasks::create_batch;
-        GET TASKS_BY_RESULT Access::AnyKey => tasks::by_result;
-        POST TASKS_CLAIM WORKER => work::claim;
-        POST TASKS_HEARTBEAT WORKER => work::heartbeat_many;
-        POST TASKS_OUTCOMES WORKER => work::outcomes;
-        GET TASK Access::AnyKey => tasks::get;
-        PUT TASK PRODUCER => tasks::edit;
-        DELETE TASK PRODUCER => tasks::delete;
-        GET TASK_STATUS Access::AnyKey => tasks::status;
-        PUT TASK_STATUS PRODUCER_OR_WORKER => tasks::set_status;
-        GET TASK_EXECUTIONS Access::AnyKey => tasks::executions;
-        POST TASK_CANCEL CANCELLER => tasks::cancel;
-        POST TASK_EXECUTE PRODUCER_OR_OPERATOR => tasks::execute;
-        POST TASK_CLAIM WORKER => work::claim_one;
-        POST TASK_COMPLETE WORKER => work::complete;
-        POST TASK_FAIL WORKER => work::fail;
-        POST TASK_RELEASE WORKER => work::release;
-        POST TASK_HEARTBEAT WORKER => work::heartbeat;
-        POST KEYS ADMIN => keys::issue;
-        GET KEYS ADMIN => keys::list;
-        DELETE KEY ADMIN => keys::revoke;
-        POST KEY_ROTATE ADMIN => keys::rotate;
-        GET HEALTH Access::Public => system::health;
-        GET HEALTH_READY Access::Public => system::ready;
-        GET HEALTH_DETAILED Access::AnyKey => system::detailed;
-        GET METRICS Access::AnyKey => system::metrics;
-        GET OPENAPI Access::Public => docs::openapi;
-        GET DOCS Access::Public => docs::page;
-        GET DOCS_ASSET Access::Public => docs::asset;
+        POST TASKS PRODUCER => |call| Box::pin(tasks::create(call));
+        GET TASKS Access::AnyKey => |call| Box::pin(tasks::list(call));
+        POST TASKS_BATCH PRODUCER => |call| Box::pin(tasks::create_batch(call));
+        GET TASKS_BY_RESULT Access::AnyKey => |call| Box::pin(tasks::by_result(call));
+        POST TASKS_CLAIM WORKER => |call| Box::pin(work::claim(call));
+        POST TASKS_HEARTBEAT WORKER => |call| Box::pin(work::heartbeat_many(call));
+        POST TASKS_OUTCOMES WORKER => |call| Box::pin(work::outcomes(call));
+        GET TASK Access::AnyKey => |call| Box::pin(tasks::get(call));
+        PUT TASK PRODUCER => |call| Box::pin(tasks::edit(call));
+        DELETE TASK PRODUCER => |call| Box::pin(tasks::delete(call));
+        GET TASK_STATUS Access::AnyKey => |call| Box::pin(tasks::status(call));
+        PUT TASK_STATUS PRODUCER_OR_WORKER => |call| Box::pin(tasks::set_status(call));
+        GET TASK_EXECUTIONS Access::AnyKey => |call| Box::pin(tasks::executions(call));
+        POST TASK_CANCEL CANCELLER => |call| Box::pin(tasks::cancel(call));
+        POST TASK_EXECUTE PRODUCER_OR_OPERATOR => |call| Box::pin(tasks::execute(call));
+        POST TASK_CLAIM WORKER => |call| Box::pin(work::claim_one(call));
+        POST TASK_COMPLETE WORKER => |call| Box::pin(work::complete(call));
+        POST TASK_FAIL WORKER => |call| Box::pin(work::fail(call));
+        POST TASK_RELEASE WORKER => |call| Box::pin(work::release(call));
+        POST TASK_HEARTBEAT WORKER => |call| Box::pin(work::heartbeat(call));
+        POST KEYS ADMIN => |call| Box::pin(keys::issue(call));
+        GET KEYS ADMIN => |call| Box::pin(keys::list(call));
+        DELETE KEY ADMIN => |call| Box::pin(keys::revoke(call));
+        POST KEY_ROTATE ADMIN => |call| Box::pin(keys::rotate(call));
+        GET HEALTH Access::Public => |call| Box::pin(ready(system::health(&call)));
+        GET HEALTH_READY Access::Public => |call| Box::pin(system::ready(call));
+        GET HEALTH_DETAILED Access::AnyKey => |call| Box::pin(system::detailed(call));
+        GET METRICS Access::AnyKey => |call| Box::pin(ready(system::metrics(&call)));
+        GET OPENAPI Access::Public => |call| Box::pin(ready(docs::openapi(&call)));
+        GET DOCS Access::Public => |call| Box::pin(ready(docs::page(&call)));
+        GET DOCS_ASSET Access::Public => |call| Box::pin(ready(docs::asset(&call)));
     }
 }
 

@@ -15,9 +15,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The process lives. Never touches the database.
 #[utoipa::path(get, path = "/api/v1/health", tag = "system", security(()), responses((status = 200, body = Health)))]
-pub(super) async fn health(call: Call) -> Answer {
+pub(super) fn health(call: &Call) -> Answer {
     call.no_params()?;
-    Ok(json(200, &standing(&call, "healthy")))
+    Ok(json(200, &standing(call, "healthy")))
 }
 
 /// The service can do its work: the database takes writes, and the server is not about to stop.
@@ -71,7 +71,7 @@ pub(super) async fn detailed(call: Call) -> Answer {
 /// Prometheus text.
 #[utoipa::path(get, path = "/api/v1/metrics", tag = "system",
     responses((status = 200, body = String, content_type = "text/plain; version=0.0.4")))]
-pub(super) async fn metrics(call: Call) -> Answer {
+pub(super) fn metrics(call: &Call) -> Answer {
     call.no_params()?;
     let text = telemetry::metrics().render();
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text))

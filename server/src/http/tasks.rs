@@ -9,11 +9,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use task_repo_protocol::claim::MAX_WAIT_MS;
 use task_repo_protocol::page::{MAX_BATCH, MAX_BATCH_BYTES};
-use task_repo_protocol::task::{MAX_TASK_BYTES, SelfManagedStatus, task_type_is_valid};
+use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{
     BatchAnswer, BatchItem, Cancel, ErrorCode, ExecutionList, Json, NewTask, Receipt, Role, Status,
     StatusChange, StatusReport, Tags, Task, TaskBatch, TaskEdit, TaskPage, key, path,
 };
+use task_repo_protocol::{SelfManagedStatus, task_type_is_valid};
 
 use super::body::{parse, parse_item, read, violation};
 use super::call::Call;

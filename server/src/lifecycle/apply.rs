@@ -1,7 +1,7 @@
 //! The way in: whatever the table does not list is refused here.
 
 use chrono::TimeDelta;
-use task_repo_protocol::task::SelfManagedStatus;
+use task_repo_protocol::SelfManagedStatus;
 use task_repo_protocol::{ExecutionStatus, Reason, Status, Trigger};
 
 use super::{Effect, Grant, Intent, Now, Refusal, Verb, operate, settle};

@@ -10,7 +10,7 @@ mod retry;
 mod settle;
 
 use chrono::{DateTime, Utc};
-use task_repo_protocol::task::SelfManagedStatus;
+use task_repo_protocol::SelfManagedStatus;
 use task_repo_protocol::{ProgressUpdate, Receipt, Retry, Status, TaskEdit, Usage, Uuid};
 
 use crate::task::ErrorRecord;

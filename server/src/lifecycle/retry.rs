@@ -44,6 +44,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "at most a day, in milliseconds")]
         fn stays_within_cap_and_jitter(base in 1_i64..=86_400, cap in 1_i64..=86_400, share in 0.0..=1.0_f64,
             drawn in -1.0..=1.0_f64, n in 1_u32..=50) {
             for kind in [Backoff::Fixed, Backoff::Linear, Backoff::Exponential] {

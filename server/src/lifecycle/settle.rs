@@ -4,7 +4,8 @@
 //! the lease. A lease that ran out leaves one door open: `complete`, while nobody has claimed the task since and it
 //! is not final, because finished work is not thrown away.
 
-use task_repo_protocol::task::{MAX_TASK_BYTES, SelfManagedStatus};
+use task_repo_protocol::SelfManagedStatus;
+use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{ExecutionStatus, Progress, ProgressUpdate, Reason, Retry, Status, Usage, Uuid};
 
 use super::apply::{end_attempt, finish, lease_end};

@@ -160,7 +160,7 @@ impl Store {
                 filter.insert("task_type", doc! { "$in": types });
                 self.read_page(listing, &filter, index, &mut found).await?;
             }
-            found.tasks.sort_by(|a, b| claim_order(a).cmp(&claim_order(b)));
+            found.tasks.sort_by_key(claim_order);
         } else {
             if let Some(task_types) = allowed {
                 filter.insert("task_type", doc! { "$in": task_types });

@@ -82,7 +82,9 @@ impl Store {
             let mut staged = Vec::new();
             open.retain(|id, indexes| match records.remove(id) {
                 None => {
-                    indexes.iter().for_each(|index| results[*index] = Err(Refused::Missing));
+                    for index in indexes.iter() {
+                        results[*index] = Err(Refused::Missing);
+                    }
                     false
                 }
                 Some(record) => match self.stage(record, indexes, &changes, &mut results) {
@@ -115,7 +117,7 @@ impl Store {
         results: &mut [Result<Applied, Refused>],
     ) -> Option<Staged> {
         let staging = Staging::of(&record)?;
-        let mut changed = false;
+        let mut is_new = false;
         for &index in indexes {
             let change = &changes[index];
             if !change.scope.sees(&record) {
@@ -127,14 +129,14 @@ impl Store {
                 Err(refusal) => Err(Refused::Task(refusal)),
                 Ok(Effect::Repeated(receipt)) => Ok(Applied { task: record.clone(), receipt }),
                 Ok(Effect::Changed) => {
-                    changed = true;
+                    is_new = true;
                     record = trial;
                     Ok(Applied { receipt: record.receipt(), task: record.clone() })
                 }
             };
         }
         let expiring = indexes.iter().any(|index| changes[*index].intent.verb() == Verb::Expire);
-        if changed { staging.finish(record, expiring) } else { None }
+        if is_new { staging.finish(record, expiring) } else { None }
     }
 
     async fn read_for_change(
@@ -142,7 +144,7 @@ impl Store {
         ids: Vec<Uuid>,
         payload: bool,
     ) -> Result<HashMap<Uuid, TaskRecord>, StoreError> {
-        let ids: Vec<_> = ids.into_iter().map(|id| stored_id(id)).collect();
+        let ids: Vec<_> = ids.into_iter().map(stored_id).collect();
         let options = FindOptions::builder().max_time(self.timeout);
         let options = if payload { options.build() } else { options.projection(without_payload()).build() };
         let found = self.find("for a change", doc! { "_id": { "$in": ids } }, options).await?;
@@ -240,7 +242,7 @@ fn difference(before: &RawDocumentBuf, after: &RawDocumentBuf) -> Option<RawDocu
     for element in after {
         let (key, value) = element.ok()?;
         if before.get(key).ok()? != Some(value) {
-            set.append(key, value.to_owned());
+            set.append(key, value);
         }
     }
     for element in before {

@@ -70,8 +70,8 @@ pub enum Failure {
 
 impl Failure {
     /// Why a change of that task was refused.
-    pub(super) fn of(id: Uuid, verb: Verb, refused: Refused) -> Self {
-        match refused {
+    pub(super) fn of(id: Uuid, verb: Verb, refused: &Refused) -> Self {
+        match *refused {
             Refused::Missing => Self::TaskNotFound(id.to_string()),
             Refused::Store(error) => Self::Store(error),
             Refused::Task(Refusal::WrongState(status)) if verb == Verb::Claim => {

@@ -3,7 +3,7 @@
 //! | file | intention |
 //! |---|---|
 //! | [`create`] | new tasks, one or many, and repeats of the same call |
-//! | [`claim`] | giving ready work to whoever asks, now or as soon as there is some |
+//! | [`claim`], [`desk`] | giving ready work to whoever asks, now or as soon as there is some |
 //! | [`settle`] | what workers report |
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
 //! | [`query`] | reading and listing, and waiting for the end of a task |
@@ -13,6 +13,7 @@
 
 mod claim;
 mod create;
+mod desk;
 mod failure;
 mod keys;
 mod operate;
@@ -45,7 +46,7 @@ pub use settle::Settled;
 pub struct TaskService {
     store: Store,
     settings: TaskSettings,
-    desk: claim::Desk,
+    desk: desk::Desk,
     watch: watch::Watch,
     due: sweep::DueAlarm,
     jobs: sweep::Jobs,
@@ -62,7 +63,7 @@ impl TaskService {
         Arc::new(Self {
             store,
             settings,
-            desk: claim::Desk::default(),
+            desk: desk::Desk::default(),
             watch: watch::Watch::default(),
             due: sweep::DueAlarm::default(),
             jobs: sweep::Jobs::default(),

@@ -2,7 +2,7 @@
 
 use task_repo_protocol::{
     Execution, ExecutionList, Json, Lease, Payload, Priority, StatusReport, Tags, Task, TaskError, Template,
-    Usage, Uuid,
+    Uuid,
 };
 
 use crate::task::{AttemptRecord, ErrorRecord, TaskRecord};
@@ -99,7 +99,7 @@ fn execution(attempt: AttemptRecord) -> Execution {
         duration_ms: duration,
         result_id: attempt.result_id,
         error: attempt.error.map(error),
-        usage: attempt.usage.unwrap_or_else(Usage::default),
+        usage: attempt.usage.unwrap_or_default(),
     }
 }
 

@@ -104,7 +104,7 @@ impl TaskService {
             .filter_map(|change| match change {
                 Err(failure) => Some(Err(failure)),
                 Ok(change) => Some(match results.next()? {
-                    Err(refused) => Err(Failure::of(change.id, change.intent.verb(), refused)),
+                    Err(refused) => Err(Failure::of(change.id, change.intent.verb(), &refused)),
                     Ok(applied) => {
                         if change.intent.verb() != Verb::Heartbeat {
                             self.announce(&applied.task);
