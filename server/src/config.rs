@@ -277,6 +277,26 @@ impl Settings {
             "0 to 31536000 seconds",
             tasks.task_retention_seconds.to_string(),
         )?;
+        for (variable, millis) in [
+            ("HTTP_HEAD_TIMEOUT_MS", http.http_head_timeout_ms),
+            ("HTTP_BODY_TIMEOUT_MS", http.http_body_timeout_ms),
+        ] {
+            let expected = "100 to 600000 milliseconds";
+            bounds(variable, (100..=600_000).contains(&millis), expected, millis.to_string())?;
+        }
+        bounds(
+            "SHUTDOWN_GRACE_SECONDS",
+            http.shutdown_grace_seconds <= 3600,
+            "0 to 3600 seconds",
+            http.shutdown_grace_seconds.to_string(),
+        )?;
+        bounds(
+            "HTTP_MAX_CONNECTIONS",
+            (1..=1_000_000).contains(&http.http_max_connections),
+            "1 to 1000000",
+            http.http_max_connections.to_string(),
+        )?;
+        bounds("HTTP_WORKERS", http.http_workers <= 256, "0 to 256", http.http_workers.to_string())?;
         if http.api_key.expose() == DEFAULT_API_KEY && !http.host.is_loopback() {
             return Err(SettingsError::DefaultKeyInPublic(http.host));
         }

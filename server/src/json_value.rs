@@ -10,7 +10,7 @@ pub fn fingerprint(path: &str, body: &[u8]) -> [u8; 32] {
     hash.update(path.as_bytes());
     hash.update(b"\0");
     if let Ok(value) = serde_json::from_slice::<&RawValue>(body) {
-        digest(value, &mut hash);
+        digest(value, MAX_DEPTH, &mut hash);
     }
     hash.finalize().into()
 }
@@ -20,7 +20,10 @@ pub fn same(left: &str, right: &str) -> bool {
     left == right || fingerprint("", left.as_bytes()) == fingerprint("", right.as_bytes())
 }
 
-fn digest(value: &RawValue, hash: &mut Sha256) {
+/// Deeper values are compared by their text: no task holds them, and taking them apart would cost without end.
+const MAX_DEPTH: usize = 40;
+
+fn digest(value: &RawValue, depth: usize, hash: &mut Sha256) {
     let text = value.get();
     // Each kind of value begins with a mark of its own, and all that varies in length says how long it is.
     let mut sized = |mark: &[u8], bytes: &[u8]| {
@@ -29,6 +32,7 @@ fn digest(value: &RawValue, hash: &mut Sha256) {
         hash.update(bytes);
     };
     match text.as_bytes().first() {
+        _ if depth == 0 => sized(b"d", text.as_bytes()),
         Some(b'{') => {
             let fields: std::collections::BTreeMap<String, &RawValue> =
                 serde_json::from_str(text).unwrap_or_default();
@@ -36,14 +40,14 @@ fn digest(value: &RawValue, hash: &mut Sha256) {
             for (key, field) in fields {
                 hash.update((key.len() as u64).to_be_bytes());
                 hash.update(key.as_bytes());
-                digest(field, hash);
+                digest(field, depth - 1, hash);
             }
         }
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
             sized(b"[", &items.len().to_be_bytes());
             for item in items {
-                digest(item, hash);
+                digest(item, depth - 1, hash);
             }
         }
         Some(b'"') => match serde_json::from_str::<String>(text) {
@@ -91,6 +95,12 @@ mod tests {
         }
         assert_ne!(plain, fingerprint("/tasks/batch", br#"{"a":1.5,"b":["x",{}]}"#));
         assert_ne!(print("18446744073709551616"), print("18446744073709551617"));
+    }
+
+    #[test]
+    fn bottomless_values_have_a_fingerprint_too() {
+        let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert_ne!(fingerprint("/", deep(100_000).as_bytes()), fingerprint("/", deep(99_999).as_bytes()));
     }
 
     #[test]

@@ -23,8 +23,11 @@ pub struct Server {
     grace: Duration,
     handle: ServerHandle,
     listener: JoinHandle<std::io::Result<()>>,
+    upkeep: JoinHandle<()>,
 }
 
+/// How often samples of the metrics are folded; unfolded they pile up.
+const UPKEEP: Duration = Duration::from_secs(5);
 /// How often a stopping server looks whether all requests are done.
 const POLL: Duration = Duration::from_millis(10);
 /// How long a stopping server leaves the last answers to be sent.
@@ -91,9 +94,15 @@ impl Server {
         let handle = running.handle();
         let listener = tokio::spawn(running);
         service.run_background();
+        let upkeep = tokio::spawn(async {
+            loop {
+                tokio::time::sleep(UPKEEP).await;
+                telemetry::metrics().run_upkeep();
+            }
+        });
         tracing::info!(%addr, workers, "listening");
         let grace = Duration::from_secs(http.shutdown_grace_seconds);
-        Ok(Self { addr, service, app, grace, handle, listener })
+        Ok(Self { addr, service, app, grace, handle, listener, upkeep })
     }
 
     /// Where it listens.
@@ -115,6 +124,7 @@ impl Server {
         self.handle.stop(false).await;
         // The listener has nothing left to say that matters now.
         let _ = self.listener.await;
+        self.upkeep.abort();
         self.service.stop().await;
         tracing::info!("stopped");
     }

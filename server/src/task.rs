@@ -90,6 +90,8 @@ pub struct TaskRecord {
     /// When its cancellation was asked for.
     #[serde_as(as = "Option<Date>")]
     pub cancel_requested_at: Option<DateTime<Utc>>,
+    /// What the first request for its cancellation was answered.
+    pub cancel_receipt: Option<ReceiptRecord>,
     /// JSON text as sent.
     pub result: Option<String>,
     /// Where the result is kept, if elsewhere.

@@ -1,5 +1,6 @@
 //! Logs and metrics.
 
+use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -21,7 +22,7 @@ pub fn start_logging(settings: &LogSettings) -> Result<(), String> {
         LogFormat::Json => {
             logs.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
         }
-        LogFormat::Pretty => logs.try_init(),
+        LogFormat::Pretty => logs.with_ansi(std::io::stdout().is_terminal()).try_init(),
     };
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, Call, TestServer, id_of, unique_type};
+use task_repo_tests::{Answer, Call, TestServer, assert_problem, id_of, unique_type};
 
 const REPLAYED: &str = "idempotent-replayed";
 
@@ -214,5 +214,34 @@ async fn of_many_at_once_one_creates() {
         ids.dedup();
         assert_eq!(ids.len(), 1, "{ids:?}");
         assert_eq!(count(&server, &task_type).await, round + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_for_fewer_types_gets_its_part_of_a_batch_again() {
+    let server = TestServer::start().await;
+    let (a, b) = (unique_type(), unique_type());
+    for (n, types) in [[&a, &b], [&b, &a]].into_iter().enumerate() {
+        let body = json!({"tasks": [
+            {"task_type": types[0], "name": types[0], "request": {"n": 0}},
+            {"task_type": types[1], "name": types[1], "request": {"n": 1}},
+        ]});
+        let create = async |secret: &str| {
+            let call = keyed(server.post("/tasks/batch").key(secret).json(&body), &format!("parts-{n}"));
+            call.send().await.ok()["results"].clone()
+        };
+        let both = server.issue_key(&["producer"], json!({"task_types": [a, b]})).await;
+        let only_b = server.issue_key(&["producer"], json!({"task_types": [b]})).await;
+        let first = create(&both).await;
+        let again = create(&only_b).await;
+        for (place, name) in types.into_iter().enumerate() {
+            assert_eq!(first[place]["task"]["task_type"], name.as_str(), "{first:#}");
+            if *name == b {
+                assert_eq!(again[place], first[place]);
+            } else {
+                assert_problem(&again[place]["problem"], 403, "forbidden");
+            }
+        }
+        assert_eq!((count(&server, &a).await, count(&server, &b).await), (n + 1, n + 1));
     }
 }

@@ -333,3 +333,26 @@ async fn nesting_beyond_all_bounds_does_not_fit() {
     }
     assert_nothing_was_created(&server).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nesting_beyond_all_bounds_does_not_fit_with_an_idempotency_key_either() {
+    let server = TestServer::start().await;
+    let lists = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let objects = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
+    for depth in [33, 5000, 50_000, 100_000] {
+        for value in [lists(depth), objects(depth)] {
+            let task = format!(r#"{{"task_type":"t","request":{value}}}"#);
+            for body in [&task, &value] {
+                let create = server.post("/tasks").header("Idempotency-Key", "deep").json_text(body.as_str());
+                create.send().await.problem(422, "validation_failed");
+            }
+            let batch = server.post("/tasks/batch").header("Idempotency-Key", "deep-batch");
+            let answer = batch.json_text(format!(r#"{{"tasks":[{task},{value}]}}"#)).send().await.ok();
+            for result in answer["results"].as_array().unwrap() {
+                assert_problem(&result["problem"], 422, "validation_failed");
+            }
+        }
+    }
+    assert_eq!(server.get("/health").send().await.status, 200);
+    assert_nothing_was_created(&server).await;
+}

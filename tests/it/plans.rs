@@ -1,12 +1,12 @@
 //! How the database carries out what the service asks of it: never by reading everything, never by sorting in memory.
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document};
 use chrono::{TimeDelta, Utc};
-use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, unique_type};
 use uuid::Uuid;
 
+use crate::profiler;
 use crate::verbs::{claim, claim_one, create_many, id, post, put_status, settle, tasks, until_status, with};
 
 const USERS: [&str; 4] = ["ann", "bob", "eve", "kim"];
@@ -46,28 +46,6 @@ async fn populate(server: &TestServer, types: &[String]) {
     }
 }
 
-async fn profile(server: &TestServer, level: i32) {
-    server.database().run_command(doc! {"profile": level}).await.expect("the profiler is set");
-}
-
-/// Makes room for everything the profiler will say, and turns it on.
-async fn start_profiling(server: &TestServer) {
-    let database = server.database();
-    profile(server, 0).await;
-    let room = doc! {"create": "system.profile", "capped": true, "size": 64 << 20};
-    database.run_command(room).await.expect("room for the profile");
-    profile(server, 2).await;
-}
-
-/// What the profiler has said about the tasks since.
-async fn stop_profiling(server: &TestServer) -> Vec<Document> {
-    profile(server, 0).await;
-    let database = server.database();
-    let about_tasks = doc! {"ns": format!("{}.tasks", database.name())};
-    let profile = database.collection::<Document>("system.profile");
-    profile.find(about_tasks).await.expect("the profile").try_collect().await.expect("the profile")
-}
-
 /// Why the operation should not be carried out like that, if it should not.
 fn objection(entry: &Document) -> Option<&'static str> {
     let text = entry.to_string();
@@ -83,7 +61,7 @@ fn objection(entry: &Document) -> Option<&'static str> {
 
 /// Fails the test if anything was carried out badly, or nothing was seen at all.
 async fn assert_good_plans(server: &TestServer, at_least: usize) {
-    let entries = stop_profiling(server).await;
+    let entries = profiler::stop(server).await;
     let planned = entries.iter().filter(|entry| entry.contains_key("planSummary")).count();
     assert!(planned >= at_least, "the profiler saw {planned} plans, {at_least} or more are expected");
     let objections: Vec<String> = entries
@@ -102,7 +80,7 @@ async fn start() -> (TestServer, Vec<String>) {
     let server = TestServer::start().await;
     let types: Vec<String> = (0..6).map(|_| unique_type()).collect();
     populate(&server, &types).await;
-    start_profiling(&server).await;
+    profiler::start(&server).await;
     (server, types)
 }
 
@@ -227,4 +205,54 @@ async fn single_tasks_and_background_work_follow_an_index() {
         assert_eq!(server.get(path).send().await.status, 200, "{path}");
     }
     assert_good_plans(&server, 30).await;
+}
+
+/// What the one operation that goes by that index did: keys and documents it looked at.
+#[track_caller]
+fn cost_by(entries: &[Document], index: &str, verb: &str) -> (i64, i64) {
+    let number = |entry: &Document, field: &str| match entry.get(field) {
+        Some(Bson::Int32(n)) => i64::from(*n),
+        Some(Bson::Int64(n)) => *n,
+        other => panic!("{field} is {other:?}"),
+    };
+    let by_index: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.get_document("command").is_ok_and(|command| command.contains_key(verb)))
+        .filter(|entry| entry.get_str("planSummary").is_ok_and(|plan| plan.starts_with(index)))
+        .collect();
+    assert!(!by_index.is_empty(), "nothing went by {index}: {entries:#?}");
+    let most = |field: &str| by_index.iter().map(|entry| number(entry, field)).max().unwrap_or(0);
+    (most("keysExamined"), most("docsExamined"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_leads_to_its_tasks_past_all_others() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    for _ in 0..2 {
+        create_many(&server, 1000, |_| json!({"task_type": queue, "priority": 90})).await;
+    }
+    let tagged = create_many(
+        &server,
+        3,
+        |n| json!({"task_type": queue, "priority": 10, "tags": {"rare": "yes", "n": n.to_string()}}),
+    )
+    .await;
+    for (status, index) in [
+        ("pending", "IXSCAN { tenant: 1, tags: 1, priority: -1"),
+        ("any", "IXSCAN { tenant: 1, tags: 1, created_at: -1"),
+    ] {
+        profiler::start(&server).await;
+        let query = [("status", status), ("task_type", &queue), ("tag", "rare:yes")];
+        let page = server.get("/tasks").query(&query).send().await.ok();
+        assert_eq!(tasks(&page).len(), tagged.len());
+        let (keys, documents) = cost_by(&profiler::stop(&server).await, index, "find");
+        assert!(keys <= 10 && documents <= 10, "a list of {status}: {keys} keys, {documents} documents");
+    }
+    profiler::start(&server).await;
+    let claimed = claim(&server, &queue, json!({"limit": 2, "tags": {"rare": "yes"}})).await;
+    assert_eq!(tasks(&claimed).len(), 2);
+    let index = "IXSCAN { tenant: 1, tags: 1, priority: -1";
+    let (keys, documents) = cost_by(&profiler::stop(&server).await, index, "find");
+    assert!(keys <= 10 && documents <= 10, "a claim: {keys} keys, {documents} documents");
 }

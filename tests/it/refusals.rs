@@ -80,6 +80,30 @@ async fn kind_then_size_then_form_of_the_body() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_task_could_hold_is_too_large_whatever_else_is_wrong_with_it() {
+    let server = TestServer::start().await;
+    let task = server.create(json!({})).await;
+    let path = format!("/tasks/{}", id_of(&task));
+    let beyond = "x".repeat(1 << 20);
+    for wrong in [r#""nonsense":1"#, r#""status":"pending""#, r#""priority":101"#] {
+        let edit = format!(r#"{{{wrong},"request":"{beyond}"}}"#);
+        server.put(&path).json_text(edit).send().await.problem(413, "payload_too_large");
+    }
+    let claimed = server.post(&format!("{path}/claim")).json(&json!({"worker_id": "w1"})).send().await.ok();
+    let token = &claimed["lease"]["token"];
+    for wrong in [r#""nonsense":1"#, r#""result_id":"""#, r#""usage":{"tokens_used":-1}"#] {
+        let body = format!(r#"{{"lease_token":{token},{wrong},"result":"{beyond}"}}"#);
+        let complete = server.post(&format!("{path}/complete")).json_text(body).send().await;
+        complete.problem(413, "payload_too_large");
+        let item = format!(r#""id":{},"lease_token":{token},"outcome":"completed",{wrong}"#, task["id"]);
+        let body = format!(r#"{{"outcomes":[{{{item},"result":"{beyond}"}}]}}"#);
+        let outcomes = server.post("/tasks/outcomes").json_text(body).send().await.ok();
+        assert_problem(&outcomes["results"][0]["problem"], 413, "payload_too_large");
+    }
+    assert_eq!(server.task(id_of(&task)).await["status"], "processing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parameters_and_form_go_before_meaning() {
     let server = TestServer::start().await;
     let alice = |path: &str| server.post(path).user("alice");

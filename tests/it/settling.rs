@@ -210,6 +210,21 @@ async fn cancelling_twice_is_cancelling_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelling_again_gets_the_first_receipt_whatever_the_worker_says_meanwhile() {
+    let server = TestServer::start().await;
+    let task = held(&server, json!({})).await;
+    let receipt = post(&server, &task, "cancel", json!({})).await.ok();
+    for progress in [json!({"value": 0.5}), json!({"value": 0.7, "text": "still at it"})] {
+        let heard = settle(&server, &task, "heartbeat", json!({"progress": progress})).await.ok();
+        assert_eq!(heard["cancel_requested"], true);
+        let now = shown(&server, &task).await;
+        assert!(now["version"].as_u64() > receipt["version"].as_u64(), "progress is a change: {now}");
+        assert_eq!(post(&server, &task, "cancel", json!({})).await.ok(), receipt);
+        assert_eq!(shown(&server, &task).await, now, "cancelling again changes nothing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_that_makes_the_task_too_large_is_refused() {
     let server = TestServer::start().await;
     let half = "x".repeat(600 << 10);

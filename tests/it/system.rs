@@ -259,9 +259,18 @@ async fn compression_breaks_nothing() {
     let path = format!("/tasks/{}", id_of(&task));
     let plain = server.get(&path).send().await;
     let mut sizes = Vec::new();
-    for encoding in
-        ["gzip", "br", "gzip, br", "identity", "", "gzip;q=0.5, identity;q=0.1", "gzip;q=0, br;q=0"]
-    {
+    for encoding in [
+        "gzip",
+        "br",
+        "gzip, br",
+        "identity",
+        "",
+        "gzip;q=0.5, identity;q=0.1",
+        "gzip;q=0, br;q=0",
+        "identity;q=0, *;q=0",
+        "identity;q=0",
+        "*;q=0",
+    ] {
         let answer = server.get(&path).header("Accept-Encoding", encoding).send().await;
         assert_eq!(answer.status, 200, "{encoding}");
         assert_eq!(unpacked(&answer), plain.body, "{encoding}");

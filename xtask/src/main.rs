@@ -1,8 +1,9 @@
-//! The project's own commands: `cargo xtask start | test | ci | fuzz | tidy`.
+//! The project's own commands: `cargo xtask start | test | ci | fuzz | bench | tidy`.
 //!
 //! Whatever a person, a script or CI does with this repository beyond plain `cargo` is a command here, so that all
 //! of them do it in the same way. Every command that needs a database brings one along: see [`mongod`].
 
+mod bench;
 mod ci;
 mod fuzz;
 mod layout;
@@ -37,6 +38,8 @@ enum Command {
     Ci,
     /// Send the service requests made from its own OpenAPI document, and check every answer
     Fuzz(fuzz::Args),
+    /// Measure how fast the service is here, next to what its database alone would do
+    Bench(bench::Args),
     /// Check the rules of this repository that no compiler knows
     Tidy,
 }
@@ -59,6 +62,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Test(args) => process::unless_interrupted(Box::pin(test::run(&args))).await,
         Command::Ci => process::unless_interrupted(Box::pin(ci::run())).await,
         Command::Fuzz(args) => process::unless_interrupted(Box::pin(fuzz::run(&args))).await,
+        Command::Bench(args) => process::unless_interrupted(Box::pin(bench::run(&args))).await,
         Command::Tidy => tidy::run(),
     }
 }

@@ -5,9 +5,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use task_repo_protocol::json::Object;
+use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{ErrorCode, Json, Violation};
 
 use super::rejection::Rejection;
+use crate::tasks::Failure;
 
 /// A body, or a part of one, that must fit `T` and keep to its rules.
 ///
@@ -15,8 +17,31 @@ use super::rejection::Rejection;
 /// 400 when it is not JSON, 422 when it does not fit.
 pub(super) fn parse<T: DeserializeOwned + Validate<Context = ()>>(bytes: &[u8]) -> Result<T, Rejection> {
     let value: T = read(bytes)?;
-    check(&value, &["body".into()]).map_err(Rejection::invalid)?;
+    check(&value, &["body".into()]).map_err(|errors| refused(bytes, errors))?;
     Ok(value)
+}
+
+/// What is too large for any task is refused as that, whatever else is wrong with it.
+fn refused(body: &[u8], errors: Vec<Violation>) -> Rejection {
+    #[derive(serde::Deserialize)]
+    struct Payloads<'a> {
+        #[serde(borrow)]
+        request: Option<&'a RawValue>,
+        #[serde(borrow)]
+        template: Option<&'a RawValue>,
+        #[serde(borrow)]
+        metadata: Option<&'a RawValue>,
+        #[serde(borrow)]
+        result: Option<&'a RawValue>,
+    }
+    let bytes = serde_json::from_slice::<Object<Payloads<'_>>>(body).map_or(0, |Object(it)| {
+        [it.request, it.template, it.metadata, it.result]
+            .into_iter()
+            .flatten()
+            .map(|json| json.get().len())
+            .sum()
+    });
+    if bytes > MAX_TASK_BYTES { Failure::TooLarge.into() } else { Rejection::invalid(errors) }
 }
 
 /// The same without rules beyond its form.
@@ -26,7 +51,7 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
         if let Err(malformed) = serde_json::from_slice::<&RawValue>(bytes) {
             return Rejection::new(ErrorCode::MalformedJson, format!("the body is not JSON: {malformed}"));
         }
-        Rejection::invalid(vec![misfit::<T>(bytes, &["body".into()], &error)])
+        refused(bytes, vec![misfit::<T>(bytes, &["body".into()], &error)])
     })
 }
 
@@ -42,8 +67,8 @@ pub(super) fn parse_item<T: DeserializeOwned + Validate<Context = ()>>(
     let place = ["body".into(), list.into(), index.into()];
     let text = item.as_str();
     let Object(value): Object<T> = serde_json::from_str(text)
-        .map_err(|error| Rejection::invalid(vec![misfit::<T>(text.as_bytes(), &place, &error)]))?;
-    check(&value, &place).map_err(Rejection::invalid)?;
+        .map_err(|error| refused(text.as_bytes(), vec![misfit::<T>(text.as_bytes(), &place, &error)]))?;
+    check(&value, &place).map_err(|errors| refused(text.as_bytes(), errors))?;
     Ok(value)
 }
 

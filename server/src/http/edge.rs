@@ -56,7 +56,7 @@ impl MessageBody for Counted {
 
 /// Wraps all routes, also those that do not exist.
 pub(crate) async fn edge(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let began = Instant::now();
@@ -69,6 +69,11 @@ pub(crate) async fn edge(
     };
     let method = request.method().clone();
     let span = tracing::info_span!("request", request_id, %method);
+    // Whoever refuses plain text gets it all the same: an answer is better than a 406 without a problem.
+    let accepts = request.headers().get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+    if accepts.is_none_or(|value| value.contains("q=0")) {
+        request.headers_mut().remove(header::ACCEPT_ENCODING);
+    }
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let mut response = async {
         match authenticate(&request).await {

@@ -53,6 +53,11 @@ impl Rejection {
         Self { errors: Some(errors), ..Self::new(ErrorCode::ValidationFailed, detail) }
     }
 
+    /// Whether it is about JSON that does not fit.
+    pub(super) fn is_invalid(&self) -> bool {
+        self.code == ErrorCode::ValidationFailed
+    }
+
     /// The route has only these methods.
     pub(super) fn method(allow: String) -> Self {
         let detail = format!("the route has {allow}");
@@ -123,6 +128,7 @@ impl From<Failure> for Rejection {
             Failure::TypeForbidden(_) | Failure::UserForbidden => new(ErrorCode::Forbidden),
             Failure::IdempotencyKeyReused => new(ErrorCode::IdempotencyKeyReused),
             Failure::Store(StoreError::Unavailable) => new(ErrorCode::Unavailable),
+            Failure::Store(StoreError::Overloaded) => new(ErrorCode::Overloaded),
             Failure::Store(StoreError::OutcomeUnknown) => new(ErrorCode::OutcomeUnknown),
         }
     }

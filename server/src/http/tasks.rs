@@ -62,32 +62,24 @@ pub(super) async fn create(mut call: Call) -> Answer {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let key = call.idempotency_key(&body)?;
-    let new: NewTask = parse(&body).map_err(|rejection| goes_before(&call, &body).unwrap_or(rejection))?;
+    let new: NewTask = parse(&body).map_err(|rejection| or_foreign_user(&call, &body, rejection))?;
     let created = call.service().create(&call.scope, vec![new], key).await?;
     let task = created.tasks.into_iter().next().unwrap_or(Err(Failure::UserForbidden))?;
     Ok(replayed(task_answer(201, task), created.replayed.is_some()))
 }
 
-/// A task that is too large, or for another user, is refused as that, whatever else is wrong with it.
-fn goes_before(call: &Call, body: &[u8]) -> Option<Rejection> {
+/// A task for another user is refused as that, whatever rule it breaks; only its size goes before.
+fn or_foreign_user(call: &Call, body: &[u8], rejection: Rejection) -> Rejection {
     #[derive(serde::Deserialize)]
     struct Glance<'a> {
         #[serde(borrow)]
-        request: Option<&'a RawValue>,
-        #[serde(borrow)]
-        template: Option<&'a RawValue>,
-        #[serde(borrow)]
-        metadata: Option<&'a RawValue>,
-        #[serde(borrow)]
         user_id: Option<&'a RawValue>,
     }
-    let Glance { request, template, metadata, user_id } = serde_json::from_slice(body).ok()?;
-    let bytes: usize = [request, template, metadata].into_iter().flatten().map(|json| json.get().len()).sum();
-    if bytes > MAX_TASK_BYTES {
-        return Some(Failure::TooLarge.into());
-    }
-    let user: String = serde_json::from_str(user_id?.get()).ok()?;
-    (user != call.scope.user.as_deref()?).then(|| Failure::UserForbidden.into())
+    let user = serde_json::from_slice::<Glance<'_>>(body).ok().and_then(|glance| glance.user_id);
+    let user = user.and_then(|json| serde_json::from_str::<String>(json.get()).ok());
+    let is_foreign =
+        user.is_some_and(|user| call.scope.user.as_deref().is_some_and(|caller| *caller != *user));
+    if is_foreign && rejection.is_invalid() { Failure::UserForbidden.into() } else { rejection }
 }
 
 /// Refuses a payload that no task could hold, whichever task it is for.
@@ -126,7 +118,7 @@ pub(super) async fn create_batch(mut call: Call) -> Answer {
                 problems.push(None);
             }
             Err(rejection) => {
-                problems.push(Some(goes_before(&call, item.as_str().as_bytes()).unwrap_or(rejection)));
+                problems.push(Some(or_foreign_user(&call, item.as_str().as_bytes(), rejection)));
             }
         }
     }
@@ -301,7 +293,8 @@ pub(super) async fn delete(call: Call) -> Answer {
 
 /// Moves a task whose work the calling service runs itself.
 #[utoipa::path(put, path = "/api/v1/tasks/{task_id}/status", tag = "tasks", request_body = StatusChange,
-    params(("task_id" = String, Path, format = Uuid)),
+    params(("task_id" = String, Path, format = Uuid),
+        ("If-Match" = Option<String>, Header, description = "The version that is to be moved, as in `ETag`.")),
     responses((status = 200, body = Task, headers(("ETag" = String)))))]
 pub(super) async fn set_status(mut call: Call) -> Answer {
     let body = call.body(MAX_BODY).await?;

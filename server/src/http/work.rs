@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
+use serde::Serialize;
 use task_repo_protocol::claim::{ClaimOne, Claimed, HeartbeatItem, Heartbeats, HeartbeatsAnswer};
 use task_repo_protocol::page::MAX_BATCH_BYTES;
 use task_repo_protocol::{
@@ -17,7 +18,7 @@ use super::body::{check, parse, parse_item, read};
 use super::call::Call;
 use super::rejection::{Answer, Rejection};
 use super::tasks::{MAX_BODY, at_most, fits, json};
-use crate::tasks::{Failure, Handout, view};
+use crate::tasks::{Failure, Handout};
 
 /// Claims work: up to `limit` tasks in order of priority, then age.
 #[utoipa::path(post, path = "/api/v1/tasks/claim", tag = "work", request_body = Claim,
@@ -27,24 +28,16 @@ pub(super) async fn claim(mut call: Call) -> Answer {
     call.no_params()?;
     let claim: Claim = parse(&body)?;
     let handout = call.service().claim(&call.scope, claim).await?;
-    Ok(hand_over(handout, |tasks| serde_json::to_vec(&Claimed { tasks })))
+    Ok(hand_over(handout, |tasks| Claimed { tasks }))
 }
 
 /// An answer whose tasks go back to the queue unless it is really sent.
-fn hand_over(
-    handout: Handout,
-    answer: impl FnOnce(Vec<Task>) -> serde_json::Result<Vec<u8>>,
-) -> HttpResponse {
-    let tasks = handout.tasks().iter().cloned().map(|task| view(task, true)).collect();
-    match answer(tasks) {
-        Ok(text) => HttpResponse::Ok()
-            .content_type("application/json; charset=utf-8")
-            .body(HandoutBody { text: Some(text.into()), handout: Some(handout) }),
-        Err(error) => {
-            tracing::error!(%error, "an answer has no JSON form");
-            HttpResponse::InternalServerError().finish()
-        }
-    }
+fn hand_over<T: Serialize>(mut handout: Handout, answer: impl FnOnce(Vec<Task>) -> T) -> HttpResponse {
+    let tasks = handout.present();
+    let text = serde_json::to_vec(&answer(tasks)).unwrap_or_default();
+    HttpResponse::Ok()
+        .content_type("application/json; charset=utf-8")
+        .body(HandoutBody { text: Some(text.into()), handout: Some(handout) })
 }
 
 /// A body that knows whether the connection has taken it.
@@ -62,7 +55,7 @@ impl MessageBody for HandoutBody {
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         if let Some(handout) = self.handout.take() {
-            handout.take();
+            handout.taken();
         }
         Poll::Ready(self.text.take().map(Ok))
     }
@@ -75,8 +68,8 @@ pub(super) async fn claim_one(mut call: Call) -> Answer {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let claim: ClaimOne = parse(&body)?;
-    let task = call.service().claim_one(&call.scope, call.task_id()?, claim).await?;
-    Ok(json(200, &view(task, true)))
+    let handout = call.service().claim_one(&call.scope, call.task_id()?, claim).await?;
+    Ok(hand_over(handout, |mut tasks| tasks.pop()))
 }
 
 /// Brings the result.
@@ -170,7 +163,7 @@ pub(super) async fn outcomes(mut call: Call) -> Answer {
         return Ok(json(200, &OutcomesAnswer { results, tasks: Vec::new() }));
     };
     match call.service().claim(&call.scope, claim).await {
-        Ok(handout) => Ok(hand_over(handout, |tasks| serde_json::to_vec(&OutcomesAnswer { results, tasks }))),
+        Ok(handout) => Ok(hand_over(handout, |tasks| OutcomesAnswer { results, tasks })),
         // What was settled is settled; the caller asks for more when it likes.
         Err(failure) => {
             tracing::warn!(%failure, "tasks were settled, but no work could be claimed");

@@ -42,7 +42,11 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
         Intent::Promote => operate::promote(task, now)?,
         Intent::Cancel => {
             if operate::cancel(task, now) == operate::Cancelling::Already {
-                return Ok(Effect::Repeated(task.receipt()));
+                // The same answer as before, as long as the task has not moved on.
+                let before = task.cancel_receipt.filter(|receipt| receipt.status == task.status);
+                return Ok(Effect::Repeated(
+                    before.unwrap_or_else(|| task.receipt_record()).for_task(task.id),
+                ));
             }
         }
         Intent::Execute => operate::execute(task),
@@ -69,6 +73,9 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
     if intent.verb() != Verb::Heartbeat || task.progress != before {
         task.version += 1;
         task.updated_at = now;
+    }
+    if intent.verb() == Verb::Cancel {
+        task.cancel_receipt = Some(task.receipt_record());
     }
     if let Some(token) = intent.token().filter(|_| intent.verb() != Verb::Heartbeat) {
         let receipt = task.receipt_record();

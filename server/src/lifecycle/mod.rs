@@ -257,10 +257,20 @@ impl Intent {
         }
     }
 
-    /// Whether the task's payloads must be at hand: edits replace them and answer the whole task, and a claim
-    /// hands them out.
+    /// How many bytes of payload it brings.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Complete { result, .. } | Self::SelfManaged { result, .. } => {
+                result.as_ref().map_or(0, String::len)
+            }
+            Self::Edit { edit, .. } => edit.request.iter().flatten().map(|json| json.as_str().len()).sum(),
+            _ => 0,
+        }
+    }
+
+    /// Whether the task's payloads must be at hand: they are edited, handed out, or part of the answer.
     pub fn needs_payload(&self) -> bool {
-        matches!(self, Self::Edit { .. } | Self::Claim(_))
+        matches!(self, Self::Edit { .. } | Self::Claim(_) | Self::SelfManaged { .. })
     }
 }
 

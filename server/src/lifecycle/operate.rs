@@ -54,6 +54,7 @@ pub(super) fn execute(task: &mut TaskRecord) {
         task.progress = None;
         task.completed_at = None;
         task.cancel_requested_at = None;
+        task.cancel_receipt = None;
         task.expire_at = None;
     }
     task.status = Status::Pending;

@@ -1,17 +1,68 @@
 //! Ready work in claim order, and taking it.
 
+use std::collections::HashSet;
+
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
-use super::indexes::{CLAIMS, READY, READY_BY_USER};
-use super::transition::Staging;
+use super::indexes::{CLAIMS, READY, READY_BY_TAG, READY_BY_USER};
+use super::transition::{Fate, Staging};
 use super::{Store, StoreError, stored_bytes};
 use crate::lifecycle::{self, Effect, Grant, Intent};
 use crate::scope::Scope;
 use crate::task::TaskRecord;
 
-/// Most bytes of payload that one claim hands out; the first task comes whatever its size.
-const MAX_HANDOUT_BYTES: usize = 16 << 20;
+/// Most bytes of payload that one read brings; the first task comes whatever its size.
+const MAX_READ_BYTES: usize = 16 << 20;
+/// How many ready tasks one look for other servers' work reads.
+const MAX_LOOK: i64 = 1000;
+
+/// Ready tasks in claim order.
+#[derive(Debug, Default)]
+pub struct Ready {
+    /// With their payloads.
+    pub tasks: Vec<TaskRecord>,
+    /// There were more, but too many bytes.
+    pub is_cut: bool,
+}
+
+/// What came of an attempt to lease tasks.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// Leased, with their payloads.
+    pub tasks: Vec<TaskRecord>,
+    /// Perhaps leased: the database did not say.
+    pub in_doubt: Vec<TaskRecord>,
+}
+
+/// What decides whom a ready task may serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyTask {
+    /// Its queue.
+    pub task_type: String,
+    /// The end user it was created for.
+    pub user_id: Option<String>,
+    /// Its stored tags.
+    pub tags: Vec<String>,
+}
+
+impl ReadyTask {
+    /// What decides whom that task may serve.
+    pub fn of(task: &TaskRecord) -> Self {
+        Self { task_type: task.task_type.clone(), user_id: task.user_id.clone(), tags: task.tags.clone() }
+    }
+}
+
+/// What the waiting callers of a tenant wait for.
+#[derive(Debug, Clone, Default)]
+pub struct Awaited {
+    /// Task types of callers that take any of them.
+    pub task_types: HashSet<String>,
+    /// Users of callers that take only theirs.
+    pub users: HashSet<String>,
+    /// A stored tag of each caller that takes only tasks with tags.
+    pub tags: HashSet<String>,
+}
 
 /// Which tasks a claim may take.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,14 +88,33 @@ impl Selection {
         if let Some(user) = &self.scope.user {
             filter.insert("user_id", &**user);
         }
-        if !self.tags.is_empty() {
-            filter.insert("tags", doc! { "$all": &self.tags });
+        // The first tag is the index's; asking for all at once would leave the choice to the database.
+        if let Some((first, rest)) = self.tags.split_first() {
+            filter.insert("tags", first);
+            if !rest.is_empty() {
+                filter.insert("$and", rest.iter().map(|tag| doc! { "tags": tag }).collect::<Vec<_>>());
+            }
         }
         filter
     }
 
     fn index(&self) -> &'static str {
-        if self.scope.user.is_some() { READY_BY_USER } else { READY }
+        match (self.scope.user.is_some(), self.tags.is_empty()) {
+            (true, _) => READY_BY_USER,
+            (false, false) => READY_BY_TAG,
+            (false, true) => READY,
+        }
+    }
+
+    /// Whether any task of its types will do.
+    pub fn takes_any(&self) -> bool {
+        self.scope.user.is_none() && self.tags.is_empty()
+    }
+
+    /// Whether a task of one of its types will do.
+    pub fn matches(&self, ready: &ReadyTask) -> bool {
+        self.scope.user.as_deref().is_none_or(|user| ready.user_id.as_deref() == Some(user))
+            && self.tags.iter().all(|tag| ready.tags.contains(tag))
     }
 }
 
@@ -53,23 +123,24 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn ready(&self, selection: &Selection, limit: usize) -> Result<Vec<TaskRecord>, StoreError> {
+    pub async fn ready(&self, selection: &Selection, limit: usize) -> Result<Ready, StoreError> {
         let mut options = self.by_index(selection.index());
         options.sort = Some(doc! { "priority": -1, "ready_at": 1, "_id": 1 });
         options.limit = i64::try_from(limit).ok();
         let (tasks, filter) = (self.tasks.clone(), selection.filter());
-        self.read("ready work", async move {
+        self.call("ready work", async move {
             let mut cursor = tasks.find(filter).with_options(options).await?;
-            let mut tasks: Vec<TaskRecord> = Vec::new();
+            let mut ready = Ready::default();
             let mut bytes = 0;
             while let Some(task) = cursor.try_next().await? {
                 bytes += task.input_bytes as usize;
-                if bytes > MAX_HANDOUT_BYTES && !tasks.is_empty() {
+                if bytes > MAX_READ_BYTES && !ready.tasks.is_empty() {
+                    ready.is_cut = true;
                     break;
                 }
-                tasks.push(task);
+                ready.tasks.push(task);
             }
-            Ok(tasks)
+            Ok(ready)
         })
         .await
     }
@@ -85,8 +156,30 @@ impl Store {
         .await
     }
 
-    /// Leases these tasks; returns those that were still free, with their payloads.
-    pub async fn claim(&self, picks: Vec<(TaskRecord, Grant)>) -> Vec<TaskRecord> {
+    /// One look at ready tasks of these users, or with one of these tags.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn ready_for(&self, tenant: &str, awaited: &Awaited) -> Result<Vec<ReadyTask>, StoreError> {
+        let mut ready = Vec::new();
+        for (field, values, index) in
+            [("user_id", &awaited.users, READY_BY_USER), ("tags", &awaited.tags, READY_BY_TAG)]
+        {
+            if values.is_empty() {
+                continue;
+            }
+            let mut options = self.by_index(index);
+            options.limit = Some(MAX_LOOK);
+            options.projection = Some(super::query::without_payload());
+            let filter = doc! { "tenant": tenant, "status": "pending", field: { "$in": values.iter().collect::<Vec<_>>(), "$exists": true } };
+            let found = self.find("ready for some", filter, options).await?;
+            ready.extend(found.iter().map(ReadyTask::of));
+        }
+        Ok(ready)
+    }
+
+    /// Leases these tasks: those that are still free.
+    pub async fn claim(&self, picks: Vec<(TaskRecord, Grant)>) -> Claimed {
         let now = self.clock().now();
         let mut staged = Vec::with_capacity(picks.len());
         let mut payloads = std::collections::HashMap::with_capacity(picks.len());
@@ -99,18 +192,24 @@ impl Store {
                 continue;
             }
             payloads.insert(task.id, payload);
-            staged.extend(staging.finish(task, false));
+            staged.extend(staging.finish(task, false).ok());
         }
-        let landed: std::collections::HashMap<_, _> = self.write(&staged).await.into_iter().collect();
-        staged
-            .into_iter()
-            .map(|stage| stage.record)
-            .filter(|task| landed.get(&task.id) == Some(&true))
-            .filter_map(|mut task| {
-                (task.request, task.template, task.metadata, task.result) = payloads.remove(&task.id)?;
-                Some(task)
-            })
-            .collect()
+        let fates = self.write(&staged).await;
+        let mut claimed = Claimed::default();
+        for (stage, fate) in staged.into_iter().zip(fates) {
+            let mut task = stage.record;
+            match fate {
+                Fate::Landed => {
+                    if let Some(payload) = payloads.remove(&task.id) {
+                        (task.request, task.template, task.metadata, task.result) = payload;
+                    }
+                    claimed.tasks.push(task);
+                }
+                Fate::Unknown => claimed.in_doubt.push(task),
+                Fate::Missed => {}
+            }
+        }
+        claimed
     }
 
     /// The tasks that a claim with this id (hash) has ever taken, with their payloads.

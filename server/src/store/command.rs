@@ -7,6 +7,9 @@ use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
 use super::Store;
 
+/// Most bytes of statements in one command; a single larger statement goes alone.
+const MAX_COMMAND_BYTES: usize = 8 << 20;
+
 /// A duplicate key, as the server reports it.
 const DUPLICATE_KEY: i32 = 11_000;
 
@@ -35,20 +38,48 @@ pub(super) struct WriteError {
 
 impl Store {
     /// `insert` of these documents.
-    pub(super) async fn insert_command(&self, documents: Vec<RawDocumentBuf>) -> Written {
+    pub(super) async fn insert_command(&self, documents: &[&RawDocumentBuf]) -> Written {
         self.write_command("insert", "documents", documents).await
     }
 
     /// `update` with these statements.
-    pub(super) async fn update_command(&self, statements: Vec<RawDocumentBuf>) -> Written {
+    pub(super) async fn update_command(&self, statements: &[&RawDocumentBuf]) -> Written {
         self.write_command("update", "updates", statements).await
     }
 
-    async fn write_command(&self, verb: &'static str, field: &str, items: Vec<RawDocumentBuf>) -> Written {
-        let mut array = RawArrayBuf::new();
-        for item in items {
-            array.push(item);
+    /// One command is one document, which may have 16 MiB: more goes in several.
+    async fn write_command(
+        &self,
+        verb: &'static str,
+        field: &'static str,
+        items: &[&RawDocumentBuf],
+    ) -> Written {
+        let mut matched = 0;
+        let mut errors = Vec::new();
+        let mut sent = 0;
+        let mut items = items.iter().peekable();
+        while items.peek().is_some() {
+            let (mut array, mut count, mut bytes) = (RawArrayBuf::new(), 0, 0);
+            while let Some(item) =
+                items.next_if(|item| count == 0 || bytes + item.as_bytes().len() <= MAX_COMMAND_BYTES)
+            {
+                bytes += item.as_bytes().len();
+                count += 1;
+                array.push(&***item);
+            }
+            match self.write_array(verb, field, array).await {
+                Written::Unknown => return Written::Unknown,
+                Written::Answered { matched: here, errors: broken } => {
+                    matched += here;
+                    errors.extend(broken.into_iter().map(|it| WriteError { index: it.index + sent, ..it }));
+                }
+            }
+            sent += count;
         }
+        Written::Answered { matched, errors }
+    }
+
+    async fn write_array(&self, verb: &'static str, field: &'static str, array: RawArrayBuf) -> Written {
         let mut command = RawDocumentBuf::new();
         command.append(cstr(verb), self.tasks.name());
         command.append(cstr(field), array);
@@ -57,21 +88,9 @@ impl Store {
         let patience = i32::try_from(self.timeout.as_millis()).unwrap_or(i32::MAX);
         command.append(cstr("writeConcern"), rawdoc! { "w": "majority", "j": true, "wtimeout": patience });
         let database = self.database.clone();
-        let call = self.runtime.spawn(async move { database.run_raw_command(command).await });
-        match tokio::time::timeout(self.timeout, call).await {
-            Ok(Ok(Ok(reply))) => answered(verb, &reply),
-            Ok(Ok(Err(error))) => {
-                tracing::warn!(verb, %error, "a database write failed");
-                Written::Unknown
-            }
-            Ok(Err(error)) => {
-                tracing::error!(verb, %error, "a database write was cut off");
-                Written::Unknown
-            }
-            Err(_) => {
-                tracing::warn!(verb, "a database write took too long");
-                Written::Unknown
-            }
+        match self.call(verb, async move { database.run_raw_command(command).await }).await {
+            Ok(reply) => answered(verb, &reply),
+            Err(_) => Written::Unknown,
         }
     }
 }

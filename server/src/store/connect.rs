@@ -8,7 +8,9 @@ use chrono::{DateTime, Utc};
 use mongodb::Client;
 use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, SelectionCriteria, WriteConcern};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
+use super::leases::Leases;
 use super::{Store, StoreError};
 use crate::clock::Clock;
 use crate::config::DatabaseSettings;
@@ -55,6 +57,9 @@ impl Store {
             clock: Arc::new(Clock::set_to(Utc::now(), Instant::now())),
             runtime: Handle::current(),
             timeout: Duration::from_millis(settings.mongodb_timeout_ms),
+            groups: Arc::default(),
+            leases: Leases::default(),
+            places: Arc::new(Semaphore::new(super::PLACES)),
             client,
             database,
         };
@@ -79,7 +84,7 @@ impl Store {
         let database = self.database.clone();
         let asked = Instant::now();
         let hello =
-            self.read("hello", async move { database.run_command(doc! { "hello": 1 }).await }).await?;
+            self.call("hello", async move { database.run_command(doc! { "hello": 1 }).await }).await?;
         if let Ok(time) = hello.get_datetime("localTime") {
             // Half the round trip is the best guess at when the database looked at its clock.
             let time: DateTime<Utc> = time.to_chrono();
@@ -96,7 +101,7 @@ impl Store {
         let database = self.database.clone();
         let asked = Instant::now();
         let hello =
-            self.read("hello", async move { database.run_command(doc! { "hello": 1 }).await }).await?;
+            self.call("hello", async move { database.run_command(doc! { "hello": 1 }).await }).await?;
         let writable = hello.get_bool("isWritablePrimary").unwrap_or(false);
         if writable { Ok(asked.elapsed()) } else { Err(StoreError::Unavailable) }
     }

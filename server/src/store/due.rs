@@ -52,17 +52,14 @@ impl Store {
         options.projection = Some(doc! { "tenant": 1, field: 1 });
         options.limit = Some(limit);
         let found: Vec<Document> =
-            self.read("due work", async move {
+            self.call("due work", async move {
                 tasks.find(filter).with_options(options).await?.try_collect().await
             })
             .await?;
         Ok(found
             .iter()
             .filter_map(|found| {
-                let id = match found.get("_id")? {
-                    bson::Bson::Binary(binary) => Uuid::from_slice(&binary.bytes).ok()?,
-                    _ => return None,
-                };
+                let id = super::read_id(found.get("_id")?)?;
                 let at = found.get_datetime(field).ok()?.to_chrono();
                 Some(DueTask { tenant: found.get_str("tenant").ok()?.to_owned(), id, at })
             })

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use bson::doc;
+use bson::{RawDocumentBuf, doc};
 use task_repo_protocol::Uuid;
 
 use super::command::Written;
@@ -21,24 +21,34 @@ pub enum InsertRefused {
 }
 
 impl Store {
-    /// Creates tasks; each gets its own answer, in order.
-    pub async fn insert(&self, tasks: &[TaskRecord]) -> Vec<Result<(), InsertRefused>> {
+    /// Creates tasks; each gets its own answer, in order. Tasks of callers that arrive together are written together.
+    pub async fn insert(&self, tasks: &[&TaskRecord]) -> Vec<Result<(), InsertRefused>> {
+        let failed = |error| vec![Err(InsertRefused::Store(error)); tasks.len()];
+        let documents: Result<Vec<_>, _> = tasks.iter().map(bson::serialize_to_raw_document_buf).collect();
+        let documents = match documents {
+            Ok(documents) => documents,
+            Err(error) => {
+                tracing::error!(%error, "a task has no stored form");
+                return failed(StoreError::Unavailable);
+            }
+        };
+        let bytes = documents.iter().map(|document| document.as_bytes().len()).sum();
+        let store = self.clone();
+        let run = move |documents| {
+            let store = store.clone();
+            async move { store.insert_documents(documents).await }
+        };
+        self.groups.inserts.submit(documents, bytes, &self.runtime, run).await.unwrap_or_else(failed)
+    }
+
+    async fn insert_documents(&self, documents: Vec<RawDocumentBuf>) -> Vec<Result<(), InsertRefused>> {
         let give_up = Instant::now() + self.timeout;
-        let mut results = vec![Err(InsertRefused::Store(StoreError::OutcomeUnknown)); tasks.len()];
-        let mut open: Vec<usize> = (0..tasks.len()).collect();
+        let mut results = vec![Err(InsertRefused::Store(StoreError::OutcomeUnknown)); documents.len()];
+        let mut open: Vec<usize> = (0..documents.len()).collect();
         let mut sent_before = false;
         while !open.is_empty() {
-            let mut documents = Vec::with_capacity(open.len());
-            for &index in &open {
-                match bson::serialize_to_raw_document_buf(&tasks[index]) {
-                    Ok(document) => documents.push(document),
-                    Err(error) => {
-                        tracing::error!(%error, "a task has no stored form");
-                        return results;
-                    }
-                }
-            }
-            match self.insert_command(documents).await {
+            let batch: Vec<_> = open.iter().map(|index| &documents[*index]).collect();
+            match self.insert_command(&batch).await {
                 Written::Answered { errors, .. } => {
                     for &index in &open {
                         results[index] = Ok(());
@@ -90,7 +100,7 @@ impl Store {
         let filter = doc! { "tenant": tenant, "_id": { "$in": ids } };
         let update =
             doc! { "$unset": { "idempotency_key": "", "idempotency_body": "", "idempotency_request": "" } };
-        self.read("forget idempotency keys", async move { tasks.update_many(filter, update).await })
+        self.call("forget idempotency keys", async move { tasks.update_many(filter, update).await })
             .await
             .map(|_| ())
     }

@@ -76,7 +76,7 @@ impl Store {
         let filter = tenant.map_or_else(|| doc! {}, |tenant| doc! { "tenant": tenant });
         let keys = self.keys.clone();
         let sort = doc! { "created_at": -1, "_id": -1 };
-        self.read("list keys", async move { keys.find(filter).sort(sort).await?.try_collect().await }).await
+        self.call("list keys", async move { keys.find(filter).sort(sort).await?.try_collect().await }).await
     }
 
     /// The key that has this secret.
@@ -86,7 +86,7 @@ impl Store {
     pub async fn key_by_hash(&self, hash: &[u8]) -> Result<Option<KeyRecord>, StoreError> {
         let keys = self.keys.clone();
         let filter = doc! { "hashes.hash": stored_bytes(hash) };
-        self.read("a key by its hash", async move { keys.find_one(filter).await }).await
+        self.call("a key by its hash", async move { keys.find_one(filter).await }).await
     }
 
     /// The key with this id.
@@ -95,7 +95,7 @@ impl Store {
     /// When the database does not answer.
     pub async fn key_by_id(&self, id: Uuid) -> Result<Option<KeyRecord>, StoreError> {
         let keys = self.keys.clone();
-        self.read("a key by its id", async move { keys.find_one(id_filter(id)).await }).await
+        self.call("a key by its id", async move { keys.find_one(id_filter(id)).await }).await
     }
 
     /// Gives a key these secrets instead of the ones it was read with; `false` when it has changed since.
@@ -144,6 +144,9 @@ impl Store {
         T: Send + 'static,
         F: Future<Output = mongodb::error::Result<T>> + Send + 'static,
     {
-        self.read(what, call).await.map_err(|_| StoreError::OutcomeUnknown)
+        self.call(what, call).await.map_err(|error| match error {
+            StoreError::Overloaded => error,
+            StoreError::Unavailable | StoreError::OutcomeUnknown => StoreError::OutcomeUnknown,
+        })
     }
 }

@@ -8,20 +8,24 @@
 //! | [`connect`] | options, start-up checks, the database's clock |
 //! | [`indexes`] | which indexes there are, and why |
 //! | [`command`] | one write command and what came of it |
+//! | [`group_commit`] | carrying callers that arrive together |
 //! | [`insert`] | new tasks |
 //! | [`transition`] | THE guarded write: every move of a task |
 //! | [`claim`] | ready work in claim order, and taking it |
 //! | [`query`] | reading: by id, by result, lists |
 //! | [`due`] | what the background loops look for |
+//! | [`leases`] | what this server knows of the tasks it has leased |
 //! | [`keys`] | issued API keys |
 
 mod claim;
 mod command;
 mod connect;
 mod due;
+mod group_commit;
 mod indexes;
 mod insert;
 mod keys;
+mod leases;
 mod query;
 mod transition;
 
@@ -30,17 +34,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::spec::BinarySubtype;
-use bson::{Binary, Document};
+use bson::{Binary, Bson, Document, RawDocumentBuf};
 use futures_util::TryStreamExt;
 use mongodb::options::{DistinctOptions, FindOptions, Hint};
 use mongodb::{Client, Collection, Database};
 use task_repo_protocol::Uuid;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::task::TaskRecord;
 
-pub use claim::Selection;
+use group_commit::{GroupCommit, Limits};
+
+pub use claim::{Awaited, Claimed, Ready, ReadyTask, Selection};
 pub use connect::ConnectError;
 pub use due::DueTask;
 pub use insert::InsertRefused;
@@ -59,6 +66,31 @@ pub struct Store {
     runtime: Handle,
     timeout: Duration,
     clock: Arc<Clock>,
+    groups: Arc<Groups>,
+    leases: leases::Leases,
+    places: Arc<Semaphore>,
+}
+
+/// How many calls may be with the driver, sent or waiting for a connection.
+const PLACES: usize = 2048;
+
+/// What is carried together.
+struct Groups {
+    inserts: GroupCommit<RawDocumentBuf, Result<(), InsertRefused>>,
+    changes: GroupCommit<Change, Result<Applied, Refused>>,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        let limits = Limits {
+            in_flight: 2,
+            items: 500,
+            bytes: 8 << 20,
+            waiting_items: 20_000,
+            waiting_bytes: 64 << 20,
+        };
+        Self { inserts: GroupCommit::new(limits), changes: GroupCommit::new(limits) }
+    }
 }
 
 /// Why the database could not do it.
@@ -67,6 +99,9 @@ pub enum StoreError {
     /// Nothing was applied.
     #[error("the database does not answer")]
     Unavailable,
+    /// Too much waits already; nothing was applied.
+    #[error("too much waits for the database already")]
+    Overloaded,
     /// It may have been applied.
     #[error("the database did not say whether it was applied")]
     OutcomeUnknown,
@@ -75,6 +110,14 @@ pub enum StoreError {
 /// An id in its stored form.
 fn stored_id(id: Uuid) -> Binary {
     Binary { subtype: BinarySubtype::Uuid, bytes: id.as_bytes().to_vec() }
+}
+
+/// The other way round.
+fn read_id(stored: &Bson) -> Option<Uuid> {
+    match stored {
+        Bson::Binary(binary) => Uuid::from_slice(&binary.bytes).ok(),
+        _ => None,
+    }
 }
 
 /// A hash in its stored form.
@@ -96,7 +139,7 @@ impl Store {
         options: FindOptions,
     ) -> Result<Vec<TaskRecord>, StoreError> {
         let tasks = self.tasks.clone();
-        self.read(what, async move { tasks.find(filter).with_options(options).await?.try_collect().await })
+        self.call(what, async move { tasks.find(filter).with_options(options).await?.try_collect().await })
             .await
     }
 
@@ -105,7 +148,7 @@ impl Store {
         let tasks = self.tasks.clone();
         let options = DistinctOptions::builder().max_time(self.timeout).build();
         let distinct = async move { tasks.distinct("task_type", filter).with_options(options).await };
-        let found = self.read("ready types", distinct).await?;
+        let found = self.call("ready types", distinct).await?;
         Ok(found.into_iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
     }
 
@@ -114,26 +157,35 @@ impl Store {
         FindOptions::builder().hint(Hint::Name(index.to_owned())).max_time(self.timeout).build()
     }
 
-    /// Runs a read on the driver's runtime, within the deadline of one command.
+    /// Runs a call on the driver's runtime, within the deadline of one command.
     ///
     /// A driver's future must not be dropped half-way, so it runs as a task of its own and only the wait is cut off.
-    async fn read<T, F>(&self, what: &'static str, call: F) -> Result<T, StoreError>
+    async fn call<T, F>(&self, what: &'static str, call: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = mongodb::error::Result<T>> + Send + 'static,
     {
-        match tokio::time::timeout(self.timeout, self.runtime.spawn(call)).await {
+        // A call whose wait was cut off goes on; its place is taken until it has really ended.
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return Err(StoreError::Overloaded);
+        };
+        let call = self.runtime.spawn(async move {
+            let result = call.await;
+            drop(place);
+            result
+        });
+        match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(error))) => {
-                tracing::warn!(what, %error, "a database read failed");
+                tracing::warn!(what, %error, "a database call failed");
                 Err(StoreError::Unavailable)
             }
             Ok(Err(error)) => {
-                tracing::error!(what, %error, "a database read was cut off");
+                tracing::error!(what, %error, "a database call was cut off");
                 Err(StoreError::Unavailable)
             }
             Err(_) => {
-                tracing::warn!(what, "a database read took too long");
+                tracing::warn!(what, "a database call took too long");
                 Err(StoreError::Unavailable)
             }
         }

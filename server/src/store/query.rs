@@ -81,6 +81,8 @@ pub struct Found {
     pub tasks: Vec<TaskRecord>,
     /// Whether there are more behind them.
     pub more: bool,
+    /// The last task before one that was left out for its size.
+    cut: Option<(i32, DateTime<Utc>, Uuid)>,
 }
 
 impl Store {
@@ -108,9 +110,13 @@ impl Store {
         let ids: Vec<_> = ids.iter().map(|id| stored_id(*id)).collect();
         let open = ["pending", "scheduled", "processing"];
         let mut options = FindOptions::builder().max_time(self.timeout).build();
-        options.projection = Some(without_payload());
+        options.projection = Some(doc! { "_id": 1 });
         let filter = doc! { "_id": { "$in": ids }, "status": { "$in": open.to_vec() } };
-        Ok(self.find("unfinished", filter, options).await?.into_iter().map(|task| task.id).collect())
+        let tasks = self.tasks.clone_with_type::<Document>();
+        let find =
+            async move { tasks.find(filter).with_options(options).await?.try_collect::<Vec<_>>().await };
+        let found = self.call("unfinished", find).await?;
+        Ok(found.iter().filter_map(|found| found.get("_id").and_then(super::read_id)).collect())
     }
 
     /// The newest task that produced this result.
@@ -161,6 +167,9 @@ impl Store {
                 self.read_page(listing, &filter, index, &mut found).await?;
             }
             found.tasks.sort_by_key(claim_order);
+            if let Some(cut) = found.cut {
+                found.tasks.retain(|task| claim_order(task) <= cut);
+            }
         } else {
             if let Some(task_types) = allowed {
                 filter.insert("task_type", doc! { "$in": task_types });
@@ -182,9 +191,10 @@ impl Store {
     ) -> Result<(), StoreError> {
         let wanted = listing.limit + 1;
         let before = found.tasks.len();
+        let mut is_cut = false;
         for (branch, sort) in listing.branches() {
             let missing = wanted.saturating_sub(found.tasks.len() - before);
-            if missing == 0 || found.more {
+            if missing == 0 || is_cut {
                 break;
             }
             let (tasks, filter) = (self.tasks.clone(), doc! { "$and": [filter.clone(), branch] });
@@ -192,9 +202,13 @@ impl Store {
             let mut options = self.by_index(index);
             options.sort = Some(sort);
             options.limit = i64::try_from(missing).ok();
-            options.projection = (!payload).then(|| doc! { "request": 0, "result": 0 });
+            let mut left_out = doc! { "attempts": 0, "claim_ids": 0 };
+            if !payload {
+                left_out.extend(doc! { "request": 0, "result": 0 });
+            }
+            options.projection = Some(left_out);
             let (tasks, more) = self
-                .read("a list", async move {
+                .call("a list", async move {
                     let mut cursor = tasks.find(filter).with_options(options).await?;
                     let (mut tasks, mut bytes) = (Vec::<TaskRecord>::new(), 0);
                     while let Some(task) = cursor.try_next().await? {
@@ -207,6 +221,12 @@ impl Store {
                     Ok((tasks, false))
                 })
                 .await?;
+            is_cut = more;
+            if more {
+                // What comes behind this one was not looked at, whatever is found for other task types.
+                let last = tasks.last().map(claim_order);
+                found.cut = [found.cut, last].into_iter().flatten().min();
+            }
             found.tasks.extend(tasks);
             found.more |= more;
         }

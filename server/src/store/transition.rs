@@ -5,7 +5,7 @@
 //! never both succeed: the one who comes second finds another version, reads again, and is told what stands in the
 //! way. Each write carries a stamp, so that a write whose answer was lost is found again instead of guessed at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use bson::{RawDocumentBuf, doc, rawdoc};
@@ -58,13 +58,45 @@ pub(super) struct Staged {
     stamp: i64,
 }
 
+/// What became of a staged write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is durable.
+    Landed,
+    /// Another's write was first; nothing has changed.
+    Missed,
+    /// The database did not say, neither when it wrote nor when it was asked.
+    Unknown,
+}
+
+/// A refusal that our own unheard write may have caused is none: whoever has no token to recognise it by is told that
+/// the outcome is unknown.
+fn unsay(indexes: &[usize], changes: &[Change], results: &mut [Result<Applied, Refused>]) {
+    for &index in indexes {
+        if changes[index].intent.token().is_none() && results[index].is_err() {
+            results[index] = Err(Refused::Store(StoreError::OutcomeUnknown));
+        }
+    }
+}
+
 /// How long to wait before asking a database again that did not answer.
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Store {
-    /// Makes these changes; each gets its own answer, in order. Several of one task are made one after the other and
-    /// written at once.
+    /// Makes these changes; each gets its own answer, in order. Changes of callers that arrive together are written
+    /// together, and several of one task are made one after the other and written at once.
     pub async fn apply(&self, changes: Vec<Change>) -> Vec<Result<Applied, Refused>> {
+        let (count, bytes) = (changes.len(), changes.iter().map(|change| change.intent.bytes()).sum());
+        let store = self.clone();
+        let run = move |changes| {
+            let store = store.clone();
+            async move { store.apply_now(changes).await }
+        };
+        let applied = self.groups.changes.submit(changes, bytes, &self.runtime, run).await;
+        applied.unwrap_or_else(|error| (0..count).map(|_| Err(Refused::Store(error))).collect())
+    }
+
+    async fn apply_now(&self, changes: Vec<Change>) -> Vec<Result<Applied, Refused>> {
         let give_up = Instant::now() + self.timeout * 2;
         let mut results: Vec<_> =
             changes.iter().map(|_| Err(Refused::Store(StoreError::Unavailable))).collect();
@@ -72,40 +104,82 @@ impl Store {
         for (index, change) in changes.iter().enumerate() {
             open.entry(change.id).or_default().push(index);
         }
-        while !open.is_empty() && Instant::now() < give_up {
+        // Tasks whose write may have landed unheard.
+        let mut in_doubt = HashSet::new();
+        let mut staged = self.stage_from_memory(&open, &changes, &mut results);
+        loop {
+            let fates = self.write(&staged).await;
+            for (stage, fate) in staged.iter().zip(&fates) {
+                match fate {
+                    Fate::Landed => drop(open.remove(&stage.record.id)),
+                    Fate::Unknown => drop(in_doubt.insert(stage.record.id)),
+                    Fate::Missed => {}
+                }
+            }
+            staged.clear();
+            if open.is_empty() || Instant::now() >= give_up {
+                break;
+            }
+            if fates.contains(&Fate::Unknown) {
+                tokio::time::sleep(PAUSE).await;
+            }
             let payload = open.values().flatten().any(|index| changes[*index].intent.needs_payload());
             let ids = open.keys().copied().collect();
             let Ok(mut records) = self.read_for_change(ids, payload).await else {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
-            let mut staged = Vec::new();
-            open.retain(|id, indexes| match records.remove(id) {
-                None => {
-                    for index in indexes.iter() {
-                        results[*index] = Err(Refused::Missing);
+            open.retain(|id, indexes| {
+                let stage = match records.remove(id) {
+                    None => {
+                        for index in indexes.iter() {
+                            results[*index] = Err(Refused::Missing);
+                        }
+                        None
                     }
-                    false
+                    Some(record) => self.stage(record, indexes, &changes, &mut results),
+                };
+                if stage.is_none() && in_doubt.contains(id) {
+                    unsay(indexes, &changes, &mut results);
                 }
-                Some(record) => match self.stage(record, indexes, &changes, &mut results) {
-                    Some(stage) => {
-                        staged.push(stage);
-                        true
-                    }
-                    None => false,
-                },
+                let is_open = stage.is_some();
+                staged.extend(stage);
+                is_open
             });
-            for (id, landed) in self.write(&staged).await {
-                if landed {
-                    open.remove(&id);
-                }
+        }
+        // What is still open has an answer that never became true.
+        for (id, indexes) in open {
+            let unknown = in_doubt.contains(&id);
+            let error = if unknown { StoreError::OutcomeUnknown } else { StoreError::Unavailable };
+            for index in indexes {
+                results[index] = Err(Refused::Store(error));
             }
         }
-        // What is still open was staged with an answer that never became true.
-        for index in open.into_values().flatten() {
-            results[index] = Err(Refused::Store(StoreError::OutcomeUnknown));
-        }
         results
+    }
+
+    /// Stages what this server can make of the tasks it remembers: only what changes them. Whatever else comes out is
+    /// not said before the database was asked.
+    fn stage_from_memory(
+        &self,
+        open: &HashMap<Uuid, Vec<usize>>,
+        changes: &[Change],
+        results: &mut [Result<Applied, Refused>],
+    ) -> Vec<Staged> {
+        open.iter()
+            .filter(|(_, indexes)| !indexes.iter().any(|index| changes[*index].intent.needs_payload()))
+            .filter_map(|(id, indexes)| {
+                let record = self.leases.recall(*id)?;
+                let before = record.version;
+                let staged = self.stage(record, indexes, changes, results)?;
+                let all_good = indexes.iter().all(|index| {
+                    results[*index]
+                        .as_ref()
+                        .is_ok_and(|applied| applied.receipt.version >= before.unsigned_abs())
+                });
+                all_good.then_some(staged)
+            })
+            .collect()
     }
 
     /// Makes all changes of one task in memory. `None`: nothing is to be written.
@@ -116,7 +190,7 @@ impl Store {
         changes: &[Change],
         results: &mut [Result<Applied, Refused>],
     ) -> Option<Staged> {
-        let staging = Staging::of(&record)?;
+        let staging = Staging::of(&record);
         let mut is_new = false;
         for &index in indexes {
             let change = &changes[index];
@@ -135,8 +209,21 @@ impl Store {
                 }
             };
         }
-        let expiring = indexes.iter().any(|index| changes[*index].intent.verb() == Verb::Expire);
-        if is_new { staging.finish(record, expiring) } else { None }
+        // A heartbeat renews a lease without a new version; who takes the lease away, or renews it as well, must not
+        // overlook that.
+        let by_lease = indexes
+            .iter()
+            .any(|index| matches!(changes[*index].intent.verb(), Verb::Expire | Verb::Heartbeat));
+        if !is_new {
+            return None;
+        }
+        let staged = staging.ok_or(NoStoredForm).and_then(|staging| staging.finish(record, by_lease));
+        if staged.is_err() {
+            for index in indexes {
+                results[*index] = Err(Refused::Store(StoreError::Unavailable));
+            }
+        }
+        staged.ok()
     }
 
     async fn read_for_change(
@@ -151,26 +238,36 @@ impl Store {
         Ok(found.into_iter().map(|task| (task.id, task)).collect())
     }
 
-    /// Writes what was staged; says of each whether it has landed. Those that have not met another's write.
-    pub(super) async fn write(&self, staged: &[Staged]) -> Vec<(Uuid, bool)> {
+    /// Writes what was staged; says of each, in order, what became of it.
+    pub(super) async fn write(&self, staged: &[Staged]) -> Vec<Fate> {
         if staged.is_empty() {
             return Vec::new();
         }
-        let statements = staged.iter().map(|stage| stage.statement.clone()).collect();
-        if let Written::Answered { matched, .. } = self.update_command(statements).await
-            && matched == staged.len()
-        {
-            return staged.iter().map(|stage| (stage.record.id, true)).collect();
+        let statements: Vec<_> = staged.iter().map(|stage| &stage.statement).collect();
+        let written = self.update_command(&statements).await;
+        let all = matches!(written, Written::Answered { matched, .. } if matched == staged.len());
+        // Not all: another was first somewhere, or the answer was lost. The stamps tell which.
+        let stamps = if all { None } else { Some(self.stamps(staged).await) };
+        let heard = matches!(written, Written::Answered { .. });
+        let fate = |stage: &Staged| match &stamps {
+            None => Fate::Landed,
+            Some(Some(stamps)) if stamps.get(&stage.record.id) == Some(&stage.stamp) => Fate::Landed,
+            // A write that was not heard of may still be on its way.
+            Some(Some(_)) if heard => Fate::Missed,
+            Some(_) => Fate::Unknown,
+        };
+        let fates: Vec<_> = staged.iter().map(fate).collect();
+        for (stage, fate) in staged.iter().zip(&fates) {
+            match fate {
+                Fate::Landed => self.leases.note(&stage.record),
+                Fate::Missed | Fate::Unknown => self.leases.forget(stage.record.id),
+            }
         }
-        let stamps = self.stamps(staged).await;
-        staged
-            .iter()
-            .map(|stage| (stage.record.id, stamps.get(&stage.record.id) == Some(&stage.stamp)))
-            .collect()
+        fates
     }
 
-    /// The latest write of each task, as a majority has it; empty when the database does not say in time.
-    async fn stamps(&self, staged: &[Staged]) -> HashMap<Uuid, i64> {
+    /// The latest write of each task, as a majority has it; `None` when the database does not say.
+    async fn stamps(&self, staged: &[Staged]) -> Option<HashMap<Uuid, i64>> {
         #[derive(serde::Deserialize)]
         struct Stamp {
             #[serde(rename = "_id")]
@@ -183,12 +280,13 @@ impl Store {
         let options = FindOptions::builder().projection(doc! { "stamp": 1 }).max_time(self.timeout).build();
         let find =
             async move { tasks.find(filter).with_options(options).await?.try_collect::<Vec<Stamp>>().await };
-        match self.read("stamps", find).await {
-            Ok(found) => found.into_iter().map(|it| (Uuid::from_bytes(it.id.bytes()), it.stamp)).collect(),
-            Err(_) => HashMap::new(),
-        }
+        let found = self.call("stamps", find).await.ok()?;
+        Some(found.into_iter().map(|it| (Uuid::from_bytes(it.id.bytes()), it.stamp)).collect())
     }
 }
+
+/// A task that BSON cannot hold.
+pub(super) struct NoStoredForm;
 
 /// A task as it was read, to be compared with what becomes of it.
 pub(super) struct Staging {
@@ -214,18 +312,17 @@ impl Staging {
     }
 
     /// The update that turns what was remembered into `record`.
-    pub(super) fn finish(self, mut record: TaskRecord, expiring: bool) -> Option<Staged> {
+    pub(super) fn finish(self, mut record: TaskRecord, by_lease: bool) -> Result<Staged, NoStoredForm> {
         // Never 0, and never twice the same: it tells this write from any other.
         record.stamp = rand::random::<i64>() | 1;
-        let after = stored(&record)?;
+        let after = stored(&record).ok_or(NoStoredForm)?;
         let mut guard = self.guard;
-        if let Some(until) = self.lease_until.filter(|_| expiring) {
-            // A heartbeat renews a lease without a new version; who takes it away must not overlook that.
+        if let Some(until) = self.lease_until.filter(|_| by_lease) {
             guard.append(cstr("lease_until"), until);
         }
-        let update = difference(&self.before, &after)?;
+        let update = difference(&self.before, &after).ok_or(NoStoredForm)?;
         let stamp = record.stamp;
-        Some(Staged { record, statement: rawdoc! { "q": guard, "u": update }, stamp })
+        Ok(Staged { record, statement: rawdoc! { "q": guard, "u": update }, stamp })
     }
 }
 

@@ -53,22 +53,25 @@ impl TaskService {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Created, Failure> {
         let now = self.store.clock().now();
-        let mut place = 0;
         let drafts: Vec<_> = tasks
             .iter()
-            .map(|task| {
+            .enumerate()
+            .map(|(place, task)| {
                 let mut draft = self.draft(scope, task, Uuid::now_v7(), now)?;
                 if let Some(key) = &idempotency {
                     draft.idempotency_key = Some(key.at(scope, place));
                     draft.idempotency_body = Some(key.body.to_vec());
                     draft.idempotency_request = Some(key.request_id.clone());
-                    place += 1;
                 }
                 Ok(draft)
             })
             .collect();
         match idempotency {
-            None => Ok(Created { tasks: self.insert(drafts).await, replayed: None }),
+            None => {
+                let tasks =
+                    self.insert(&drafts).await.into_iter().zip(drafts).map(|(done, draft)| done.and(draft));
+                Ok(Created { tasks: tasks.collect(), replayed: None })
+            }
             Some(key) => self.create_once(scope, &tasks, drafts, &key).await,
         }
     }
@@ -111,27 +114,28 @@ impl TaskService {
     ) -> Result<Vec<(Result<TaskRecord, Failure>, bool)>, Failure> {
         let hashes: Vec<_> =
             drafts.iter().map(|draft| draft.as_ref().ok()?.idempotency_key.clone()).collect();
-        let again = drafts.clone();
-        let mut inserted = self.insert(drafts).await;
-        let refused = |result: &Result<_, Failure>| *result == Err(Failure::IdempotencyKeyReused);
-        if !inserted.iter().any(|result| refused(&result.as_ref().map(|_| ()).map_err(Clone::clone))) {
-            return Ok(inserted.into_iter().map(|result| (result, false)).collect());
+        let inserted = self.insert(&drafts).await;
+        if !inserted.contains(&Err(Failure::IdempotencyKeyReused)) {
+            let created = inserted.into_iter().zip(drafts).map(|(done, draft)| (done.and(draft), false));
+            return Ok(created.collect());
         }
         let mut before = self.before(scope, hashes.iter().flatten().cloned().collect()).await?;
         if before.values().any(|task| task.idempotency_body.as_deref() != Some(&key.body[..])) {
             return Err(Failure::IdempotencyKeyReused);
         }
         let mut answer = Vec::with_capacity(inserted.len());
-        for (index, result) in inserted.drain(..).enumerate() {
-            let found = hashes[index].as_ref().and_then(|hash| before.remove(hash));
-            answer.push(match (result, found) {
+        for ((done, draft), hash) in inserted.into_iter().zip(drafts).zip(hashes) {
+            let found = hash.and_then(|hash| before.remove(&hash));
+            answer.push(match (done, found) {
                 (Err(Failure::IdempotencyKeyReused), Some(task)) => (Ok(task), true),
                 // The key had had its day and has just been forgotten.
                 (Err(Failure::IdempotencyKeyReused), None) => {
-                    let retried = self.insert(vec![again[index].clone()]).await.pop();
-                    (retried.unwrap_or(Err(Failure::Store(StoreError::Unavailable))), false)
+                    let draft = [draft];
+                    let again = self.insert(&draft).await.pop();
+                    let [draft] = draft;
+                    (again.unwrap_or(Err(Failure::Store(StoreError::Unavailable))).and(draft), false)
                 }
-                (result, _) => (result, false),
+                (done, _) => (done.and(draft), false),
             });
         }
         Ok(answer)
@@ -155,19 +159,19 @@ impl TaskService {
     }
 
     /// Inserts the drafts that are tasks; a key that is taken is `IdempotencyKeyReused`.
-    async fn insert(&self, drafts: Vec<Result<TaskRecord, Failure>>) -> Vec<Result<TaskRecord, Failure>> {
-        let tasks: Vec<_> = drafts.iter().filter_map(|draft| draft.as_ref().ok()).cloned().collect();
+    async fn insert(&self, drafts: &[Result<TaskRecord, Failure>]) -> Vec<Result<(), Failure>> {
+        let tasks: Vec<_> = drafts.iter().filter_map(|draft| draft.as_ref().ok()).collect();
         let mut results =
             if tasks.is_empty() { Vec::new() } else { self.store.insert(&tasks).await }.into_iter();
         drafts
-            .into_iter()
+            .iter()
             .map(|draft| {
-                let task = draft?;
+                let task = draft.as_ref().map_err(Clone::clone)?;
                 match results.next() {
                     Some(Ok(())) => {
-                        self.announce(&task);
+                        self.announce(task);
                         metrics::counter!("task_repo_tasks_created_total").increment(1);
-                        Ok(task)
+                        Ok(())
                     }
                     Some(Err(InsertRefused::Duplicate)) => Err(Failure::IdempotencyKeyReused),
                     Some(Err(InsertRefused::Store(error))) => Err(Failure::Store(error)),
@@ -256,6 +260,7 @@ impl TaskService {
             lost_token: None,
             progress: None,
             cancel_requested_at: None,
+            cancel_receipt: None,
             result: None,
             result_id: None,
             error: None,

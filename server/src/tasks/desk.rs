@@ -1,12 +1,13 @@
 //! The desk where callers wait for work, grouped by what they ask for.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
 use super::claim::Handout;
-use crate::store::{Selection, StoreError};
+use crate::store::{Awaited, ReadyTask, Selection, StoreError};
 
 /// Who waits for which work.
 #[derive(Default)]
@@ -22,7 +23,7 @@ type Turns = Arc<Mutex<HashMap<Vec<u8>, Arc<tokio::sync::Mutex<()>>>>>;
 pub(super) struct Turn {
     id: Vec<u8>,
     turns: Turns,
-    guard: Option<tokio::sync::OwnedMutexGuard<()>>,
+    guard: Option<OwnedMutexGuard<()>>,
 }
 
 impl Drop for Turn {
@@ -47,16 +48,47 @@ struct Groups {
 pub(super) struct Group {
     pub(super) selection: Selection,
     pub(super) waiters: Mutex<VecDeque<Waiter>>,
-    pub(super) wake: Notify,
+    /// There may be work, or somebody has come: a round is worth its cost.
+    is_stirred: AtomicBool,
+    changed: Notify,
 }
 
+impl Group {
+    fn stir(&self) {
+        self.is_stirred.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Whether a round is worth its cost; asked once, it is answered by the round.
+    pub(super) fn take_stir(&self) -> bool {
+        self.is_stirred.swap(false, Ordering::AcqRel)
+    }
+
+    /// Resolves when somebody came or left, or there may be work.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+/// A caller at the desk.
 pub(super) struct Waiter {
     pub(super) limit: usize,
     pub(super) worker_id: String,
     pub(super) lease_seconds: Option<u32>,
     pub(super) claim_id: Option<Vec<u8>>,
+    /// Held until the caller has its answer, or what was claimed for it has gone back.
+    pub(super) turn: Option<Turn>,
     pub(super) waits: bool,
     pub(super) reply: oneshot::Sender<Result<Handout, StoreError>>,
+}
+
+/// A caller's place in a group: when it leaves, answered or not, the group looks who is still there.
+pub(super) struct Seat(Arc<Group>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.changed.notify_one();
+    }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -64,12 +96,27 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Desk {
-    /// New work of that type: whoever waits for it looks again.
-    pub(super) fn wake(&self, tenant: &str, task_type: &str) {
+    /// A task has become ready: whoever waits for such a one looks again.
+    pub(super) fn wake(&self, tenant: &str, ready: &ReadyTask) {
         let groups = lock(&self.groups);
-        for group in groups.by_type.get(tenant).and_then(|types| types.get(task_type)).into_iter().flatten() {
-            group.wake.notify_one();
+        let waiting = groups.by_type.get(tenant).and_then(|types| types.get(&ready.task_type));
+        for group in waiting.into_iter().flatten().filter(|group| group.selection.matches(ready)) {
+            group.stir();
         }
+    }
+
+    /// Work of that type is ready: whoever waits for any of it looks again.
+    pub(super) fn wake_type(&self, tenant: &str, task_type: &str) {
+        let groups = lock(&self.groups);
+        let waiting = groups.by_type.get(tenant).and_then(|types| types.get(task_type));
+        for group in waiting.into_iter().flatten().filter(|group| group.selection.takes_any()) {
+            group.stir();
+        }
+    }
+
+    /// Everybody looks again.
+    pub(super) fn wake_all(&self) {
+        lock(&self.groups).by_selection.values().for_each(|group| group.stir());
     }
 
     pub(super) async fn turn(&self, id: &[u8]) -> Turn {
@@ -78,19 +125,19 @@ impl Desk {
         Turn { id: id.to_vec(), turns: Arc::clone(&self.turns), guard }
     }
 
-    /// Everybody looks again.
-    pub(super) fn wake_all(&self) {
-        lock(&self.groups).by_selection.values().for_each(|group| group.wake.notify_one());
-    }
-
-    /// For which task types of which tenants somebody waits.
-    pub(super) fn awaited(&self) -> Vec<(Arc<str>, Vec<String>)> {
+    /// What callers wait for, by tenant, each thing once.
+    pub(super) fn awaited(&self) -> HashMap<Arc<str>, Awaited> {
         let groups = lock(&self.groups);
-        groups
-            .by_type
-            .iter()
-            .map(|(tenant, types)| (Arc::clone(tenant), types.keys().cloned().collect()))
-            .collect()
+        let mut by_tenant: HashMap<Arc<str>, Awaited> = HashMap::new();
+        for selection in groups.by_selection.keys() {
+            let awaited = by_tenant.entry(Arc::clone(&selection.scope.tenant)).or_default();
+            match (&selection.scope.user, selection.tags.first()) {
+                (Some(user), _) => drop(awaited.users.insert(user.to_string())),
+                (None, Some(tag)) => drop(awaited.tags.insert(tag.clone())),
+                (None, None) => awaited.task_types.extend(selection.task_types.iter().cloned()),
+            }
+        }
+        by_tenant
     }
 
     /// How many callers wait.
@@ -98,25 +145,26 @@ impl Desk {
         lock(&self.groups).by_selection.values().map(|group| lock(&group.waiters).len()).sum()
     }
 
-    /// Adds a caller; the group is returned when nobody serves it yet.
-    pub(super) fn join(&self, selection: &Selection, waiter: Waiter) -> Option<Arc<Group>> {
+    /// Adds a caller; the group is returned as well when nobody serves it yet.
+    pub(super) fn join(&self, selection: &Selection, waiter: Waiter) -> (Seat, Option<Arc<Group>>) {
         let mut groups = lock(&self.groups);
         if let Some(group) = groups.by_selection.get(selection) {
             lock(&group.waiters).push_back(waiter);
-            group.wake.notify_one();
-            return None;
+            group.stir();
+            return (Seat(Arc::clone(group)), None);
         }
         let group = Arc::new(Group {
             selection: selection.clone(),
             waiters: Mutex::new(VecDeque::from([waiter])),
-            wake: Notify::new(),
+            is_stirred: AtomicBool::new(true),
+            changed: Notify::new(),
         });
         groups.by_selection.insert(selection.clone(), Arc::clone(&group));
         let types = groups.by_type.entry(Arc::clone(&selection.scope.tenant)).or_default();
         for task_type in &selection.task_types {
             types.entry(task_type.clone()).or_default().push(Arc::clone(&group));
         }
-        Some(group)
+        (Seat(Arc::clone(&group)), Some(group))
     }
 
     /// Removes a group that nobody waits in; `false` when somebody has just come.

@@ -67,7 +67,6 @@ impl TaskService {
             execution_id: Uuid::now_v7(),
             if_match,
         };
-        self.change(scope, id, intent).await?;
-        self.get(scope, id).await
+        Ok(self.change(scope, id, intent).await?.task)
     }
 }

@@ -8,13 +8,21 @@ use task_repo_protocol::{
 use crate::task::{AttemptRecord, ErrorRecord, TaskRecord};
 
 /// The whole task. Only the answer to a claim shows the lease's token.
-pub fn view(task: TaskRecord, with_token: bool) -> Task {
-    let (request, result) = (task.request.clone(), task.result.clone());
+pub fn view(mut task: TaskRecord, with_token: bool) -> Task {
+    let (request, result) = (task.request.take(), task.result.take());
     Task {
         request: stored_json(request).into(),
         result: stored_json(result).into(),
         ..view_without_payload(task, with_token)
     }
+}
+
+/// The whole task, whose payloads it takes along: they may be large.
+pub(super) fn view_and_strip(task: &mut TaskRecord, with_token: bool) -> Task {
+    let payloads = (task.request.take(), task.template.take(), task.metadata.take(), task.result.take());
+    let mut whole = task.clone();
+    (whole.request, whole.template, whole.metadata, whole.result) = payloads;
+    view(whole, with_token)
 }
 
 /// The task as lists show it.

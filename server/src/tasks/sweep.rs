@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use futures_util::{StreamExt as _, stream};
 use rand::RngExt as _;
 use task_repo_protocol::system::BackgroundJob;
 use tokio::sync::Notify;
@@ -16,10 +17,14 @@ use tokio::sync::Notify;
 use super::TaskService;
 use crate::lifecycle::Intent;
 use crate::scope::Scope;
-use crate::store::{Change, DueTask, StoreError};
+use crate::store::{Awaited, Change, DueTask, StoreError};
 
 /// How many tasks one round moves.
 const ROUND: i64 = 500;
+/// How many tenants are looked at together.
+const PARALLEL_LOOKS: usize = 8;
+/// A gap between two rounds of the sweeper that says that the server or the database stood still.
+const STALL: Duration = Duration::from_secs(2);
 /// How often the promoter looks for what other servers scheduled.
 const PROMOTE_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the database's clock is read.
@@ -63,6 +68,7 @@ struct Round {
     lag: Duration,
     succeeded: Option<Instant>,
     failed: bool,
+    grace_until: Option<Instant>,
 }
 
 impl Jobs {
@@ -78,6 +84,23 @@ impl Jobs {
         } else {
             metrics::counter!("task_repo_background_failures_total", "job" => name).increment(1);
         }
+    }
+
+    /// Whether a job that has just reached the database again must wait before it takes anything away: as long as it
+    /// could not reach it.
+    fn is_grace_time(&self, name: &'static str) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let round = last.entry(name).or_default();
+        let gap = round.succeeded.map(|at| at.elapsed()).unwrap_or_default();
+        if gap > STALL {
+            round.grace_until = Some(Instant::now() + gap);
+            tracing::warn!(
+                seconds = gap.as_secs_f64(),
+                "the database could not be reached; leases get longer by that"
+            );
+        }
+        round.succeeded = Some(Instant::now());
+        round.grace_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn state(&self) -> BTreeMap<String, BackgroundJob> {
@@ -153,10 +176,15 @@ impl TaskService {
         let mut lag = Duration::ZERO;
         loop {
             let expired = self.store.expired(ROUND).await?;
+            // Heartbeats could not be heard while the server or the database stood still: leases get that much longer.
+            if self.jobs.is_grace_time("sweeper") {
+                return Ok(lag);
+            }
             lag = lag.max(self.lateness(expired.first()));
-            let count = expired.len();
-            self.move_due(expired, || Intent::Expire { jitter: rand::rng().random_range(-1.0..=1.0) }).await;
-            if count < usize::try_from(ROUND).unwrap_or(0) {
+            let is_full = expired.len() == usize::try_from(ROUND).unwrap_or(0);
+            let jitter = || Intent::Expire { jitter: rand::rng().random_range(-1.0..=1.0) };
+            let moved = self.move_due(expired, jitter).await;
+            if !is_full || moved == 0 || self.stopping.is_cancelled() {
                 return Ok(lag);
             }
         }
@@ -192,41 +220,55 @@ impl TaskService {
             let full = scheduled.len() == usize::try_from(ROUND).unwrap_or(0);
             let (due, later): (Vec<_>, Vec<_>) = scheduled.into_iter().partition(|task| task.at <= now);
             lag = lag.max(self.lateness(due.first()));
-            self.move_due(due, || Intent::Promote).await;
-            if !full || !later.is_empty() {
+            let moved = self.move_due(due, || Intent::Promote).await;
+            if !full || !later.is_empty() || moved == 0 || self.stopping.is_cancelled() {
                 return Ok((lag, later.first().map(|task| task.at)));
             }
         }
     }
 
-    async fn move_due(&self, due: Vec<DueTask>, intent: impl Fn() -> Intent) {
+    /// Says how many were moved.
+    async fn move_due(&self, due: Vec<DueTask>, intent: impl Fn() -> Intent) -> usize {
         if due.is_empty() {
-            return;
+            return 0;
         }
         let changes = due
             .into_iter()
             .map(|task| Change { scope: Scope::tenant(&task.tenant), id: task.id, intent: intent() })
             .collect();
         // Who was refused was renewed, moved or taken by another server meanwhile.
+        let mut moved = 0;
         for applied in self.store.apply(changes).await.into_iter().flatten() {
             self.announce(&applied.task);
+            moved += 1;
         }
+        moved
     }
 
     fn lateness(&self, oldest: Option<&DueTask>) -> Duration {
         oldest.and_then(|task| (self.store.clock().now() - task.at).to_std().ok()).unwrap_or_default()
     }
 
+    /// Looks for ready work of a tenant that somebody here waits for.
+    async fn look(&self, tenant: Arc<str>, awaited: Awaited) -> Result<(), StoreError> {
+        let task_types: Vec<_> = awaited.task_types.iter().cloned().collect();
+        for types in task_types.chunks(100) {
+            for ready in self.store.ready_types(&tenant, types).await? {
+                self.desk.wake_type(&tenant, &ready);
+            }
+        }
+        for ready in self.store.ready_for(&tenant, &awaited).await? {
+            self.desk.wake(&tenant, &ready);
+        }
+        Ok(())
+    }
+
     /// One look for all who wait here, whatever their number: at work that other servers made ready, and at tasks
     /// that ended on other servers.
     async fn wake_waiting(&self) -> Result<Duration, StoreError> {
-        for (tenant, task_types) in self.desk.awaited() {
-            for types in task_types.chunks(100) {
-                for ready in self.store.ready_types(&tenant, types).await? {
-                    self.desk.wake(&tenant, &ready);
-                }
-            }
-        }
+        let looks = self.desk.awaited().into_iter().map(|(tenant, awaited)| self.look(tenant, awaited));
+        let looks: Vec<_> = stream::iter(looks).buffer_unordered(PARALLEL_LOOKS).collect().await;
+        looks.into_iter().collect::<Result<(), _>>()?;
         let watched = self.watch.watched();
         for ids in watched.chunks(1000) {
             let unfinished = self.store.unfinished(ids).await?;

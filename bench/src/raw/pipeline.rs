@@ -1,0 +1,129 @@
+//! Batches of several kinds at once: what comes out at the end is counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use mongodb::bson::{Binary, DateTime, RawDocumentBuf, doc};
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+
+use super::{BATCH, IN_FLIGHT, STATEMENTS, Shelf, Tasks, document, ready};
+use crate::bench::{Bench, Measured};
+use crate::load::{Load, Step, closed_loop};
+
+/// Tasks that may be ready, and batches that may be claimed, before those who are ahead wait for the others.
+const AHEAD: usize = 5_000;
+const CLAIMED_AHEAD: usize = 8;
+
+/// How long somebody who has nothing to do waits.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How far back the claimer looks behind the newest task it has seen: inserts overtake each other.
+const OVERLAP_MS: i64 = 20;
+
+/// Claims and settlements side by side.
+#[derive(Clone)]
+struct Line {
+    tasks: Tasks,
+    claimed: Shelf<Vec<Binary>>,
+    ready: Arc<AtomicUsize>,
+    /// Tasks that are still to be settled.
+    left: Arc<AtomicUsize>,
+    /// Where the claimer goes on: the head of the index is full of entries that are claimed already.
+    position: Arc<Mutex<Option<DateTime>>>,
+}
+
+impl Line {
+    fn of(tasks: Tasks, ready: usize, left: usize) -> Self {
+        let [ready, left] = [ready, left].map(|count| Arc::new(AtomicUsize::new(count)));
+        Self { tasks, claimed: Shelf::of([]), ready, left, position: Arc::default() }
+    }
+
+    fn is_done(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0
+    }
+
+    /// A moment with nothing to do.
+    async fn rest(&self) -> Result<Step> {
+        sleep(PAUSE).await;
+        Ok(if self.is_done() { Step::Done } else { Step::Aside })
+    }
+
+    async fn insert(&self) -> Result<Step> {
+        if self.ready.load(Ordering::Relaxed) >= AHEAD {
+            return self.rest().await;
+        }
+        self.tasks.insert_batch().await?;
+        self.ready.fetch_add(BATCH, Ordering::Relaxed);
+        Ok(Step::Aside)
+    }
+
+    async fn claim(&self) -> Result<Step> {
+        if self.claimed.len() >= CLAIMED_AHEAD {
+            return self.rest().await;
+        }
+        let mut position = self.position.lock().await;
+        let mut filter = ready();
+        if let Some(position) = *position {
+            // All have one priority; unless it is named, the bounds on the index end before it.
+            filter.insert("priority", 50);
+            let since = DateTime::from_millis(position.timestamp_millis() - OVERLAP_MS);
+            filter.insert("ready_at", doc! { "$gte": since });
+        }
+        let found = self.tasks.read_ready(filter).await?;
+        if found.is_empty() {
+            // Whatever was overtaken by more than that.
+            *position = None;
+            drop(position);
+            return self.rest().await;
+        }
+        let newest = found.last().and_then(|task: &RawDocumentBuf| task.get_datetime("ready_at").ok());
+        *position = (*position).max(newest);
+        let ids = self.tasks.lease_batch(&found).await?;
+        self.ready.fetch_sub(ids.len().min(self.ready.load(Ordering::Relaxed)), Ordering::Relaxed);
+        for some in ids.chunks(STATEMENTS) {
+            self.claimed.put(some.to_vec());
+        }
+        Ok(Step::Aside)
+    }
+
+    async fn settle(&self) -> Result<Step> {
+        let Some(ids) = self.claimed.take() else { return self.rest().await };
+        self.tasks.settle_batch(&ids).await?;
+        self.left.fetch_sub(ids.len(), Ordering::Relaxed);
+        Ok(Step::counted(ids.len()))
+    }
+}
+
+/// A backlog of ready tasks is claimed and settled in batches.
+pub(crate) async fn drain(bench: &Bench) -> Result<Measured> {
+    let count = bench.pick(40_000, 150_000);
+    let line = Line::of(Tasks::filled(bench, count, document::pending).await?, count, count);
+    let load = Load::of(1 + IN_FLIGHT, bench.time()).cold();
+    let sample = closed_loop(&bench.without_servers(), load, move |caller| {
+        let line = line.clone();
+        async move { if caller == 0 { line.claim().await } else { line.settle().await } }
+    })
+    .await?;
+    Ok(sample.into())
+}
+
+/// Tasks are inserted, claimed and settled in batches, all at the same time: whole lives.
+pub(crate) async fn lives(bench: &Bench) -> Result<Measured> {
+    let line = Line::of(Tasks::new(bench).await?, 0, usize::MAX);
+    let load = Load::of(1 + 2 * IN_FLIGHT, bench.time()).cold();
+    let sample = closed_loop(&bench.without_servers(), load, move |caller| {
+        let line = line.clone();
+        async move {
+            match caller {
+                0 => line.claim().await,
+                1 | 2 => line.insert().await,
+                _ => line.settle().await,
+            }
+        }
+    })
+    .await?;
+    Ok(sample.into())
+}

@@ -1,0 +1,66 @@
+//! One command for each task and step, as plain programs do it.
+
+use anyhow::{Result, ensure};
+
+use super::{CALLERS, Shelf, Tasks, claim_order, document, ready};
+use crate::bench::{Bench, Measured};
+use crate::load::{Load, Sample, Step, closed_loop};
+
+/// `insertOne` by one caller: what a journaled write takes when nothing else goes on.
+pub(crate) async fn round_trip(bench: &Bench) -> Result<Measured> {
+    Ok(insert(bench, Load::of(1, bench.time())).await?.into())
+}
+
+/// `insertOne`.
+pub(crate) async fn inserts(bench: &Bench) -> Result<Measured> {
+    Ok(insert(bench, Load::of(CALLERS, bench.time())).await?.into())
+}
+
+async fn insert(bench: &Bench, load: Load) -> Result<Sample> {
+    let tasks = Tasks::new(bench).await?;
+    closed_loop(&bench.without_servers(), load, move |_| {
+        let collection = tasks.collection.clone();
+        async move {
+            collection.insert_one(document::pending()).await?;
+            Ok(Step::Did(1))
+        }
+    })
+    .await
+}
+
+/// Sorted `findOneAndUpdate`: the claim that everybody writes first.
+pub(crate) async fn claims(bench: &Bench) -> Result<Measured> {
+    let tasks = Tasks::filled(bench, bench.pick(8_000, 30_000), document::pending).await?;
+    let sample = closed_loop(&bench.without_servers(), Load::of(CALLERS, bench.time()), move |_| {
+        let collection = tasks.collection.clone();
+        async move {
+            let found =
+                collection.find_one_and_update(ready(), document::lease()).sort(claim_order()).await?;
+            Ok(Step::counted(usize::from(found.is_some())))
+        }
+    })
+    .await?;
+    Ok(sample.into())
+}
+
+/// `updateOne` by id, guarded by status and token.
+pub(crate) async fn completions(bench: &Bench) -> Result<Measured> {
+    let count = bench.pick(15_000, 60_000);
+    let tasks = Tasks::new(bench).await?;
+    let ids: Vec<_> = (0..count).map(|_| document::id()).collect();
+    for some in ids.chunks(1_000) {
+        tasks.collection.insert_many(some.iter().cloned().map(document::processing)).await?;
+    }
+    let held = Shelf::of(ids);
+    let sample = closed_loop(&bench.without_servers(), Load::of(CALLERS, bench.time()), move |_| {
+        let (collection, id) = (tasks.collection.clone(), held.take());
+        async move {
+            let Some(id) = id else { return Ok(Step::Done) };
+            let updated = collection.update_one(document::held(&id), document::completion()).await?;
+            ensure!(updated.matched_count == 1, "a task was not there to be completed");
+            Ok(Step::Did(1))
+        }
+    })
+    .await?;
+    Ok(sample.into())
+}

@@ -1,0 +1,28 @@
+//! Completing claimed tasks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+
+use super::CALLERS;
+use crate::bench::{Bench, Measured};
+use crate::load::{Load, Step, closed_loop};
+use crate::work::{fill_queue, result, take};
+
+/// One task a call.
+pub(crate) async fn singles(bench: &Bench) -> Result<Measured> {
+    let count = bench.pick(12_000, 60_000);
+    let stage = bench.stage(1).await?;
+    fill_queue(stage.client(), count).await?;
+    let held = Arc::new(Mutex::new(take(stage.client(), count).await?));
+    let sample = closed_loop(&stage.processes, Load::of(CALLERS, bench.time()), move |_| {
+        let claimed = held.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        async move {
+            let Some(claimed) = claimed else { return Ok(Step::Done) };
+            claimed.complete(&result()).await?;
+            Ok(Step::Did(1))
+        }
+    })
+    .await?;
+    stage.close(sample).await
+}

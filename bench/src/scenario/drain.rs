@@ -1,0 +1,80 @@
+//! Draining a backlog in batches: `outcomes` settles what was worked on and brings the next work in one call.
+
+use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use task_repo_client::{Claim, ClaimedTask, Completion, Ending, Settlement, TaskClient};
+
+use crate::bench::{Bench, Measured};
+use crate::load::{Load, Sample, Step, closed_loop};
+use crate::meter::Processes;
+use crate::work::{QUEUE, claim, fill_queue, result};
+
+/// Workers on each server.
+const WORKERS: usize = 2;
+/// Tasks that a worker has at a time.
+const HELD: u32 = 250;
+
+/// A worker that holds tasks between its calls.
+#[derive(Clone, Default)]
+pub(super) struct Worker(Arc<Mutex<Vec<ClaimedTask>>>);
+
+impl Worker {
+    /// Settles what it holds and takes what `next` brings; how many were settled.
+    pub(super) async fn turn(&self, client: &TaskClient, next: Claim) -> Result<usize> {
+        let held = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let completion = Completion::of(&result())?;
+        let settle = |claimed| Settlement { claimed, ending: Ending::Completed(completion.clone()) };
+        let settlements: Vec<_> = held.into_iter().map(settle).collect();
+        let (count, tasks) = if settlements.is_empty() {
+            (0, client.claim(&next).await?)
+        } else {
+            let settled = client.settle(settlements, Some(next)).await?;
+            if let Some(refused) = settled.results.iter().find_map(|result| result.as_ref().err()) {
+                bail!("a settlement was refused: {}", refused.problem.detail);
+            }
+            (settled.results.len(), settled.next)
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+        Ok(count)
+    }
+}
+
+/// From one server.
+pub(crate) async fn one_server(bench: &Bench) -> Result<Measured> {
+    let count = bench.pick(20_000, 120_000);
+    let stage = bench.stage(1).await?;
+    fill_queue(stage.client(), count).await?;
+    let sample = drain(&stage.processes, bench, stage.clients(), count).await?;
+    stage.close(sample).await
+}
+
+/// Drains a backlog of `count`; workers are spread over the clients.
+pub(super) async fn drain(
+    processes: &Processes,
+    bench: &Bench,
+    clients: Vec<TaskClient>,
+    count: usize,
+) -> Result<Sample> {
+    let workers = vec![(); WORKERS * clients.len()].into_iter().map(|()| Worker::default());
+    let workers: Arc<[Worker]> = workers.collect();
+    let left = Arc::new(AtomicUsize::new(count));
+    let load = Load::of(workers.len(), bench.time()).cold();
+    closed_loop(processes, load, move |number| {
+        let (worker, left) = (workers[number].clone(), Arc::clone(&left));
+        let client = clients[number % clients.len()].clone();
+        async move {
+            let settled = worker.turn(&client, claim(QUEUE, HELD)).await?;
+            let before = left.fetch_sub(settled, Ordering::Relaxed);
+            before.checked_sub(settled).context("more was settled than there was")?;
+            Ok(match settled {
+                // The first turn settles nothing, and so does one that found nothing before it.
+                0 if before > 0 => Step::Aside,
+                settled => Step::counted(settled),
+            })
+        }
+    })
+    .await
+}

@@ -1,0 +1,83 @@
+//! The whole life of tasks: create, claim, complete.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use task_repo_client::{Claim, NewTask};
+
+use super::CALLERS;
+use super::drain::Worker;
+use crate::bench::{Bench, Measured};
+use crate::load::{Load, Step, closed_loop};
+use crate::work::{BATCH, QUEUE, TEXT, claim, create_all, result, task};
+
+/// Those who create in batches, and those who work in batches.
+const PRODUCERS: usize = 2;
+const WORKERS: usize = 2;
+/// Tasks that a worker has at a time.
+const HELD: u32 = 500;
+/// Ready tasks before those who create wait.
+const AHEAD: usize = 5_000;
+
+/// Three calls for each task.
+pub(crate) async fn singles(bench: &Bench) -> Result<Measured> {
+    one_by_one(bench, CALLERS, task(QUEUE, TEXT)?).await
+}
+
+/// The same with payloads of that many bytes, and fewer callers.
+pub(crate) async fn payload(bench: &Bench, bytes: usize) -> Result<Measured> {
+    one_by_one(bench, 16, task(QUEUE, bytes)?).await
+}
+
+async fn one_by_one(bench: &Bench, callers: usize, task: NewTask) -> Result<Measured> {
+    let stage = bench.stage(1).await?;
+    let client = stage.client().clone();
+    // There are never more claims than tasks, so nobody waits for long.
+    let next = Claim { wait_ms: Some(10_000), ..claim(QUEUE, 1) };
+    let sample = closed_loop(&stage.processes, Load::of(callers, bench.time()), move |_| {
+        let (client, task, next) = (client.clone(), task.clone(), next.clone());
+        async move {
+            client.create_task(&task).await?;
+            let mut lives = 0;
+            for claimed in client.claim(&next).await? {
+                claimed.complete(&result()).await?;
+                lives += 1;
+            }
+            Ok(Step::counted(lives))
+        }
+    })
+    .await?;
+    stage.close(sample).await
+}
+
+/// Creates of 500 and `outcomes` with claim-next of 500, side by side; what is completed counts.
+pub(crate) async fn batches(bench: &Bench) -> Result<Measured> {
+    let stage = bench.stage(1).await?;
+    let (client, tasks) = (stage.client().clone(), Arc::new(vec![task(QUEUE, TEXT)?; BATCH]));
+    let open = Arc::new(AtomicUsize::new(0));
+    let workers = [(); WORKERS].map(|()| Worker::default());
+    let load = Load::of(PRODUCERS + WORKERS, bench.time()).cold();
+    let sample = closed_loop(&stage.processes, load, move |caller| {
+        let (client, tasks, open) = (client.clone(), Arc::clone(&tasks), Arc::clone(&open));
+        let worker = workers.get(caller).cloned();
+        async move {
+            let Some(worker) = worker else {
+                if open.load(Ordering::Relaxed) > AHEAD {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                } else {
+                    create_all(&client, &tasks).await?;
+                    open.fetch_add(BATCH, Ordering::Relaxed);
+                }
+                return Ok(Step::Aside);
+            };
+            let next = Claim { wait_ms: Some(100), ..claim(QUEUE, HELD) };
+            let settled = worker.turn(&client, next).await?;
+            open.fetch_sub(settled, Ordering::Relaxed);
+            Ok(if settled == 0 { Step::Aside } else { Step::counted(settled) })
+        }
+    })
+    .await?;
+    stage.close(sample).await
+}

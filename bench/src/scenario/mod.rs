@@ -1,0 +1,26 @@
+//! The service over HTTP, through the shipped client.
+//!
+//! Each scenario starts with a fresh server and an empty database, and ends with a look at the server's memory.
+
+mod backlog;
+mod claim;
+mod complete;
+mod create;
+mod drain;
+mod life;
+mod two_servers;
+mod waiting;
+mod wake;
+
+pub(crate) use backlog::{backlog, scheduled};
+pub(crate) use claim::{batches as claim_batches, singles as claims, types as claims_of_types};
+pub(crate) use complete::singles as completions;
+pub(crate) use create::{batches as create_batches, singles as creates};
+pub(crate) use drain::one_server as drain;
+pub(crate) use life::{batches as lives_in_batches, payload, singles as lives};
+pub(crate) use two_servers::{claims as two_servers_claims, drains as two_servers_drain};
+pub(crate) use waiting::waiting;
+pub(crate) use wake::{elsewhere as wake_elsewhere, here as wake};
+
+/// Callers of most scenarios.
+const CALLERS: usize = 64;

@@ -1,0 +1,57 @@
+//! Two servers on one database, compared with the better of the two alone.
+
+use anyhow::{Context, Result};
+use task_repo_client::TaskClient;
+
+use super::CALLERS;
+use super::claim::claim_until_empty;
+use super::drain::drain;
+use crate::bench::{Bench, Measured, Stage};
+use crate::load::{Load, Sample};
+use crate::work::fill_queue;
+
+/// Claims one by one.
+pub(crate) async fn claims(bench: &Bench) -> Result<Measured> {
+    let stage = bench.stage(2).await?;
+    let count = bench.pick(20_000, 80_000);
+    let mut samples = Vec::new();
+    for clients in line_ups(&stage) {
+        fill_queue(stage.client(), count).await?;
+        let load = Load::of(CALLERS, bench.time());
+        samples.push(claim_until_empty(&stage.processes, load, clients, 1).await?);
+        empty(bench, &stage).await?;
+    }
+    compared(stage, samples).await
+}
+
+/// Claims and settles in batches.
+pub(crate) async fn drains(bench: &Bench) -> Result<Measured> {
+    let stage = bench.stage(2).await?;
+    let count = bench.pick(15_000, 80_000);
+    let mut samples = Vec::new();
+    for clients in line_ups(&stage) {
+        fill_queue(stage.client(), count).await?;
+        samples.push(drain(&stage.processes, bench, clients, count).await?);
+        empty(bench, &stage).await?;
+    }
+    compared(stage, samples).await
+}
+
+/// One server, the other, both.
+fn line_ups(stage: &Stage) -> [Vec<TaskClient>; 3] {
+    let clients = stage.clients();
+    [vec![clients[0].clone()], vec![clients[1].clone()], clients]
+}
+
+/// Takes what is left, so that all begin alike.
+async fn empty(bench: &Bench, stage: &Stage) -> Result<()> {
+    let load = Load::of(4, bench.time() * 10).cold();
+    claim_until_empty(&stage.processes, load, stage.clients(), 500).await.map(drop)
+}
+
+async fn compared(stage: Stage, mut samples: Vec<Sample>) -> Result<Measured> {
+    let both = samples.pop().context("nothing was measured")?;
+    let alone = samples.iter().map(Sample::per_second).fold(0.0, f64::max);
+    let measured = Measured { limit: Some(alone), ..both.into() };
+    stage.close(measured).await
+}

@@ -1,0 +1,96 @@
+//! Thousands of claims that wait on an idle server.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use mongodb::bson::{Bson, Document};
+use task_repo_client::TaskClient;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::bench::{Bench, Measured};
+use crate::machine;
+use crate::meter::Meter;
+use crate::server::API_KEY;
+
+/// Claims that wait.
+const WAITING: usize = 10_000;
+/// Files that a process needs besides its connections.
+const OTHER_FILES: usize = 300;
+/// Queues that they wait for, as many workers in each.
+const QUEUES: usize = 100;
+/// Connections that are being made at once.
+const CONNECTING: usize = 128;
+/// The longest that all may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How the service counts them.
+const GAUGE: &str = "task_repo_waiting_claims ";
+
+/// Processor time, memory and database operations of a server with nothing to do but wait.
+pub(crate) async fn waiting(bench: &Bench) -> Result<Measured> {
+    let stage = bench.stage(1).await?;
+    let count = machine::open_files().map_or(WAITING, |files| WAITING.min(files.saturating_sub(OTHER_FILES)));
+    let (server, client) = (&stage.servers[0], stage.client());
+    // Requests written by hand: ten thousand of an HTTP library would measure the library.
+    let connections = stream::iter(0..count).map(|number| wait_by_hand(server.port(), number % QUEUES));
+    let connections: Vec<TcpStream> = connections.buffer_unordered(CONNECTING).try_collect().await?;
+    all_arrived(client, count).await?;
+    let operations = operations(&bench.server_status().await?);
+    let meter = Meter::start(&stage.processes);
+    tokio::time::sleep(bench.pick(Duration::from_secs(4), Duration::from_secs(12))).await;
+    let (elapsed, usage) = meter.stop();
+    let operations = self::operations(&bench.server_status().await?) - operations;
+    let still = arrived(client).await?;
+    let seconds = elapsed.as_secs_f64();
+    let mut measured = Measured { sample: None, server_mib: None, limit: None, notes: Vec::new() };
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    measured.notes.extend([
+        ("waiting", still as f64),
+        ("server_core_percent", usage.server / seconds * 100.0),
+        // The question itself is one.
+        ("database_operations_per_second", (operations - 1).max(0) as f64 / seconds),
+    ]);
+    let measured = stage.close(measured).await;
+    drop(connections);
+    measured
+}
+
+async fn wait_by_hand(port: u16, queue: usize) -> Result<TcpStream> {
+    let body = format!(r#"{{"task_types":["empty-{queue}"],"worker_id":"bench","wait_ms":30000}}"#);
+    let head = format!(
+        "POST /api/v1/tasks/claim HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {API_KEY}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+    let mut stream = stream.context("no connection; how many files may be open? (ulimit -n)")?;
+    stream.write_all(format!("{head}{body}").as_bytes()).await?;
+    Ok(stream)
+}
+
+async fn all_arrived(client: &TaskClient, count: usize) -> Result<()> {
+    let since = Instant::now();
+    while since.elapsed() < PATIENCE {
+        if arrived(client).await? >= count {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    bail!("only {} of {count} claims wait", arrived(client).await?)
+}
+
+/// How many claims wait, says the server.
+async fn arrived(client: &TaskClient) -> Result<usize> {
+    let metrics = client.metrics().await?;
+    let count = metrics.lines().find_map(|line| line.strip_prefix(GAUGE)).unwrap_or("0");
+    Ok(count.trim().parse()?)
+}
+
+/// What the database has been asked to do, ever.
+fn operations(status: &Document) -> i64 {
+    let counters = status.get_document("opcounters").into_iter().flat_map(Document::values);
+    let number = |value: &Bson| value.as_i64().or_else(|| value.as_i32().map(i64::from));
+    counters.filter_map(number).sum()
+}

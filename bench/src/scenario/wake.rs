@@ -1,0 +1,56 @@
+//! How long a worker that waits takes to get a new task.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use task_repo_client::{Claim, TaskClient};
+
+use crate::bench::{Bench, Measured, Stage};
+use crate::load::{Sample, histogram, micros};
+use crate::meter::Meter;
+use crate::work::{QUEUE, TEXT, claim, result, task};
+
+/// How long a worker is given to arrive before a task is created for it.
+const ARRIVAL: Duration = Duration::from_millis(10);
+
+/// Worker and creator on one server.
+pub(crate) async fn here(bench: &Bench) -> Result<Measured> {
+    let stage = bench.stage(1).await?;
+    let client = stage.client().clone();
+    measure(bench.pick(200, 1_000), stage, client.clone(), client).await
+}
+
+/// The worker waits on another server than the one that creates.
+pub(crate) async fn elsewhere(bench: &Bench) -> Result<Measured> {
+    let stage = bench.stage(2).await?;
+    let (creator, worker) = (stage.servers[0].client().clone(), stage.servers[1].client().clone());
+    measure(bench.pick(20, 100), stage, creator, worker).await
+}
+
+async fn measure(times: u64, stage: Stage, creator: TaskClient, worker: TaskClient) -> Result<Measured> {
+    let task = task(QUEUE, TEXT)?;
+    let next = Claim { wait_ms: Some(20_000), ..claim(QUEUE, 1) };
+    let mut latencies = histogram()?;
+    let meter = Meter::start(&stage.processes);
+    for _ in 0..times {
+        let (worker, next) = (worker.clone(), next.clone());
+        let waiting = tokio::spawn(async move {
+            let claimed = worker.claim(&next).await;
+            (Instant::now(), claimed)
+        });
+        tokio::time::sleep(ARRIVAL).await;
+        let sent = Instant::now();
+        creator.create_task(&task).await?;
+        let (answered, claimed) = waiting.await?;
+        let claimed = claimed?;
+        ensure!(claimed.len() == 1, "the worker got {} tasks", claimed.len());
+        latencies.saturating_record(micros(answered.saturating_duration_since(sent)));
+        for claimed in claimed {
+            claimed.complete(&result()).await?;
+        }
+    }
+    let (elapsed, usage) = meter.stop();
+    // Not a rate: between the tasks nothing was done on purpose.
+    let sample = Sample { items: 0, elapsed, latencies, usage };
+    stage.close(sample).await
+}

@@ -1,0 +1,182 @@
+//! Claim rounds: one read and one guarded write for all who ask for the same.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::TaskService;
+use super::claim::{Handout, grant};
+use super::desk::{Group, Waiter, lock};
+use crate::store::{Selection, StoreError};
+use crate::task::TaskRecord;
+
+/// Most tasks that one round takes.
+const MAX_ROUND: usize = 1000;
+/// Most bytes of payload in one answer; the first task comes whatever its size.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// After how many rounds in a row in which others were faster with everything the callers wait for the next tick.
+const MAX_FRUITLESS: u32 = 12;
+
+/// A caller and what it has been given so far.
+struct Served {
+    waiter: Waiter,
+    tasks: Vec<TaskRecord>,
+    bytes: usize,
+}
+
+impl Served {
+    fn missing(&self) -> usize {
+        if self.bytes >= MAX_ANSWER_BYTES { 0 } else { self.waiter.limit - self.tasks.len() }
+    }
+
+    /// Ends the caller's wait. A caller that has gone away drops the handout, and with it the tasks go back.
+    fn answer(self, service: &Arc<TaskService>) {
+        let Waiter { reply, turn, .. } = self.waiter;
+        let _ = reply.send(Ok(Handout::of(self.tasks, turn, service)));
+    }
+}
+
+/// What one pass over the ready work came to.
+enum Pass {
+    /// There may be more.
+    Again,
+    /// Others were faster with all of it.
+    Fruitless,
+    /// Nothing more is ready.
+    Empty,
+    /// The database did not do it.
+    Failed(StoreError),
+}
+
+impl TaskService {
+    /// Serves a group until nobody waits in it any more.
+    pub(super) async fn serve(self: Arc<Self>, group: Arc<Group>) {
+        loop {
+            lock(&group.waiters).retain(|waiter| !waiter.reply.is_closed());
+            if lock(&group.waiters).is_empty() {
+                if self.desk.leave(&group) {
+                    return;
+                }
+                continue;
+            }
+            if group.take_stir() {
+                let waiters = std::mem::take(&mut *lock(&group.waiters));
+                let left = self.round(&group.selection, waiters).await;
+                let mut waiters = lock(&group.waiters);
+                for waiter in left.into_iter().rev() {
+                    waiters.push_front(waiter);
+                }
+            } else {
+                tokio::select! {
+                    () = group.changed() => {}
+                    () = self.stopping.cancelled() => return,
+                }
+            }
+        }
+    }
+
+    /// One round for all who wait: claims until everybody has what was asked for or nothing is ready. Returns those
+    /// who got nothing and go on waiting.
+    async fn round(self: &Arc<Self>, selection: &Selection, waiters: VecDeque<Waiter>) -> Vec<Waiter> {
+        let mut served: Vec<_> =
+            waiters.into_iter().map(|waiter| Served { waiter, tasks: Vec::new(), bytes: 0 }).collect();
+        let mut fruitless = 0;
+        let failed = loop {
+            served.retain(|it| !it.tasks.is_empty() || !it.waiter.reply.is_closed());
+            // Who has all it asked for does not wait for the others.
+            let (full, rest): (Vec<_>, Vec<_>) = served.into_iter().partition(|it| it.missing() == 0);
+            for it in full {
+                it.answer(self);
+            }
+            served = rest;
+            if served.is_empty() {
+                break None;
+            }
+            match self.pass(selection, &mut served, fruitless).await {
+                Pass::Again => fruitless = 0,
+                Pass::Fruitless if fruitless < MAX_FRUITLESS => {
+                    fruitless += 1;
+                    // Servers that fight for the same tasks step apart.
+                    let pause = rand::rng().random_range(0..u64::from(2 * fruitless));
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                }
+                Pass::Fruitless | Pass::Empty => break None,
+                Pass::Failed(error) => break Some(error),
+            }
+        };
+        let mut left = Vec::new();
+        for it in served {
+            match failed {
+                Some(error) if it.tasks.is_empty() => drop(it.waiter.reply.send(Err(error))),
+                _ if it.tasks.is_empty() && it.waiter.waits && !self.is_draining() => left.push(it.waiter),
+                _ => it.answer(self),
+            }
+        }
+        left
+    }
+
+    /// Reads ready work and leases it to the callers in order.
+    async fn pass(self: &Arc<Self>, selection: &Selection, served: &mut [Served], fruitless: u32) -> Pass {
+        let wanted = served.iter().map(Served::missing).sum::<usize>().min(MAX_ROUND);
+        // Where others are faster, look further and start somewhere else than they do.
+        let window = (wanted << fruitless.min(6)).min(MAX_ROUND);
+        let mut ready = match self.store.ready(selection, window).await {
+            Ok(ready) => ready,
+            Err(error) => return Pass::Failed(error),
+        };
+        let is_all = ready.tasks.len() < window && !ready.is_cut;
+        if ready.tasks.is_empty() {
+            return Pass::Empty;
+        }
+        if ready.tasks.len() > wanted {
+            let skipped = rand::rng().random_range(0..=ready.tasks.len() - wanted);
+            ready.tasks.drain(..skipped);
+            ready.tasks.truncate(wanted);
+        }
+        let mut owners = HashMap::with_capacity(ready.tasks.len());
+        let mut open =
+            served.iter().enumerate().flat_map(|(index, it)| std::iter::repeat_n(index, it.missing()));
+        let picks: Vec<_> = ready
+            .tasks
+            .into_iter()
+            .zip(open.by_ref())
+            .map(|(task, owner)| {
+                let waiter = &served[owner].waiter;
+                let grant = grant(&waiter.worker_id, waiter.lease_seconds, waiter.claim_id.clone());
+                owners.insert(grant.token, owner);
+                (task, grant)
+            })
+            .collect();
+        let picked = picks.len();
+        let claimed = self.store.claim(picks).await;
+        let landed = claimed.tasks.len();
+        metrics::counter!("task_repo_tasks_claimed_total").increment(landed as u64);
+        for task in claimed.tasks {
+            if let Some(owner) = task.lease.as_ref().and_then(|lease| owners.get(&lease.token)) {
+                served[*owner].bytes += task.input_bytes as usize;
+                served[*owner].tasks.push(task);
+            }
+        }
+        if !claimed.in_doubt.is_empty() {
+            // Who has a claim id asks again with it; for the others nobody would ever know of these leases.
+            let orphans: Vec<_> = claimed
+                .in_doubt
+                .into_iter()
+                .filter(|task| {
+                    let owner = task.lease.as_ref().and_then(|lease| owners.get(&lease.token));
+                    owner.is_none_or(|owner| served[*owner].waiter.claim_id.is_none())
+                })
+                .collect();
+            let service = Arc::clone(self);
+            self.background.spawn_on(async move { service.give_back(orphans).await }, &self.runtime);
+            return Pass::Failed(StoreError::OutcomeUnknown);
+        }
+        match landed {
+            0 => Pass::Fruitless,
+            _ if is_all && landed == picked => Pass::Empty,
+            _ => Pass::Again,
+        }
+    }
+}
