@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use task_repo_tests::{TestServer, unique_type};
 use uuid::Uuid;
 
-use crate::verbs::{claim, create_many, id, ids, settle, shown, tasks, token};
+use crate::verbs::{claim, claim_unheard, create_many, id, ids, settle, shown, tasks, token, with};
 
 /// The ids and tokens that a claim was answered with.
 fn held(answer: &Value) -> Vec<(&str, &str)> {
@@ -141,4 +141,29 @@ async fn a_claim_that_comes_with_outcomes_repeats_too() {
     assert_eq!(held(&first), held(&second), "the same work");
     assert_eq!(ready(&server, &queue).await, 1);
     assert_eq!(shown(&server, &done).await["status"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_repeat_is_answered_with_stays_with_it_though_the_first_caller_went_away() {
+    let server = TestServer::start().await;
+    let key = server.issue_key(&["worker"], json!({})).await;
+    let queue = unique_type();
+    let mut given = 0;
+    for round in 0..100 {
+        create_many(&server, 3, |_| json!({"task_type": queue})).await;
+        let more = json!({"claim_id": Uuid::now_v7(), "limit": 3});
+        let body = with(json!({"task_types": [queue], "worker_id": "w1"}), more.clone());
+        let first = claim_unheard(&server, &key, &body).await;
+        // Now and then the first call gets a little further before its caller goes away.
+        for _ in 0..round % 5 {
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        let repeat = claim(&server, &queue, more).await;
+        for task in tasks(&repeat) {
+            settle(&server, task, "complete", json!({})).await.ok();
+            given += 1;
+        }
+    }
+    assert!(given >= 100, "a repeat finds work: {given} of 300");
 }

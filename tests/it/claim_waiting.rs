@@ -1,16 +1,16 @@
 //! Claims that wait for work, whatever makes it ready, and callers that go away while they wait.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, unique_type};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
 use crate::verbs::{
-    claim, claim_one, create_many, id, ids, let_calls_wait, post, queue, settle, tasks, until, with,
+    claim, claim_one, claim_unheard, create_many, id, ids, let_calls_wait, post, queue, settle, tasks, until,
+    with,
 };
 
 /// Long enough that a claim answered at its end would be noticed by [`in_time`].
@@ -158,6 +158,35 @@ async fn a_waiting_claim_is_not_woken_by_what_it_may_not_have() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_claim_does_not_stay_for_more_while_more_is_created() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    let is_answered = AtomicBool::new(false);
+    let claimed = async {
+        let claimed = in_time(claim(&server, &queue, json!({"wait_ms": WAIT_MS, "limit": 1000}))).await;
+        is_answered.store(true, Ordering::Relaxed);
+        claimed
+    };
+    // Together they create more than the claim could take, unless it is answered before.
+    let producers = join_all((0..6).map(|_| async {
+        for created in 0..250 {
+            if is_answered.load(Ordering::Relaxed) {
+                return created;
+            }
+            server.create(json!({"task_type": queue})).await;
+        }
+        250
+    }));
+    let (claimed, created) = tokio::join!(claimed, producers);
+    let (taken, created) = (tasks(&claimed).len(), created.iter().sum::<usize>());
+    assert!(taken >= 1 && taken <= created, "{taken} of {created}");
+    assert!(
+        taken < 1000 && created < 1500,
+        "the first task is not kept waiting for others: {taken} of {created}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_wait_ends_with_an_empty_list() {
     let server = TestServer::start().await;
     let queue = unique_type();
@@ -172,21 +201,6 @@ async fn an_empty_wait_ends_with_an_empty_list() {
     // What is created after the wait has ended is not given to it.
     let task = server.create(json!({"task_type": queue})).await;
     assert_eq!(ids(&claim(&server, &queue, json!({"wait_ms": 0})).await), [id(&task)]);
-}
-
-/// A claim whose caller hears nothing of the answer: the connection closes when this is dropped.
-async fn claim_unheard(server: &TestServer, key: &str, body: &Value) -> TcpStream {
-    let url = reqwest::Url::parse(&server.url()).expect("the server's URL");
-    let (host, port) = (url.host_str().expect("a host"), url.port().expect("a port"));
-    let body = body.to_string();
-    let request = format!(
-        "POST /api/v1/tasks/claim HTTP/1.1\r\nHost: {host}:{port}\r\nX-API-Key: {key}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len(),
-    );
-    let mut connection = TcpStream::connect((host, port)).await.expect("a connection");
-    connection.write_all(request.as_bytes()).await.expect("the request is sent");
-    connection
 }
 
 /// Claims until at least that many have come, checks that no attempt was lost on the way, and completes them.

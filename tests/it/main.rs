@@ -4,6 +4,7 @@
 
 mod background;
 mod batch;
+mod bulk;
 mod claim_repeats;
 mod claim_waiting;
 mod claiming;
@@ -33,6 +34,7 @@ mod roles;
 mod self_managed;
 mod settling;
 mod shutdown;
+mod stall;
 mod starting;
 mod system;
 mod times;

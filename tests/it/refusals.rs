@@ -2,7 +2,7 @@
 //! 403 for a `user_id` in the body, 422, 404 for the resource, 409 and 412.
 
 use serde_json::json;
-use task_repo_tests::{TestServer, id_of};
+use task_repo_tests::{TestServer, assert_problem, id_of};
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,7 +26,7 @@ async fn a_port_that_is_taken_is_named() {
 async fn a_weaker_write_concern_is_refused() {
     let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
     let with = |uri: &str, option: &str| {
-        format!("{uri}{}{option}", if uri.contains('?') { "&" } else { "/?" }).into()
+        format!("{uri}{}{option}", if uri.contains('?') { "&" } else { "/?" }).as_str().into()
     };
     for weak in ["w=1", "w=2", "w=0"] {
         let error = refusal(|settings| settings.database.mongodb_uri = with(&uri, weak)).await;

@@ -6,6 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 pub(crate) use task_repo_tests::id_of as id;
 use task_repo_tests::{Answer, TestServer, eventually};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 /// How far a time may lie from where it is expected: far more than any call takes, far less than what tests tell apart.
 const SLACK: TimeDelta = TimeDelta::seconds(10);
@@ -100,6 +102,21 @@ pub(crate) async fn claim_one(server: &TestServer, task: &Value, more: Value) ->
 pub(crate) async fn claim(server: &TestServer, task_type: &str, more: Value) -> Value {
     let body = with(json!({"task_types": [task_type], "worker_id": "w1"}), more);
     server.post("/tasks/claim").json(&body).send().await.ok()
+}
+
+/// A claim whose caller hears nothing of the answer: the connection closes when this is dropped.
+pub(crate) async fn claim_unheard(server: &TestServer, key: &str, body: &Value) -> TcpStream {
+    let url = reqwest::Url::parse(&server.url()).expect("the server's URL");
+    let (host, port) = (url.host_str().expect("a host"), url.port().expect("a port"));
+    let body = body.to_string();
+    let request = format!(
+        "POST /api/v1/tasks/claim HTTP/1.1\r\nHost: {host}:{port}\r\nX-API-Key: {key}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len(),
+    );
+    let mut connection = TcpStream::connect((host, port)).await.expect("a connection");
+    connection.write_all(request.as_bytes()).await.expect("the request is sent");
+    connection
 }
 
 /// Creates many tasks in one call, in order; `each` says what the n-th is.

@@ -88,6 +88,7 @@ impl TaskService {
         }
         let wait = Duration::from_millis(claim.wait_ms.unwrap_or(0));
         let (reply, mut answer) = oneshot::channel();
+        let (looked, has_looked) = oneshot::channel();
         let waiter = Waiter {
             limit: claim.limit.unwrap_or(1) as usize,
             worker_id: claim.worker_id,
@@ -95,6 +96,7 @@ impl TaskService {
             claim_id,
             turn,
             waits: !wait.is_zero(),
+            looked: Some(looked),
             reply,
         };
         let selection = Selection {
@@ -110,9 +112,14 @@ impl TaskService {
         if wait.is_zero() {
             return answer.await.unwrap_or(Err(StoreError::Unavailable)).map_err(Failure::from);
         }
+        let time_is_up = async {
+            tokio::time::sleep(wait).await;
+            // However short the wait: what is ready now is found. Dropped counts as told.
+            let _ = has_looked.await;
+        };
         let answered = tokio::select! {
             answered = &mut answer => Some(answered),
-            () = tokio::time::sleep(wait) => None,
+            () = time_is_up => None,
             () = self.draining.cancelled() => None,
         };
         let nothing = || Ok(Handout::of(Vec::new(), None, self));

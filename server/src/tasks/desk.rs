@@ -79,6 +79,8 @@ pub(super) struct Waiter {
     /// Held until the caller has its answer, or what was claimed for it has gone back.
     pub(super) turn: Option<Turn>,
     pub(super) waits: bool,
+    /// Told, or dropped, once somebody has looked for work for it.
+    pub(super) looked: Option<oneshot::Sender<()>>,
     pub(super) reply: oneshot::Sender<Result<Handout, StoreError>>,
 }
 

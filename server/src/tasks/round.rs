@@ -107,10 +107,13 @@ impl TaskService {
             }
         };
         let mut left = Vec::new();
-        for it in served {
+        for mut it in served {
             match failed {
                 Some(error) if it.tasks.is_empty() => drop(it.waiter.reply.send(Err(error))),
-                _ if it.tasks.is_empty() && it.waiter.waits && !self.is_draining() => left.push(it.waiter),
+                _ if it.tasks.is_empty() && it.waiter.waits && !self.is_draining() => {
+                    drop(it.waiter.looked.take());
+                    left.push(it.waiter);
+                }
                 _ => it.answer(self),
             }
         }

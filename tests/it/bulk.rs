@@ -1,0 +1,81 @@
+//! More in one call than one database command could carry.
+
+use bson::doc;
+use mongodb::options::ReadConcern;
+use serde_json::{Value, json};
+use task_repo_tests::{TestServer, eventually, unique_type};
+
+use crate::verbs::{claim, create_many, executions, id, ids, tasks, token};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_of_a_thousand_that_fills_its_body_is_created_whole() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    // 15.5 MiB of requests alone; a document is more than that.
+    let request = "x".repeat((31 << 19) / 1000);
+    let created = create_many(
+        &server,
+        1000,
+        |n| json!({"task_type": queue, "name": n.to_string(), "request": request}),
+    )
+    .await;
+    for n in [0, 499, 500, 999] {
+        let task = server.task(id(&created[n])).await;
+        assert_eq!((&task["name"], &task["request"]), (&json!(n.to_string()), &json!(request)));
+    }
+    let mut taken = Vec::new();
+    while taken.len() < 1000 {
+        let claimed = claim(&server, &queue, json!({"limit": 1000})).await;
+        assert!(!tasks(&claimed).is_empty(), "{} of 1000", taken.len());
+        taken.extend(ids(&claimed).into_iter().map(str::to_owned));
+    }
+    assert_eq!(taken, created.iter().map(id).collect::<Vec<_>>(), "all of them, in order");
+}
+
+/// How many tasks of the queue are ready, past the server: as a majority has it, which is what the server reads.
+async fn ready(server: &TestServer, queue: &str) -> u64 {
+    let tasks = server.database().collection::<bson::Document>("tasks");
+    let count = tasks.count_documents(doc! {"task_type": queue, "status": "pending"});
+    count.read_concern(ReadConcern::majority()).await.expect("a count")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_with_long_histories_are_moved_together() {
+    const TASKS: usize = 150;
+    const FAILURES: usize = 5;
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    let created = create_many(&server, TASKS, |_| json!({"task_type": queue, "max_attempts": 50})).await;
+    let details = "x".repeat(30 << 10);
+    let claim_all = async || {
+        eventually("all are ready", async || ready(&server, &queue).await == TASKS as u64).await;
+        let claimed = claim(&server, &queue, json!({"limit": 600})).await;
+        assert_eq!(tasks(&claimed).len(), TASKS);
+        tasks(&claimed).clone()
+    };
+    let report = async |held: &[Value], outcome: Value| {
+        let outcomes: Vec<Value> = held
+            .iter()
+            .map(|task| {
+                let mut outcome = outcome.clone();
+                outcome["id"] = task["id"].clone();
+                outcome["lease_token"] = token(task).into();
+                outcome
+            })
+            .collect();
+        let answer = server.post("/tasks/outcomes").json(&json!({"outcomes": outcomes})).send().await.ok();
+        for result in answer["results"].as_array().unwrap() {
+            assert!(result["receipt"].is_object(), "{result:.2000}");
+        }
+    };
+    for attempt in 1..=FAILURES {
+        let held = claim_all().await;
+        assert!(held.iter().all(|task| task["attempt"] == attempt), "no attempt was lost");
+        let error = json!({"message": "again", "details": details});
+        report(&held, json!({"outcome": "failed", "error": error, "retry_after_seconds": 0})).await;
+    }
+    // Their histories have 22 MiB by now.
+    let held = claim_all().await;
+    report(&held, json!({"outcome": "completed"})).await;
+    assert_eq!(executions(&server, &created[TASKS - 1]).await.len(), FAILURES + 1);
+}
