@@ -7,7 +7,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`plan`] | the scenarios by name, in their order |
-//! | [`bench`] | what scenarios share: the database, starting servers |
+//! | [`bench`](mod@bench) | what scenarios share: the database, starting servers |
 //! | [`load`], [`meter`], [`machine`] | callers in a closed loop, latencies, processor time, memory |
 //! | [`work`] | the tasks that are used, and filling a backlog with them |
 //! | [`raw`] | the raw limits |
