@@ -25,8 +25,8 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 /// Longer than the longest wait a request can ask for.
 const REQUEST_TIMEOUT_SECONDS: &str = "60";
 
-/// Requests that wait for work do so side by side.
-const WORKERS: &str = "4";
+/// One: the generator of Hypothesis is not safe to use from several threads, and then contradicts itself now and then.
+const WORKERS: &str = "1";
 
 /// How long the server may take to end; all its callers are gone by then.
 const STOP_GRACE: Duration = Duration::from_secs(10);
