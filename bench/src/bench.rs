@@ -85,7 +85,7 @@ impl Bench {
 
     /// How long most scenarios go on.
     pub(crate) fn time(&self) -> Duration {
-        self.pick(Duration::from_millis(1_500), Duration::from_secs(6))
+        self.pick(Duration::from_millis(900), Duration::from_secs(6))
     }
 
     /// The database's own account of itself.

@@ -89,14 +89,17 @@ fn batches() -> Vec<Scenario> {
         entry!("raw-insert-batch", "insertMany of 500, 2 in flight", |b| raw::insert_batches(b)),
         entry!("create-batch", "creates of 500, 2 in flight", |b| scenario::create_batches(b))
             .against("raw-insert-batch"),
-        entry!("raw-claim-batch", "find 500 and updateMany, 1 in flight", |b| raw::claim_batches(b)),
+        entry!("raw-claim-batch", "sorted read and updateMany of 500, 2 in flight", |b| raw::claim_batches(
+            b
+        )),
         entry!("claim-batch-100", "claims of 100, 2 in flight", |b| scenario::claim_batches(b, 100))
-            .against("raw-claim-batch"),
+            .against("raw-claim-batch")
+            .long(),
         entry!("claim-batch-500", "claims of 500, 2 in flight", |b| scenario::claim_batches(b, 500))
             .against("raw-claim-batch"),
         entry!("raw-settle-batch", "update of 200 statements, 2 in flight", |b| raw::settle_batches(b)),
         entry!("raw-drain", "batch claims and settlements at once", |b| raw::drain(b)),
-        entry!("drain", "outcomes with claim-next of 250, 2 workers", |b| scenario::drain(b))
+        entry!("drain", "outcomes with claim-next of 250, 4 workers", |b| scenario::drain(b))
             .against("raw-drain"),
     ]
 }
@@ -109,8 +112,9 @@ fn whole_lives() -> Vec<Scenario> {
         entry!("life-64", "whole lives one by one, 64 workers", |b| scenario::lives(b))
             .against("raw-pipeline"),
         entry!("payload-200-b", "whole lives, 200 bytes, 16 workers", |b| scenario::payload(b, 200)),
-        entry!("payload-2-kib", "whole lives, 2 KiB, 16 workers", |b| scenario::payload(b, 2 << 10)),
-        entry!("payload-20-kib", "whole lives, 20 KiB, 16 workers", |b| scenario::payload(b, 20 << 10)),
+        entry!("payload-2-kib", "whole lives, 2 KiB, 16 workers", |b| scenario::payload(b, 2 << 10)).long(),
+        entry!("payload-20-kib", "whole lives, 20 KiB, 16 workers", |b| scenario::payload(b, 20 << 10))
+            .long(),
         entry!("payload-200-kib", "whole lives, 200 KiB, 16 workers", |b| scenario::payload(b, 200 << 10)),
     ]
 }

@@ -55,8 +55,8 @@ async fn measure(bench: &Arc<Bench>, scenarios: &[Scenario], report: &mut Report
                 report.figures.push(figure);
             }
             Err(error) => {
-                bar.println(format!("{}: {error:#}", scenario.name));
                 let error = format!("{error:#}");
+                bar.suspend(|| eprintln!("{}: {error}", scenario.name));
                 report.failures.push(Failure { name: scenario.name.to_owned(), error });
             }
         }

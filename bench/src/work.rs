@@ -66,9 +66,9 @@ pub(crate) async fn fill(
     stream::iter(batches).buffer_unordered(FILLING).try_collect().await
 }
 
-/// Creates `count` usual tasks in [`QUEUE`].
-pub(crate) async fn fill_queue(client: &TaskClient, count: usize) -> Result<()> {
-    let task = task(QUEUE, TEXT)?;
+/// Creates `count` usual tasks in one queue.
+pub(crate) async fn fill_queue(client: &TaskClient, queue: &str, count: usize) -> Result<()> {
+    let task = task(queue, TEXT)?;
     fill(client, count, |_| Ok(task.clone())).await
 }
 

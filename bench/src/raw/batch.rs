@@ -1,9 +1,12 @@
 //! One command for many tasks.
 
+use std::sync::Arc;
+
 use anyhow::{Result, ensure};
 use futures_util::TryStreamExt;
-use mongodb::bson::{Binary, Document, RawDocumentBuf, doc};
-use mongodb::options::FindOptions;
+use mongodb::Cursor;
+use mongodb::bson::{Binary, RawDocumentBuf, doc};
+use tokio::sync::Mutex;
 
 use super::{BATCH, IN_FLIGHT, STATEMENTS, Shelf, Tasks, claim_order, document, ready};
 use crate::bench::{Bench, Measured};
@@ -15,14 +18,6 @@ impl Tasks {
         let batch: Vec<_> = (0..BATCH).map(|_| document::pending()).collect();
         self.collection.insert_many(batch).ordered(false).await?;
         Ok(())
-    }
-
-    /// Ready tasks in claim order, whole, from `filter` on.
-    pub(super) async fn read_ready(&self, filter: Document) -> Result<Vec<RawDocumentBuf>> {
-        let limit = i64::try_from(BATCH)?;
-        let batch = u32::try_from(BATCH)?;
-        let options = FindOptions::builder().sort(claim_order()).limit(limit).batch_size(batch).build();
-        Ok(self.collection.find(filter).with_options(options).await?.try_collect().await?)
     }
 
     /// `updateMany` by ids and status.
@@ -49,6 +44,31 @@ impl Tasks {
     }
 }
 
+/// A backlog that is there from the beginning, read once from front to back: its front is soon full of index entries
+/// that are claimed already, and whoever looks for work there again steps over all of them.
+#[derive(Clone)]
+pub(super) struct Backlog(Arc<Mutex<Cursor<RawDocumentBuf>>>);
+
+impl Backlog {
+    /// What is ready now, in claim order.
+    pub(super) async fn of(tasks: &Tasks) -> Result<Self> {
+        let find = tasks.collection.find(ready()).sort(claim_order()).batch_size(u32::try_from(BATCH)?);
+        Ok(Self(Arc::new(Mutex::new(find.await?))))
+    }
+
+    /// The next batch, whole; empty at the end.
+    pub(super) async fn next(&self) -> Result<Vec<RawDocumentBuf>> {
+        let mut cursor = self.0.lock().await;
+        let mut batch = Vec::with_capacity(BATCH);
+        while batch.len() < BATCH
+            && let Some(task) = cursor.try_next().await?
+        {
+            batch.push(task);
+        }
+        Ok(batch)
+    }
+}
+
 /// `insertMany`.
 pub(crate) async fn inserts(bench: &Bench) -> Result<Measured> {
     let tasks = Tasks::new(bench).await?;
@@ -63,14 +83,15 @@ pub(crate) async fn inserts(bench: &Bench) -> Result<Measured> {
     Ok(sample.into())
 }
 
-/// A sorted read of ready tasks and `updateMany` by ids and status, one after the other.
+/// Ready tasks read in claim order, and `updateMany` by ids and status.
 pub(crate) async fn claims(bench: &Bench) -> Result<Measured> {
-    let tasks = Tasks::filled(bench, bench.pick(30_000, 100_000), document::pending).await?;
-    let load = Load::of(1, bench.time()).cold();
+    let tasks = Tasks::filled(bench, bench.pick(30_000, 200_000), document::pending).await?;
+    let backlog = Backlog::of(&tasks).await?;
+    let load = Load::of(IN_FLIGHT, bench.time()).cold();
     let sample = closed_loop(&bench.without_servers(), load, move |_| {
-        let tasks = tasks.clone();
+        let (tasks, backlog) = (tasks.clone(), backlog.clone());
         async move {
-            let found = tasks.read_ready(ready()).await?;
+            let found = backlog.next().await?;
             Ok(Step::counted(tasks.lease_batch(&found).await?.len()))
         }
     })

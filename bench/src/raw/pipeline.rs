@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
+use futures_util::TryStreamExt;
 use mongodb::bson::{Binary, DateTime, RawDocumentBuf, doc};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-use super::{BATCH, IN_FLIGHT, STATEMENTS, Shelf, Tasks, document, ready};
+use super::batch::Backlog;
+use super::{BATCH, IN_FLIGHT, STATEMENTS, Shelf, Tasks, claim_order, document, ready};
 use crate::bench::{Bench, Measured};
 use crate::load::{Load, Step, closed_loop};
 
@@ -31,14 +33,47 @@ struct Line {
     ready: Arc<AtomicUsize>,
     /// Tasks that are still to be settled.
     left: Arc<AtomicUsize>,
-    /// Where the claimer goes on: the head of the index is full of entries that are claimed already.
-    position: Arc<Mutex<Option<DateTime>>>,
+    source: Source,
+}
+
+/// Where the claimer finds ready tasks.
+#[derive(Clone)]
+enum Source {
+    /// All of them were there before.
+    Backlog(Backlog),
+    /// They keep coming. The newest that was seen is where the claimer goes on.
+    Growing(Arc<Mutex<Option<DateTime>>>),
+}
+
+impl Source {
+    /// The next batch, whole; empty when there is nothing just now.
+    async fn next(&self, tasks: &Tasks) -> Result<Vec<RawDocumentBuf>> {
+        let position = match self {
+            Self::Backlog(backlog) => return backlog.next().await,
+            Self::Growing(position) => position,
+        };
+        let mut position = position.lock().await;
+        let mut filter = ready();
+        if let Some(position) = *position {
+            // All have one priority; unless it is named, the bounds on the index end before it.
+            filter.insert("priority", 50);
+            let since = DateTime::from_millis(position.timestamp_millis() - OVERLAP_MS);
+            filter.insert("ready_at", doc! { "$gte": since });
+        }
+        let find = tasks.collection.find(filter).sort(claim_order());
+        let find = find.limit(i64::try_from(BATCH)?).batch_size(u32::try_from(BATCH)?);
+        let found: Vec<RawDocumentBuf> = find.await?.try_collect().await?;
+        let newest = found.last().and_then(|task| task.get_datetime("ready_at").ok());
+        // From the front again after a look in vain: something may have been overtaken by more than that.
+        *position = newest.and((*position).max(newest));
+        Ok(found)
+    }
 }
 
 impl Line {
-    fn of(tasks: Tasks, ready: usize, left: usize) -> Self {
+    fn of(tasks: Tasks, source: Source, ready: usize, left: usize) -> Self {
         let [ready, left] = [ready, left].map(|count| Arc::new(AtomicUsize::new(count)));
-        Self { tasks, claimed: Shelf::of([]), ready, left, position: Arc::default() }
+        Self { tasks, claimed: Shelf::of([]), ready, left, source }
     }
 
     fn is_done(&self) -> bool {
@@ -64,23 +99,10 @@ impl Line {
         if self.claimed.len() >= CLAIMED_AHEAD {
             return self.rest().await;
         }
-        let mut position = self.position.lock().await;
-        let mut filter = ready();
-        if let Some(position) = *position {
-            // All have one priority; unless it is named, the bounds on the index end before it.
-            filter.insert("priority", 50);
-            let since = DateTime::from_millis(position.timestamp_millis() - OVERLAP_MS);
-            filter.insert("ready_at", doc! { "$gte": since });
-        }
-        let found = self.tasks.read_ready(filter).await?;
+        let found = self.source.next(&self.tasks).await?;
         if found.is_empty() {
-            // Whatever was overtaken by more than that.
-            *position = None;
-            drop(position);
             return self.rest().await;
         }
-        let newest = found.last().and_then(|task: &RawDocumentBuf| task.get_datetime("ready_at").ok());
-        *position = (*position).max(newest);
         let ids = self.tasks.lease_batch(&found).await?;
         self.ready.fetch_sub(ids.len().min(self.ready.load(Ordering::Relaxed)), Ordering::Relaxed);
         for some in ids.chunks(STATEMENTS) {
@@ -100,7 +122,9 @@ impl Line {
 /// A backlog of ready tasks is claimed and settled in batches.
 pub(crate) async fn drain(bench: &Bench) -> Result<Measured> {
     let count = bench.pick(40_000, 150_000);
-    let line = Line::of(Tasks::filled(bench, count, document::pending).await?, count, count);
+    let tasks = Tasks::filled(bench, count, document::pending).await?;
+    let source = Source::Backlog(Backlog::of(&tasks).await?);
+    let line = Line::of(tasks, source, count, count);
     let load = Load::of(1 + IN_FLIGHT, bench.time()).cold();
     let sample = closed_loop(&bench.without_servers(), load, move |caller| {
         let line = line.clone();
@@ -112,7 +136,8 @@ pub(crate) async fn drain(bench: &Bench) -> Result<Measured> {
 
 /// Tasks are inserted, claimed and settled in batches, all at the same time: whole lives.
 pub(crate) async fn lives(bench: &Bench) -> Result<Measured> {
-    let line = Line::of(Tasks::new(bench).await?, 0, usize::MAX);
+    let source = Source::Growing(Arc::default());
+    let line = Line::of(Tasks::new(bench).await?, source, 0, usize::MAX);
     let load = Load::of(1 + 2 * IN_FLIGHT, bench.time()).cold();
     let sample = closed_loop(&bench.without_servers(), load, move |caller| {
         let line = line.clone();

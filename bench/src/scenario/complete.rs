@@ -7,13 +7,13 @@ use anyhow::Result;
 use super::CALLERS;
 use crate::bench::{Bench, Measured};
 use crate::load::{Load, Step, closed_loop};
-use crate::work::{fill_queue, result, take};
+use crate::work::{QUEUE, fill_queue, result, take};
 
 /// One task a call.
 pub(crate) async fn singles(bench: &Bench) -> Result<Measured> {
-    let count = bench.pick(12_000, 60_000);
+    let count = bench.pick(6_000, 60_000);
     let stage = bench.stage(1).await?;
-    fill_queue(stage.client(), count).await?;
+    fill_queue(stage.client(), QUEUE, count).await?;
     let held = Arc::new(Mutex::new(take(stage.client(), count).await?));
     let sample = closed_loop(&stage.processes, Load::of(CALLERS, bench.time()), move |_| {
         let claimed = held.lock().unwrap_or_else(PoisonError::into_inner).pop();

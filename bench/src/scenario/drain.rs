@@ -12,8 +12,8 @@ use crate::load::{Load, Sample, Step, closed_loop};
 use crate::meter::Processes;
 use crate::work::{QUEUE, claim, fill_queue, result};
 
-/// Workers on each server.
-const WORKERS: usize = 2;
+/// Workers, whatever the number of servers.
+const WORKERS: usize = 4;
 /// Tasks that a worker has at a time.
 const HELD: u32 = 250;
 
@@ -44,29 +44,29 @@ impl Worker {
 
 /// From one server.
 pub(crate) async fn one_server(bench: &Bench) -> Result<Measured> {
-    let count = bench.pick(20_000, 120_000);
+    let count = bench.pick(10_000, 150_000);
     let stage = bench.stage(1).await?;
-    fill_queue(stage.client(), count).await?;
-    let sample = drain(&stage.processes, bench, stage.clients(), count).await?;
+    fill_queue(stage.client(), QUEUE, count).await?;
+    let sample = drain(&stage.processes, bench, stage.clients(), QUEUE, count).await?;
     stage.close(sample).await
 }
 
-/// Drains a backlog of `count`; workers are spread over the clients.
+/// Drains a queue of `count`; workers are spread over the clients.
 pub(super) async fn drain(
     processes: &Processes,
     bench: &Bench,
     clients: Vec<TaskClient>,
+    queue: &'static str,
     count: usize,
 ) -> Result<Sample> {
-    let workers = vec![(); WORKERS * clients.len()].into_iter().map(|()| Worker::default());
-    let workers: Arc<[Worker]> = workers.collect();
+    let workers: [Worker; WORKERS] = std::array::from_fn(|_| Worker::default());
     let left = Arc::new(AtomicUsize::new(count));
     let load = Load::of(workers.len(), bench.time()).cold();
     closed_loop(processes, load, move |number| {
         let (worker, left) = (workers[number].clone(), Arc::clone(&left));
         let client = clients[number % clients.len()].clone();
         async move {
-            let settled = worker.turn(&client, claim(QUEUE, HELD)).await?;
+            let settled = worker.turn(&client, claim(queue, HELD)).await?;
             let before = left.fetch_sub(settled, Ordering::Relaxed);
             before.checked_sub(settled).context("more was settled than there was")?;
             Ok(match settled {

@@ -17,7 +17,7 @@ use crate::work::{BATCH, QUEUE, TEXT, claim, create_all, result, task};
 const PRODUCERS: usize = 2;
 const WORKERS: usize = 2;
 /// Tasks that a worker has at a time.
-const HELD: u32 = 500;
+const HELD: u32 = 250;
 /// Ready tasks before those who create wait.
 const AHEAD: usize = 5_000;
 
@@ -52,13 +52,13 @@ async fn one_by_one(bench: &Bench, callers: usize, task: NewTask) -> Result<Meas
     stage.close(sample).await
 }
 
-/// Creates of 500 and `outcomes` with claim-next of 500, side by side; what is completed counts.
+/// Creates of 500 and `outcomes` with claim-next of 250, side by side; what is completed counts.
 pub(crate) async fn batches(bench: &Bench) -> Result<Measured> {
     let stage = bench.stage(1).await?;
     let (client, tasks) = (stage.client().clone(), Arc::new(vec![task(QUEUE, TEXT)?; BATCH]));
     let open = Arc::new(AtomicUsize::new(0));
     let workers = [(); WORKERS].map(|()| Worker::default());
-    let load = Load::of(PRODUCERS + WORKERS, bench.time()).cold();
+    let load = Load::of(PRODUCERS + WORKERS, bench.time().max(Duration::from_secs(3))).cold();
     let sample = closed_loop(&stage.processes, load, move |caller| {
         let (client, tasks, open) = (client.clone(), Arc::clone(&tasks), Arc::clone(&open));
         let worker = workers.get(caller).cloned();
@@ -72,7 +72,7 @@ pub(crate) async fn batches(bench: &Bench) -> Result<Measured> {
                 }
                 return Ok(Step::Aside);
             };
-            let next = Claim { wait_ms: Some(100), ..claim(QUEUE, HELD) };
+            let next = Claim { wait_ms: Some(2_000), ..claim(QUEUE, HELD) };
             let settled = worker.turn(&client, next).await?;
             open.fetch_sub(settled, Ordering::Relaxed);
             Ok(if settled == 0 { Step::Aside } else { Step::counted(settled) })

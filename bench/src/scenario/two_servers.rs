@@ -8,18 +8,17 @@ use super::claim::claim_until_empty;
 use super::drain::drain;
 use crate::bench::{Bench, Measured, Stage};
 use crate::load::{Load, Sample};
-use crate::work::fill_queue;
+use crate::work::{claim, fill_queue};
 
 /// Claims one by one.
 pub(crate) async fn claims(bench: &Bench) -> Result<Measured> {
     let stage = bench.stage(2).await?;
-    let count = bench.pick(20_000, 80_000);
+    let count = bench.pick(5_000, 80_000);
     let mut samples = Vec::new();
-    for clients in line_ups(&stage) {
-        fill_queue(stage.client(), count).await?;
+    for (queue, clients) in line_ups(&stage) {
+        fill_queue(stage.client(), queue, count).await?;
         let load = Load::of(CALLERS, bench.time());
-        samples.push(claim_until_empty(&stage.processes, load, clients, 1).await?);
-        empty(bench, &stage).await?;
+        samples.push(claim_until_empty(&stage.processes, load, clients, claim(queue, 1)).await?);
     }
     compared(stage, samples).await
 }
@@ -27,26 +26,19 @@ pub(crate) async fn claims(bench: &Bench) -> Result<Measured> {
 /// Claims and settles in batches.
 pub(crate) async fn drains(bench: &Bench) -> Result<Measured> {
     let stage = bench.stage(2).await?;
-    let count = bench.pick(15_000, 80_000);
+    let count = bench.pick(6_000, 80_000);
     let mut samples = Vec::new();
-    for clients in line_ups(&stage) {
-        fill_queue(stage.client(), count).await?;
-        samples.push(drain(&stage.processes, bench, clients, count).await?);
-        empty(bench, &stage).await?;
+    for (queue, clients) in line_ups(&stage) {
+        fill_queue(stage.client(), queue, count).await?;
+        samples.push(drain(&stage.processes, bench, clients, queue, count).await?);
     }
     compared(stage, samples).await
 }
 
-/// One server, the other, both.
-fn line_ups(stage: &Stage) -> [Vec<TaskClient>; 3] {
+/// One server, the other, both: each with a queue of its own, so that all begin alike.
+fn line_ups(stage: &Stage) -> [(&'static str, Vec<TaskClient>); 3] {
     let clients = stage.clients();
-    [vec![clients[0].clone()], vec![clients[1].clone()], clients]
-}
-
-/// Takes what is left, so that all begin alike.
-async fn empty(bench: &Bench, stage: &Stage) -> Result<()> {
-    let load = Load::of(4, bench.time() * 10).cold();
-    claim_until_empty(&stage.processes, load, stage.clients(), 500).await.map(drop)
+    [("one", vec![clients[0].clone()]), ("other", vec![clients[1].clone()]), ("both", clients)]
 }
 
 async fn compared(stage: Stage, mut samples: Vec<Sample>) -> Result<Measured> {

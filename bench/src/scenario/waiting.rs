@@ -39,7 +39,7 @@ pub(crate) async fn waiting(bench: &Bench) -> Result<Measured> {
     all_arrived(client, count).await?;
     let operations = operations(&bench.server_status().await?);
     let meter = Meter::start(&stage.processes);
-    tokio::time::sleep(bench.pick(Duration::from_secs(4), Duration::from_secs(12))).await;
+    tokio::time::sleep(bench.pick(Duration::from_secs(3), Duration::from_secs(12))).await;
     let (elapsed, usage) = meter.stop();
     let operations = self::operations(&bench.server_status().await?) - operations;
     let still = arrived(client).await?;

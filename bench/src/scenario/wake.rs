@@ -17,14 +17,14 @@ const ARRIVAL: Duration = Duration::from_millis(10);
 pub(crate) async fn here(bench: &Bench) -> Result<Measured> {
     let stage = bench.stage(1).await?;
     let client = stage.client().clone();
-    measure(bench.pick(200, 1_000), stage, client.clone(), client).await
+    measure(bench.pick(150, 1_000), stage, client.clone(), client).await
 }
 
 /// The worker waits on another server than the one that creates.
 pub(crate) async fn elsewhere(bench: &Bench) -> Result<Measured> {
     let stage = bench.stage(2).await?;
     let (creator, worker) = (stage.servers[0].client().clone(), stage.servers[1].client().clone());
-    measure(bench.pick(20, 100), stage, creator, worker).await
+    measure(bench.pick(10, 100), stage, creator, worker).await
 }
 
 async fn measure(times: u64, stage: Stage, creator: TaskClient, worker: TaskClient) -> Result<Measured> {
