@@ -145,6 +145,15 @@ pub struct TaskRecord {
     pub idempotency_request: Option<String>,
 }
 
+/// A task's payloads: JSON text as sent.
+#[derive(Debug, Default)]
+pub struct StoredPayload {
+    request: Option<String>,
+    template: Option<String>,
+    metadata: Option<String>,
+    result: Option<String>,
+}
+
 /// Who works on a task.
 #[serde_as]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,6 +257,27 @@ impl TaskRecord {
             run_at: self.run_at,
             version: self.version,
         }
+    }
+
+    /// Whether any payload is at hand.
+    pub fn has_payload(&self) -> bool {
+        [&self.request, &self.template, &self.metadata, &self.result].into_iter().any(Option::is_some)
+    }
+
+    /// Takes its payloads out: they may be large, and few verbs need them.
+    pub fn take_payload(&mut self) -> StoredPayload {
+        StoredPayload {
+            request: self.request.take(),
+            template: self.template.take(),
+            metadata: self.metadata.take(),
+            result: self.result.take(),
+        }
+    }
+
+    /// Puts them back.
+    pub fn put_payload(&mut self, payload: StoredPayload) {
+        let StoredPayload { request, template, metadata, result } = payload;
+        (self.request, self.template, self.metadata, self.result) = (request, template, metadata, result);
     }
 
     /// Its tags in their stored form.

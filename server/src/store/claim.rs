@@ -1,12 +1,13 @@
 //! Ready work in claim order, and taking it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
 use super::indexes::{CLAIMS, READY, READY_BY_TAG, READY_BY_USER};
-use super::transition::{Fate, Staging};
+use super::guarded_write::{Fate, Staging};
 use super::{Store, StoreError, stored_bytes};
 use crate::lifecycle::{self, Effect, Grant, Intent};
 use crate::scope::Scope;
@@ -16,6 +17,9 @@ use crate::task::TaskRecord;
 const MAX_READ_BYTES: usize = 16 << 20;
 /// How many ready tasks one look for other servers' work reads.
 const MAX_LOOK: i64 = 1000;
+
+/// Tenant, and hash of a claim id.
+pub(super) type ClaimId = (Arc<str>, Vec<u8>);
 
 /// Ready tasks in claim order.
 #[derive(Debug, Default)]
@@ -179,45 +183,71 @@ impl Store {
     }
 
     /// Leases these tasks: those that are still free.
-    pub async fn claim(&self, picks: Vec<(TaskRecord, Grant)>) -> Claimed {
+    ///
+    /// # Errors
+    /// When too much waits for the database already: nothing was leased.
+    pub async fn claim(&self, picks: Vec<(TaskRecord, Grant)>) -> Result<Claimed, StoreError> {
         let now = self.clock().now();
         let mut staged = Vec::with_capacity(picks.len());
-        let mut payloads = std::collections::HashMap::with_capacity(picks.len());
+        let mut taken = Vec::with_capacity(picks.len());
         for (mut task, grant) in picks {
             // Payloads do not change; they need not be compared.
-            let payload =
-                (task.request.take(), task.template.take(), task.metadata.take(), task.result.take());
+            let payload = task.take_payload();
             let Some(staging) = Staging::of(&task) else { continue };
             if lifecycle::apply(&mut task, &Intent::Claim(grant), now) != Ok(Effect::Changed) {
                 continue;
             }
-            payloads.insert(task.id, payload);
-            staged.extend(staging.finish(task, false).ok());
+            if let Some(stage) = staging.finish(task) {
+                taken.push((Arc::clone(&stage.record), payload));
+                staged.push(stage);
+            }
         }
-        let fates = self.write(&staged).await;
+        let fates = self.write(staged).await?;
         let mut claimed = Claimed::default();
-        for (stage, fate) in staged.into_iter().zip(fates) {
-            let mut task = stage.record;
+        for ((task, payload), fate) in taken.into_iter().zip(fates) {
             match fate {
                 Fate::Landed => {
-                    if let Some(payload) = payloads.remove(&task.id) {
-                        (task.request, task.template, task.metadata, task.result) = payload;
-                    }
+                    let mut task = Arc::unwrap_or_clone(task);
+                    task.put_payload(payload);
                     claimed.tasks.push(task);
                 }
-                Fate::Unknown => claimed.in_doubt.push(task),
+                Fate::Unknown => claimed.in_doubt.push(Arc::unwrap_or_clone(task)),
                 Fate::Missed => {}
             }
         }
-        claimed
+        Ok(claimed)
     }
 
-    /// The tasks that a claim with this id (hash) has ever taken, with their payloads.
+    /// The tasks that a claim with this id (hash) has ever taken, with their payloads. Questions of callers that
+    /// arrive together are one.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn claimed_by(&self, scope: &Scope, claim_id: &[u8]) -> Result<Vec<TaskRecord>, StoreError> {
-        let filter = doc! { "tenant": &*scope.tenant, "claim_ids": { "$eq": stored_bytes(claim_id), "$exists": true } };
-        self.find("claimed by id", filter, self.by_index(CLAIMS)).await
+        let question = (Arc::clone(&scope.tenant), claim_id.to_vec());
+        let store = self.clone();
+        let run = move |questions| {
+            let store = store.clone();
+            async move { store.claimed_by_now(questions).await }
+        };
+        let mut answers = self.groups.claim_ids.submit(vec![question], 0, &self.runtime, run).await?;
+        answers.pop().unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    async fn claimed_by_now(&self, questions: Vec<ClaimId>) -> Vec<Result<Vec<TaskRecord>, StoreError>> {
+        let mut by_tenant: HashMap<&str, Vec<_>> = HashMap::new();
+        for (tenant, claim_id) in &questions {
+            by_tenant.entry(tenant).or_default().push(stored_bytes(claim_id));
+        }
+        let mut found = HashMap::with_capacity(by_tenant.len());
+        for (tenant, claim_ids) in by_tenant {
+            let filter = doc! { "tenant": tenant, "claim_ids": { "$in": claim_ids, "$exists": true } };
+            found.insert(tenant, self.find("claimed by id", filter, self.by_index(CLAIMS)).await);
+        }
+        let answer = |(tenant, claim_id): &ClaimId| {
+            let tasks = found.get(&**tenant).ok_or(StoreError::Unavailable)?.as_ref().map_err(|error| *error)?;
+            Ok(tasks.iter().filter(|task| task.claim_ids.contains(claim_id)).cloned().collect())
+        };
+        questions.iter().map(answer).collect()
     }
 }

@@ -43,8 +43,9 @@ impl Store {
     }
 
     /// `update` with these statements.
-    pub(super) async fn update_command(&self, statements: &[&RawDocumentBuf]) -> Written {
-        self.write_command("update", "updates", statements).await
+    pub(super) async fn update_command(&self, statements: &[RawDocumentBuf]) -> Written {
+        let statements: Vec<_> = statements.iter().collect();
+        self.write_command("update", "updates", &statements).await
     }
 
     /// One command is one document, which may have 16 MiB: more goes in several.

@@ -2,7 +2,7 @@
 //!
 //! Most settlements come back to the server that handed the task out. It still knows the task, so the guarded write
 //! can go first, and only a miss is explained by a read. What is remembered decides nothing: a write made from an old
-//! memory finds another version and does nothing, and no refusal is given before the database was asked.
+//! memory finds another task and does nothing, and no refusal is given before the database was asked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,15 +28,18 @@ impl Default for Leases {
 }
 
 impl Leases {
-    /// The task as this server last wrote it.
-    pub(super) fn recall(&self, id: Uuid) -> Option<TaskRecord> {
-        self.0.get(&id).map(|task| (*task).clone())
+    /// The task as this server last wrote it; it is remembered again when it is written again.
+    pub(super) fn take(&self, id: Uuid) -> Option<TaskRecord> {
+        self.0.remove(&id).map(Arc::unwrap_or_clone)
     }
 
     /// Remembers a task while it is leased.
-    pub(super) fn note(&self, task: &TaskRecord) {
+    pub(super) fn note(&self, mut task: Arc<TaskRecord>) {
         if task.status == Status::Processing && task.lease.is_some() {
-            self.0.insert(task.id, Arc::new(task.clone()));
+            if task.has_payload() {
+                Arc::make_mut(&mut task).take_payload();
+            }
+            self.0.insert(task.id, task);
         } else {
             self.forget(task.id);
         }

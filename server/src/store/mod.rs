@@ -10,7 +10,8 @@
 //! | [`command`] | one write command and what came of it |
 //! | [`group_commit`] | carrying callers that arrive together |
 //! | [`insert`] | new tasks |
-//! | [`transition`] | THE guarded write: every move of a task |
+//! | [`transition`] | changing a task: reading it, applying the lifecycle, writing what has changed |
+//! | [`guarded_write`] | THE guarded write: every move of a task |
 //! | [`claim`] | ready work in claim order, and taking it |
 //! | [`query`] | reading: by id, by result, lists |
 //! | [`due`] | what the background loops look for |
@@ -22,6 +23,7 @@ mod command;
 mod connect;
 mod due;
 mod group_commit;
+mod guarded_write;
 mod indexes;
 mod insert;
 mod keys;
@@ -77,7 +79,9 @@ const PLACES: usize = 2048;
 /// What is carried together.
 struct Groups {
     inserts: GroupCommit<RawDocumentBuf, Result<(), InsertRefused>>,
-    changes: GroupCommit<Change, Result<Applied, Refused>>,
+    writes: GroupCommit<guarded_write::Staged, guarded_write::Fate>,
+    reads: GroupCommit<transition::Wanted, Result<Option<TaskRecord>, StoreError>>,
+    claim_ids: GroupCommit<claim::ClaimId, Result<Vec<TaskRecord>, StoreError>>,
 }
 
 impl Default for Groups {
@@ -89,7 +93,12 @@ impl Default for Groups {
             waiting_items: 20_000,
             waiting_bytes: 64 << 20,
         };
-        Self { inserts: GroupCommit::new(limits), changes: GroupCommit::new(limits) }
+        Self {
+            inserts: GroupCommit::new(limits),
+            writes: GroupCommit::new(limits),
+            reads: GroupCommit::new(limits),
+            claim_ids: GroupCommit::new(limits),
+        }
     }
 }
 

@@ -1,22 +1,21 @@
-//! THE guarded write: every move of a task goes through [`Store::apply`].
+//! Changing a task: what it is now, what the lifecycle makes of it, and the guarded write that makes that last.
 //!
-//! A task is read, [`lifecycle::apply`](crate::lifecycle::apply) changes it in memory, and what has changed becomes
-//! one update of one document that names the id, the status, the version and the lease it expects. Two callers can
-//! never both succeed: the one who comes second finds another version, reads again, and is told what stands in the
-//! way. Each write carries a stamp, so that a write whose answer was lost is found again instead of guessed at.
+//! A task is read, or recalled where this server has leased it; [`lifecycle::apply`](crate::lifecycle::apply) changes
+//! it in memory; the difference becomes a [guarded write](super::guarded_write). Two callers can never both succeed:
+//! the one who comes second finds another task than it read, reads again, and is told what stands in the way.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::{RawDocumentBuf, doc, rawdoc};
-use futures_util::TryStreamExt;
+use bson::doc;
 use mongodb::options::FindOptions;
 use task_repo_protocol::{Receipt, Uuid};
 
-use super::command::{Written, cstr};
+use super::guarded_write::{Fate, Staged, Staging};
 use super::query::without_payload;
 use super::{Store, StoreError, stored_id};
-use crate::lifecycle::{self, Effect, Intent, Refusal, Verb};
+use crate::lifecycle::{self, Effect, Intent, Refusal};
 use crate::scope::Scope;
 use crate::task::TaskRecord;
 
@@ -35,7 +34,7 @@ pub struct Change {
 #[derive(Debug, Clone)]
 pub struct Applied {
     /// The task afterwards; its payloads only where the intent needed them.
-    pub task: TaskRecord,
+    pub task: Arc<TaskRecord>,
     /// What to answer; of a repetition, what was answered before.
     pub receipt: Receipt,
 }
@@ -51,135 +50,105 @@ pub enum Refused {
     Store(StoreError),
 }
 
-/// A task with all changes made to it in memory, and the update that makes them last.
-pub(super) struct Staged {
-    pub(super) record: TaskRecord,
-    statement: RawDocumentBuf,
-    stamp: i64,
-}
-
-/// What became of a staged write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It is durable.
-    Landed,
-    /// Another's write was first; nothing has changed.
-    Missed,
-    /// The database did not say, neither when it wrote nor when it was asked.
-    Unknown,
-}
-
-/// A refusal that our own unheard write may have caused is none: whoever has no token to recognise it by is told that
-/// the outcome is unknown.
-fn unsay(indexes: &[usize], changes: &[Change], results: &mut [Result<Applied, Refused>]) {
-    for &index in indexes {
-        if changes[index].intent.token().is_none() && results[index].is_err() {
-            results[index] = Err(Refused::Store(StoreError::OutcomeUnknown));
-        }
-    }
+/// A task to be read before it is changed.
+pub(super) struct Wanted {
+    id: Uuid,
+    payload: bool,
 }
 
 /// How long to wait before asking a database again that did not answer.
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Store {
-    /// Makes these changes; each gets its own answer, in order. Changes of callers that arrive together are written
-    /// together, and several of one task are made one after the other and written at once.
+    /// Makes these changes; each gets its own answer, in order. Several of one task are made one after the other and
+    /// written at once. Reads and writes of callers that arrive together are carried by one command each.
     pub async fn apply(&self, changes: Vec<Change>) -> Vec<Result<Applied, Refused>> {
-        let (count, bytes) = (changes.len(), changes.iter().map(|change| change.intent.bytes()).sum());
-        let store = self.clone();
-        let run = move |changes| {
-            let store = store.clone();
-            async move { store.apply_now(changes).await }
-        };
-        let applied = self.groups.changes.submit(changes, bytes, &self.runtime, run).await;
-        applied.unwrap_or_else(|error| (0..count).map(|_| Err(Refused::Store(error))).collect())
-    }
-
-    async fn apply_now(&self, changes: Vec<Change>) -> Vec<Result<Applied, Refused>> {
         let give_up = Instant::now() + self.timeout * 2;
-        let mut results: Vec<_> =
-            changes.iter().map(|_| Err(Refused::Store(StoreError::Unavailable))).collect();
-        let mut open: HashMap<Uuid, Vec<usize>> = HashMap::with_capacity(changes.len());
-        for (index, change) in changes.iter().enumerate() {
-            open.entry(change.id).or_default().push(index);
-        }
-        // Tasks whose write may have landed unheard.
-        let mut in_doubt = HashSet::new();
-        let mut staged = self.stage_from_memory(&open, &changes, &mut results);
-        loop {
-            let fates = self.write(&staged).await;
-            for (stage, fate) in staged.iter().zip(&fates) {
-                match fate {
-                    Fate::Landed => drop(open.remove(&stage.record.id)),
-                    Fate::Unknown => drop(in_doubt.insert(stage.record.id)),
-                    Fate::Missed => {}
+        let mut call = Call::of(changes);
+        let mut overloaded = false;
+        while !call.open.is_empty() && !overloaded && Instant::now() < give_up {
+            let (mut staged, unread) = self.stage_from_memory(&mut call);
+            match self.read_for_change(unread).await {
+                Ok(records) => staged.extend(self.stage_from_database(&mut call, records)),
+                Err(error) => {
+                    overloaded = error == StoreError::Overloaded;
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
-            staged.clear();
-            if open.is_empty() || Instant::now() >= give_up {
-                break;
-            }
-            if fates.contains(&Fate::Unknown) {
-                tokio::time::sleep(PAUSE).await;
-            }
-            let payload = open.values().flatten().any(|index| changes[*index].intent.needs_payload());
-            let ids = open.keys().copied().collect();
-            let Ok(mut records) = self.read_for_change(ids, payload).await else {
-                tokio::time::sleep(PAUSE).await;
+            if staged.is_empty() {
                 continue;
+            }
+            let ids: Vec<_> = staged.iter().map(|stage| stage.record.id).collect();
+            let Ok(fates) = self.write(staged).await else {
+                overloaded = true;
+                break;
             };
-            open.retain(|id, indexes| {
-                let stage = match records.remove(id) {
-                    None => {
-                        for index in indexes.iter() {
-                            results[*index] = Err(Refused::Missing);
-                        }
-                        None
-                    }
-                    Some(record) => self.stage(record, indexes, &changes, &mut results),
-                };
-                if stage.is_none() && in_doubt.contains(id) {
-                    unsay(indexes, &changes, &mut results);
+            let mut doubt = false;
+            for (id, fate) in ids.into_iter().zip(fates) {
+                match fate {
+                    Fate::Landed => drop(call.open.remove(&id)),
+                    Fate::Missed => {}
+                    Fate::Unknown => doubt |= call.in_doubt.insert(id) || call.open.contains_key(&id),
                 }
-                let is_open = stage.is_some();
-                staged.extend(stage);
-                is_open
-            });
-        }
-        // What is still open has an answer that never became true.
-        for (id, indexes) in open {
-            let unknown = in_doubt.contains(&id);
-            let error = if unknown { StoreError::OutcomeUnknown } else { StoreError::Unavailable };
-            for index in indexes {
-                results[index] = Err(Refused::Store(error));
+            }
+            if doubt {
+                tokio::time::sleep(PAUSE).await;
             }
         }
-        results
+        call.end(if overloaded { StoreError::Overloaded } else { StoreError::Unavailable })
     }
 
-    /// Stages what this server can make of the tasks it remembers: only what changes them. Whatever else comes out is
-    /// not said before the database was asked.
-    fn stage_from_memory(
+    /// Stages what this server can make of the tasks it remembers, and names those that must be read. Only what
+    /// changes a task is believed: whatever else comes out is not said before the database was asked.
+    fn stage_from_memory(&self, call: &mut Call) -> (Vec<Staged>, Vec<Wanted>) {
+        let (mut staged, mut unread) = (Vec::with_capacity(call.open.len()), Vec::new());
+        for (id, indexes) in &call.open {
+            let payload = indexes.iter().any(|index| call.changes[*index].intent.needs_payload());
+            let recalled = if payload { None } else { self.leases.take(*id) };
+            let stage = recalled.and_then(|record| {
+                let before = record.version.unsigned_abs();
+                let stage = self.stage(record, indexes, &call.changes, &mut call.results)?;
+                let is_new = |index: &usize| {
+                    call.results[*index].as_ref().is_ok_and(|applied| applied.receipt.version >= before)
+                };
+                indexes.iter().all(is_new).then_some(stage)
+            });
+            match stage {
+                Some(stage) => staged.push(stage),
+                None => unread.push(Wanted { id: *id, payload }),
+            }
+        }
+        (staged, unread)
+    }
+
+    /// Stages what the database says of tasks; those that nothing is to be written for have their answers.
+    fn stage_from_database(
         &self,
-        open: &HashMap<Uuid, Vec<usize>>,
-        changes: &[Change],
-        results: &mut [Result<Applied, Refused>],
+        call: &mut Call,
+        records: Vec<(Uuid, Option<TaskRecord>)>,
     ) -> Vec<Staged> {
-        open.iter()
-            .filter(|(_, indexes)| !indexes.iter().any(|index| changes[*index].intent.needs_payload()))
-            .filter_map(|(id, indexes)| {
-                let record = self.leases.recall(*id)?;
-                let before = record.version;
-                let staged = self.stage(record, indexes, changes, results)?;
-                let all_good = indexes.iter().all(|index| {
-                    results[*index]
-                        .as_ref()
-                        .is_ok_and(|applied| applied.receipt.version >= before.unsigned_abs())
-                });
-                all_good.then_some(staged)
-            })
-            .collect()
+        let mut staged = Vec::with_capacity(records.len());
+        for (id, record) in records {
+            let Some(indexes) = call.open.remove(&id) else { continue };
+            let stage = match record {
+                Some(record) => self.stage(record, &indexes, &call.changes, &mut call.results),
+                None => {
+                    for index in &indexes {
+                        call.results[*index] = Err(Refused::Missing);
+                    }
+                    None
+                }
+            };
+            match stage {
+                Some(stage) => {
+                    call.open.insert(id, indexes);
+                    staged.push(stage);
+                }
+                None if call.in_doubt.contains(&id) => call.unsay(&indexes),
+                None => {}
+            }
+        }
+        staged
     }
 
     /// Makes all changes of one task in memory. `None`: nothing is to be written.
@@ -191,7 +160,8 @@ impl Store {
         results: &mut [Result<Applied, Refused>],
     ) -> Option<Staged> {
         let staging = Staging::of(&record);
-        let mut is_new = false;
+        let mut receipts = Vec::with_capacity(indexes.len());
+        let mut is_changed = false;
         for &index in indexes {
             let change = &changes[index];
             if !change.scope.sees(&record) {
@@ -199,159 +169,105 @@ impl Store {
                 continue;
             }
             let mut trial = record.clone();
-            results[index] = match lifecycle::apply(&mut trial, &change.intent, self.clock().now()) {
-                Err(refusal) => Err(Refused::Task(refusal)),
-                Ok(Effect::Repeated(receipt)) => Ok(Applied { task: record.clone(), receipt }),
+            match lifecycle::apply(&mut trial, &change.intent, self.clock().now()) {
+                Err(refusal) => results[index] = Err(Refused::Task(refusal)),
+                Ok(Effect::Repeated(receipt)) => receipts.push((index, receipt)),
                 Ok(Effect::Changed) => {
-                    is_new = true;
+                    is_changed = true;
                     record = trial;
-                    Ok(Applied { receipt: record.receipt(), task: record.clone() })
+                    receipts.push((index, record.receipt()));
                 }
-            };
-        }
-        // A heartbeat renews a lease without a new version; who takes the lease away, or renews it as well, must not
-        // overlook that.
-        let by_lease = indexes
-            .iter()
-            .any(|index| matches!(changes[*index].intent.verb(), Verb::Expire | Verb::Heartbeat));
-        if !is_new {
-            return None;
-        }
-        let staged = staging.ok_or(NoStoredForm).and_then(|staging| staging.finish(record, by_lease));
-        if staged.is_err() {
-            for index in indexes {
-                results[*index] = Err(Refused::Store(StoreError::Unavailable));
             }
         }
-        staged.ok()
+        let (task, staged) = if is_changed {
+            match staging.and_then(|staging| staging.finish(record)) {
+                Some(staged) => (Arc::clone(&staged.record), Some(staged)),
+                None => {
+                    for index in indexes {
+                        results[*index] = Err(Refused::Store(StoreError::Unavailable));
+                    }
+                    return None;
+                }
+            }
+        } else {
+            (Arc::new(record), None)
+        };
+        for (index, receipt) in receipts {
+            results[index] = Ok(Applied { task: Arc::clone(&task), receipt });
+        }
+        staged
     }
 
+    /// Each of these tasks as a majority has it.
     async fn read_for_change(
         &self,
-        ids: Vec<Uuid>,
-        payload: bool,
-    ) -> Result<HashMap<Uuid, TaskRecord>, StoreError> {
-        let ids: Vec<_> = ids.into_iter().map(stored_id).collect();
-        let options = FindOptions::builder().max_time(self.timeout);
-        let options = if payload { options.build() } else { options.projection(without_payload()).build() };
-        let found = self.find("for a change", doc! { "_id": { "$in": ids } }, options).await?;
-        Ok(found.into_iter().map(|task| (task.id, task)).collect())
+        wanted: Vec<Wanted>,
+    ) -> Result<Vec<(Uuid, Option<TaskRecord>)>, StoreError> {
+        let ids: Vec<_> = wanted.iter().map(|it| it.id).collect();
+        let store = self.clone();
+        let run = move |wanted| {
+            let store = store.clone();
+            async move { store.read_now(wanted).await }
+        };
+        let read = self.groups.reads.submit(wanted, 0, &self.runtime, run).await?;
+        ids.into_iter().zip(read).map(|(id, record)| Ok((id, record?))).collect()
     }
 
-    /// Writes what was staged; says of each, in order, what became of it.
-    pub(super) async fn write(&self, staged: &[Staged]) -> Vec<Fate> {
-        if staged.is_empty() {
-            return Vec::new();
-        }
-        let statements: Vec<_> = staged.iter().map(|stage| &stage.statement).collect();
-        let written = self.update_command(&statements).await;
-        let all = matches!(written, Written::Answered { matched, .. } if matched == staged.len());
-        // Not all: another was first somewhere, or the answer was lost. The stamps tell which.
-        let stamps = if all { None } else { Some(self.stamps(staged).await) };
-        let heard = matches!(written, Written::Answered { .. });
-        let fate = |stage: &Staged| match &stamps {
-            None => Fate::Landed,
-            Some(Some(stamps)) if stamps.get(&stage.record.id) == Some(&stage.stamp) => Fate::Landed,
-            // A write that was not heard of may still be on its way.
-            Some(Some(_)) if heard => Fate::Missed,
-            Some(_) => Fate::Unknown,
+    async fn read_now(&self, wanted: Vec<Wanted>) -> Vec<Result<Option<TaskRecord>, StoreError>> {
+        let ids: Vec<_> = wanted.iter().map(|it| stored_id(it.id)).collect();
+        let options = FindOptions::builder().max_time(self.timeout);
+        let options = match wanted.iter().any(|it| it.payload) {
+            true => options.build(),
+            false => options.projection(without_payload()).build(),
         };
-        let fates: Vec<_> = staged.iter().map(fate).collect();
-        for (stage, fate) in staged.iter().zip(&fates) {
-            match fate {
-                Fate::Landed => self.leases.note(&stage.record),
-                Fate::Missed | Fate::Unknown => self.leases.forget(stage.record.id),
+        match self.find("for a change", doc! { "_id": { "$in": ids } }, options).await {
+            Err(error) => wanted.iter().map(|_| Err(error)).collect(),
+            Ok(found) => {
+                let found: HashMap<_, _> = found.into_iter().map(|task| (task.id, task)).collect();
+                wanted.iter().map(|it| Ok(found.get(&it.id).cloned())).collect()
             }
         }
-        fates
-    }
-
-    /// The latest write of each task, as a majority has it; `None` when the database does not say.
-    async fn stamps(&self, staged: &[Staged]) -> Option<HashMap<Uuid, i64>> {
-        #[derive(serde::Deserialize)]
-        struct Stamp {
-            #[serde(rename = "_id")]
-            id: bson::Uuid,
-            stamp: i64,
-        }
-        let ids: Vec<_> = staged.iter().map(|stage| stored_id(stage.record.id)).collect();
-        let tasks = self.tasks.clone_with_type::<Stamp>();
-        let filter = doc! { "_id": { "$in": ids } };
-        let options = FindOptions::builder().projection(doc! { "stamp": 1 }).max_time(self.timeout).build();
-        let find =
-            async move { tasks.find(filter).with_options(options).await?.try_collect::<Vec<Stamp>>().await };
-        let found = self.call("stamps", find).await.ok()?;
-        Some(found.into_iter().map(|it| (Uuid::from_bytes(it.id.bytes()), it.stamp)).collect())
     }
 }
 
-/// A task that BSON cannot hold.
-pub(super) struct NoStoredForm;
-
-/// A task as it was read, to be compared with what becomes of it.
-pub(super) struct Staging {
-    before: RawDocumentBuf,
-    guard: RawDocumentBuf,
-    lease_until: Option<bson::DateTime>,
+/// Changes on their way, and what has come of them so far.
+struct Call {
+    changes: Vec<Change>,
+    results: Vec<Result<Applied, Refused>>,
+    /// The changes without an answer, by task.
+    open: HashMap<Uuid, Vec<usize>>,
+    /// Tasks whose write may have landed unheard.
+    in_doubt: HashSet<Uuid>,
 }
 
-impl Staging {
-    /// Remembers `record` as it is.
-    pub(super) fn of(record: &TaskRecord) -> Option<Self> {
-        let before = stored(record)?;
-        let mut guard = rawdoc! {
-            "_id": stored_id(record.id),
-            "tenant": record.tenant.as_str(),
-            "status": record.status.as_str(),
-            "version": record.version,
-        };
-        if let Some(lease) = &record.lease {
-            guard.append(cstr("lease.token"), stored_id(lease.token));
+impl Call {
+    fn of(changes: Vec<Change>) -> Self {
+        let results = changes.iter().map(|_| Err(Refused::Store(StoreError::Unavailable))).collect();
+        let mut open: HashMap<_, Vec<_>> = HashMap::with_capacity(changes.len());
+        for (index, change) in changes.iter().enumerate() {
+            open.entry(change.id).or_default().push(index);
         }
-        Some(Self { before, guard, lease_until: record.lease_until.map(bson::DateTime::from_chrono) })
+        Self { changes, results, open, in_doubt: HashSet::new() }
     }
 
-    /// The update that turns what was remembered into `record`.
-    pub(super) fn finish(self, mut record: TaskRecord, by_lease: bool) -> Result<Staged, NoStoredForm> {
-        // Never 0, and never twice the same: it tells this write from any other.
-        record.stamp = rand::random::<i64>() | 1;
-        let after = stored(&record).ok_or(NoStoredForm)?;
-        let mut guard = self.guard;
-        if let Some(until) = self.lease_until.filter(|_| by_lease) {
-            guard.append(cstr("lease_until"), until);
+    /// A refusal that our own unheard write may have caused is none: whoever has no token to recognise it by is told
+    /// that the outcome is unknown.
+    fn unsay(&mut self, indexes: &[usize]) {
+        for &index in indexes {
+            if self.changes[index].intent.token().is_none() && self.results[index].is_err() {
+                self.results[index] = Err(Refused::Store(StoreError::OutcomeUnknown));
+            }
         }
-        let update = difference(&self.before, &after).ok_or(NoStoredForm)?;
-        let stamp = record.stamp;
-        Ok(Staged { record, statement: rawdoc! { "q": guard, "u": update }, stamp })
     }
-}
 
-fn stored(record: &TaskRecord) -> Option<RawDocumentBuf> {
-    bson::serialize_to_raw_document_buf(record)
-        .inspect_err(|error| tracing::error!(%error, "a task has no stored form"))
-        .ok()
-}
-
-/// `$set` and `$unset` of the top-level fields in which the two differ.
-fn difference(before: &RawDocumentBuf, after: &RawDocumentBuf) -> Option<RawDocumentBuf> {
-    let mut set = RawDocumentBuf::new();
-    let mut unset = RawDocumentBuf::new();
-    for element in after {
-        let (key, value) = element.ok()?;
-        if before.get(key).ok()? != Some(value) {
-            set.append(key, value);
+    /// What is still open has an answer that never became true.
+    fn end(mut self, error: StoreError) -> Vec<Result<Applied, Refused>> {
+        for (id, indexes) in self.open {
+            let error = if self.in_doubt.contains(&id) { StoreError::OutcomeUnknown } else { error };
+            for index in indexes {
+                self.results[index] = Err(Refused::Store(error));
+            }
         }
+        self.results
     }
-    for element in before {
-        let (key, _) = element.ok()?;
-        if after.get(key).ok()?.is_none() {
-            unset.append(key, "");
-        }
-    }
-    let mut update = RawDocumentBuf::new();
-    update.append(cstr("$set"), set);
-    if !unset.is_empty() {
-        update.append(cstr("$unset"), unset);
-    }
-    Some(update)
 }

@@ -156,7 +156,7 @@ impl TaskService {
         let intent = Intent::Claim(grant(&claim.worker_id, seconds, None));
         let applied = self.change(scope, id, intent).await?;
         metrics::counter!("task_repo_tasks_claimed_total").increment(1);
-        Ok(Handout::of(vec![applied.task], None, self))
+        Ok(Handout::of(vec![Arc::unwrap_or_clone(applied.task)], None, self))
     }
 
     /// What a claim with that id took before, if it did: what is still held by it.

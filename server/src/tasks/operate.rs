@@ -1,5 +1,7 @@
 //! What owners do: cancel, execute, edit, delete, run their own work.
 
+use std::sync::Arc;
+
 use task_repo_protocol::{Receipt, StatusChange, TaskEdit, Uuid};
 
 use super::{Failure, TaskService};
@@ -36,7 +38,8 @@ impl TaskService {
         edit: TaskEdit,
         if_match: Option<Vec<i64>>,
     ) -> Result<TaskRecord, Failure> {
-        Ok(self.change(scope, id, Intent::Edit { edit: Box::new(edit), if_match }).await?.task)
+        let intent = Intent::Edit { edit: Box::new(edit), if_match };
+        Ok(Arc::unwrap_or_clone(self.change(scope, id, intent).await?.task))
     }
 
     /// Hides a task at once; it is kept until its retention ends.
@@ -67,6 +70,6 @@ impl TaskService {
             execution_id: Uuid::now_v7(),
             if_match,
         };
-        Ok(self.change(scope, id, intent).await?.task)
+        Ok(Arc::unwrap_or_clone(self.change(scope, id, intent).await?.task))
     }
 }

@@ -19,9 +19,9 @@ pub fn view(mut task: TaskRecord, with_token: bool) -> Task {
 
 /// The whole task, whose payloads it takes along: they may be large.
 pub(super) fn view_and_strip(task: &mut TaskRecord, with_token: bool) -> Task {
-    let payloads = (task.request.take(), task.template.take(), task.metadata.take(), task.result.take());
+    let payload = task.take_payload();
     let mut whole = task.clone();
-    (whole.request, whole.template, whole.metadata, whole.result) = payloads;
+    whole.put_payload(payload);
     view(whole, with_token)
 }
 

@@ -153,7 +153,10 @@ impl TaskService {
             })
             .collect();
         let picked = picks.len();
-        let claimed = self.store.claim(picks).await;
+        let claimed = match self.store.claim(picks).await {
+            Ok(claimed) => claimed,
+            Err(error) => return Pass::Failed(error),
+        };
         let landed = claimed.tasks.len();
         metrics::counter!("task_repo_tasks_claimed_total").increment(landed as u64);
         for task in claimed.tasks {

@@ -1,0 +1,263 @@
+//! THE guarded write: every move of a task is one of these.
+//!
+//! Each write leaves a stamp of its own in the task, a random number, and each names the stamp it expects to find. So
+//! a write succeeds only on exactly the task that was read, two can never both succeed, and a write whose answer was
+//! lost is found again by its stamp instead of guessed at.
+//!
+//! What the database does for each *statement* (parse, plan, lock) costs more than what it does for each task. Tasks
+//! that move alike therefore share one statement: it finds them by id and stamp and merges into each what has changed
+//! in it, looked up by its id.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bson::{RawArrayBuf, RawBsonRef, RawDocumentBuf, doc, rawdoc};
+use futures_util::TryStreamExt;
+use mongodb::options::FindOptions;
+use task_repo_protocol::{Status, Uuid};
+
+use super::command::{Written, cstr};
+use super::{Store, StoreError, stored_id};
+use crate::task::TaskRecord;
+
+/// Most bytes of changes in one statement that several tasks share.
+const MAX_SHARED_BYTES: usize = 2 << 20;
+
+/// A task as it was read, to be compared with what becomes of it.
+pub(super) struct Staging {
+    tenant: String,
+    status: Status,
+    stamp: i64,
+    fields: RawDocumentBuf,
+}
+
+/// A task with all changes made to it in memory, and what has to be written to make them last.
+pub(super) struct Staged {
+    /// As it will be.
+    pub(super) record: Arc<TaskRecord>,
+    tenant: String,
+    status: Status,
+    expected: i64,
+    set: RawDocumentBuf,
+    unset: Vec<String>,
+}
+
+/// What became of a staged write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is durable.
+    Landed,
+    /// Another's write was first; nothing has changed.
+    Missed,
+    /// The database did not say, neither when it wrote nor when it was asked.
+    Unknown,
+}
+
+impl Staging {
+    /// Remembers `record` as it is. `None`: BSON cannot hold it.
+    pub(super) fn of(record: &TaskRecord) -> Option<Self> {
+        let fields = stored(record)?;
+        Some(Self { tenant: record.tenant.clone(), status: record.status, stamp: record.stamp, fields })
+    }
+
+    /// The write that turns what was remembered into `record`.
+    pub(super) fn finish(self, mut record: TaskRecord) -> Option<Staged> {
+        // Never 0, and never twice the same: it tells this write from any other.
+        record.stamp = rand::random::<i64>() | 1;
+        let (set, unset) = difference(&self.fields, &stored(&record)?)?;
+        let Self { tenant, status, stamp, .. } = self;
+        Some(Staged { record: Arc::new(record), tenant, status, expected: stamp, set, unset })
+    }
+}
+
+impl Staged {
+    /// Bytes of a command that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.set.as_bytes().len() + 100
+    }
+
+    fn id(&self) -> bson::Binary {
+        stored_id(self.record.id)
+    }
+
+    /// A statement of its own.
+    fn statement(&self) -> RawDocumentBuf {
+        let mut update = rawdoc! { "$set": self.set.clone() };
+        if !self.unset.is_empty() {
+            let mut unset = RawDocumentBuf::new();
+            for field in &self.unset {
+                unset.append(cstr(field), "");
+            }
+            update.append(cstr("$unset"), unset);
+        }
+        let query = rawdoc! {
+            "_id": self.id(), "tenant": self.tenant.as_str(), "status": self.status.as_str(), "stamp": self.expected,
+        };
+        rawdoc! { "q": query, "u": update, "hint": "_id_" }
+    }
+}
+
+/// One statement for tasks of one tenant and status that lose the same fields.
+fn shared_statement(alike: &[&Staged]) -> RawDocumentBuf {
+    let (mut ids, mut stamps, mut sets) = (RawArrayBuf::new(), RawArrayBuf::new(), RawArrayBuf::new());
+    for staged in alike {
+        ids.push(staged.id());
+        stamps.push(staged.expected);
+        sets.push(staged.set.clone());
+    }
+    let first = alike[0];
+    let query = rawdoc! {
+        "_id": { "$in": ids.clone() },
+        "tenant": first.tenant.as_str(),
+        "status": first.status.as_str(),
+        "stamp": { "$in": stamps },
+    };
+    // Everything from callers stands under $literal, so that nothing in it is an expression.
+    let place = rawdoc! { "$indexOfArray": [{ "$literal": ids }, "$_id"] };
+    let change = rawdoc! { "$arrayElemAt": [{ "$literal": sets }, place] };
+    let mut pipeline = RawArrayBuf::new();
+    pipeline.push(rawdoc! { "$replaceWith": { "$mergeObjects": ["$$ROOT", change] } });
+    if !first.unset.is_empty() {
+        let mut unset = RawArrayBuf::new();
+        for field in &first.unset {
+            unset.push(field.as_str());
+        }
+        pipeline.push(rawdoc! { "$unset": unset });
+    }
+    rawdoc! { "q": query, "u": pipeline, "multi": true, "hint": "_id_" }
+}
+
+fn statements(staged: &[Staged]) -> Vec<RawDocumentBuf> {
+    let mut alike: BTreeMap<_, Vec<&Staged>> = BTreeMap::new();
+    for stage in staged {
+        alike.entry((&stage.tenant, stage.status.as_str(), &stage.unset)).or_default().push(stage);
+    }
+    let mut statements = Vec::with_capacity(alike.len());
+    for mut rest in alike.values().map(Vec::as_slice) {
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let is_full = |stage: &&Staged| {
+                bytes += stage.bytes();
+                bytes > MAX_SHARED_BYTES
+            };
+            let count = rest.iter().position(is_full).unwrap_or(rest.len()).max(1);
+            let (now, later) = rest.split_at(count);
+            statements.push(if let [lone] = now { lone.statement() } else { shared_statement(now) });
+            rest = later;
+        }
+    }
+    statements
+}
+
+impl Store {
+    /// Writes what was staged, together with what other callers have staged; says of each, in order, what became of
+    /// it.
+    ///
+    /// # Errors
+    /// When too much waits already: nothing was written.
+    pub(super) async fn write(&self, staged: Vec<Staged>) -> Result<Vec<Fate>, StoreError> {
+        let (count, bytes) = (staged.len(), staged.iter().map(Staged::bytes).sum());
+        let store = self.clone();
+        let run = move |staged| {
+            let store = store.clone();
+            async move { store.write_now(staged).await }
+        };
+        match self.groups.writes.submit(staged, bytes, &self.runtime, run).await {
+            Err(StoreError::Overloaded) => Err(StoreError::Overloaded),
+            Err(_) => Ok(vec![Fate::Unknown; count]),
+            Ok(fates) => Ok(fates),
+        }
+    }
+
+    async fn write_now(&self, staged: Vec<Staged>) -> Vec<Fate> {
+        let mut written = self.update_command(&statements(&staged)).await;
+        if matches!(&written, Written::Answered { errors, .. } if !errors.is_empty()) {
+            // A task that cannot be written must not stop those that share its statement. Who has landed has another
+            // stamp by now and is not written twice.
+            let each: Vec<_> = staged.iter().map(Staged::statement).collect();
+            written = self.update_command(&each).await;
+        }
+        let all = matches!(written, Written::Answered { matched, .. } if matched == staged.len());
+        // Not all: another was first somewhere, or the answer was lost. The stamps tell which.
+        let stamps = if all { None } else { Some(self.stamps(&staged).await) };
+        let heard = matches!(written, Written::Answered { .. });
+        let fate = |stage: &Staged| match &stamps {
+            None => Fate::Landed,
+            Some(Some(stamps)) if stamps.get(&stage.record.id) == Some(&stage.record.stamp) => Fate::Landed,
+            // A write that was not heard of may still be on its way.
+            Some(Some(_)) if heard => Fate::Missed,
+            Some(_) => Fate::Unknown,
+        };
+        let fates: Vec<_> = staged.iter().map(fate).collect();
+        for (stage, fate) in staged.into_iter().zip(&fates) {
+            match fate {
+                Fate::Landed => self.leases.note(stage.record),
+                Fate::Missed | Fate::Unknown => self.leases.forget(stage.record.id),
+            }
+        }
+        fates
+    }
+
+    /// The latest write of each task, as a majority has it; `None` when the database does not say.
+    async fn stamps(&self, staged: &[Staged]) -> Option<HashMap<Uuid, i64>> {
+        #[derive(serde::Deserialize)]
+        struct Stamp {
+            #[serde(rename = "_id")]
+            id: bson::Uuid,
+            stamp: i64,
+        }
+        let ids: Vec<_> = staged.iter().map(Staged::id).collect();
+        let tasks = self.tasks.clone_with_type::<Stamp>();
+        let filter = doc! { "_id": { "$in": ids } };
+        let options = FindOptions::builder().projection(doc! { "stamp": 1 }).max_time(self.timeout).build();
+        let find =
+            async move { tasks.find(filter).with_options(options).await?.try_collect::<Vec<Stamp>>().await };
+        let found = self.call("stamps", find).await.ok()?;
+        Some(found.into_iter().map(|it| (Uuid::from_bytes(it.id.bytes()), it.stamp)).collect())
+    }
+}
+
+fn stored(record: &TaskRecord) -> Option<RawDocumentBuf> {
+    bson::serialize_to_raw_document_buf(record)
+        .inspect_err(|error| tracing::error!(%error, "a task has no stored form"))
+        .ok()
+}
+
+/// The top-level fields that are new or differ, and the names of those that are gone. Both documents are stored forms
+/// of a task, so their fields come in one order.
+fn difference(before: &RawDocumentBuf, after: &RawDocumentBuf) -> Option<(RawDocumentBuf, Vec<String>)> {
+    let before: Vec<(_, RawBsonRef<'_>)> = before.iter().collect::<Result<_, _>>().ok()?;
+    let (mut set, mut unset) = (RawDocumentBuf::new(), Vec::new());
+    let mut rest = before.as_slice();
+    for element in after {
+        let (key, value) = element.ok()?;
+        match rest.iter().position(|(name, _)| *name == key) {
+            None => set.append(key, value),
+            Some(place) => {
+                unset.extend(rest[..place].iter().map(|(name, _)| name.as_str().to_owned()));
+                if rest[place].1 != value {
+                    set.append(key, value);
+                }
+                rest = &rest[place + 1..];
+            }
+        }
+    }
+    unset.extend(rest.iter().map(|(name, _)| name.as_str().to_owned()));
+    Some((set, unset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_names_what_is_new_what_differs_and_what_is_gone() {
+        let before = rawdoc! { "a": 1, "b": "x", "c": { "d": [1] }, "e": 5 };
+        let after = rawdoc! { "a": 1, "b": "y", "n": true, "c": { "d": [1] } };
+        let (set, unset) = difference(&before, &after).unwrap();
+        assert_eq!(set, rawdoc! { "b": "y", "n": true });
+        assert_eq!(unset, ["e"]);
+        let (set, unset) = difference(&rawdoc! { "x": 1, "a": 2 }, &rawdoc! { "a": 2 }).unwrap();
+        assert_eq!((set, unset), (rawdoc! {}, vec!["x".to_owned()]));
+    }
+}
