@@ -31,6 +31,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
+/// The server's as well: what is measured is not the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Options of the program; `cargo xtask bench` gives them.
 #[derive(Debug, Parser)]
 #[command(about, version)]

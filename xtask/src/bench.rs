@@ -6,7 +6,7 @@ use anyhow::Result;
 use tokio::process::Command;
 
 use crate::layout;
-use crate::mongod::Database;
+use crate::mongod::{Database, Purpose};
 use crate::process;
 
 /// The program that measures; it starts the servers itself.
@@ -40,7 +40,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         return process::run(Command::new(program).arg("--compare").args(files)).await;
     }
     let programs = build(&[SERVER, BENCH]).await?;
-    let database = Database::throw_away().await?;
+    let database = Database::throw_away(Purpose::Measurements).await?;
     let mut command = Command::new("sh");
     command.args(["-c", WITH_MOST_FILES, "sh"]).arg(programs.join(BENCH)).current_dir(layout::root());
     command.args(words(args, database.uri()));

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tokio::process::Command;
 
 use crate::layout;
-use crate::mongod::Database;
+use crate::mongod::{Database, Purpose};
 use crate::process;
 use crate::server::{self, Server, Settings};
 use crate::venv::Package;
@@ -60,7 +60,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let program = server::build(false).await?;
     let reports = layout::target().join("fuzz");
     layout::make_folder(&reports)?;
-    let database = Database::throw_away().await?;
+    let database = Database::throw_away(Purpose::Tests).await?;
     let outcome = against(&tool, &program, &reports, database.uri(), args).await;
     database.stop().await?;
     outcome.with_context(|| format!("the fuzz run failed; its report is in {}", reports.display()))

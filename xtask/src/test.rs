@@ -4,7 +4,7 @@ use anyhow::Result;
 use tokio::process::Command;
 
 use crate::layout;
-use crate::mongod::Database;
+use crate::mongod::{Database, Purpose};
 use crate::process;
 
 /// Options of `cargo xtask test`.
@@ -21,7 +21,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args) -> Result<()> {
     // First of all what needs no database: a compile error should not wait for one.
     process::run(&mut cargo_test(&["--no-run".into()])).await?;
-    let database = Database::throw_away().await?;
+    let database = Database::throw_away(Purpose::Tests).await?;
     let mut command = cargo_test(&words(args));
     let outcome = process::run(command.env("TEST_MONGODB_URI", database.uri())).await;
     database.stop().await?;

@@ -175,7 +175,8 @@ impl Store {
             let mut options = self.by_index(index);
             options.limit = Some(MAX_LOOK);
             options.projection = Some(super::query::without_payload());
-            let filter = doc! { "tenant": tenant, "status": "pending", field: { "$in": values.iter().collect::<Vec<_>>(), "$exists": true } };
+            let values: Vec<_> = values.iter().collect();
+            let filter = doc! { "tenant": tenant, "status": "pending", field: { "$in": values } };
             let found = self.find("ready for some", filter, options).await?;
             ready.extend(found.iter().map(ReadyTask::of));
         }
@@ -241,7 +242,8 @@ impl Store {
         }
         let mut found = HashMap::with_capacity(by_tenant.len());
         for (tenant, claim_ids) in by_tenant {
-            let filter = doc! { "tenant": tenant, "claim_ids": { "$in": claim_ids, "$exists": true } };
+            // Not `$exists` as well: on an array MongoDB bounds the index by one condition only, and may take that.
+            let filter = doc! { "tenant": tenant, "claim_ids": { "$in": claim_ids } };
             found.insert(tenant, self.find("claimed by id", filter, self.by_index(CLAIMS)).await);
         }
         let answer = |(tenant, claim_id): &ClaimId| {

@@ -19,7 +19,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::layout::{self, Scratch};
-use running::{Mongod, Purpose};
+pub(crate) use running::Purpose;
+use running::Mongod;
 
 /// Where `start` has its `mongod`, so that a person's other tools find it again; another port when this one is taken.
 const USUAL_PORT: u16 = 27503;
@@ -48,14 +49,14 @@ impl Database {
         Ok(Self { uri, mongod: Some(mongod), _scratch: None })
     }
 
-    /// An empty database for tests, gone afterwards.
-    pub(crate) async fn throw_away() -> Result<Self> {
+    /// An empty database, gone afterwards.
+    pub(crate) async fn throw_away(purpose: Purpose) -> Result<Self> {
         if let Some(given) = Self::given("TEST_MONGODB_URI") {
             return Ok(given);
         }
         let scratch = Scratch::new()?;
         let port = layout::free_port()?;
-        let mongod = Mongod::start(&find::mongod().await?, scratch.path(), port, Purpose::Tests).await?;
+        let mongod = Mongod::start(&find::mongod().await?, scratch.path(), port, purpose).await?;
         let uri = format!("mongodb://127.0.0.1:{port}/?replicaSet={}", replica_set::NAME);
         Ok(Self { uri, mongod: Some(mongod), _scratch: Some(scratch) })
     }

@@ -15,11 +15,13 @@ use crate::spinner::Spinner;
 
 /// What the database is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// The service: data is kept.
     Service,
     /// Tests: failures can be provoked, and data counts for nothing.
     Tests,
+    /// Benchmarks: data counts for nothing, and memory is not spared.
+    Measurements,
 }
 
 /// A running `mongod` that takes writes.
@@ -78,7 +80,7 @@ impl Mongod {
     /// Ends it: with a checkpoint where the data is kept, at once where it is not.
     pub(super) async fn stop(mut self, grace: Duration) -> Result<()> {
         match self.purpose {
-            Purpose::Tests => self.group.kill().await,
+            Purpose::Tests | Purpose::Measurements => self.group.kill().await,
             Purpose::Service => {
                 let spinner = Spinner::new("stopping mongod");
                 if !self.group.stop(grace).await? {
@@ -100,12 +102,17 @@ fn options(port: u16, purpose: Purpose) -> Vec<String> {
         format!("--port={port}"),
         // Not zlib: 6.0.5, the version that is fetched, predates a fix there.
         "--networkMessageCompressors=snappy,zstd".into(),
-        // The default is half of the memory, which the compiler wants too.
-        "--wiredTigerCacheSizeGB=1".into(),
         "--quiet".into(),
         // A lone member has no other to hand over to, so it need not wait the default 15 s for that.
         "--setParameter=shutdownTimeoutMillisForSignaledShutdown=100".into(),
     ];
+    if purpose == Purpose::Measurements {
+        // As large as the default of a small database host: what is measured is not a cache that is full.
+        options.extend(["--wiredTigerCacheSizeGB=4".into(), "--oplogSize=1024".into()]);
+    } else {
+        // The default is half of the memory, which the compiler wants too.
+        options.push("--wiredTigerCacheSizeGB=1".into());
+    }
     if purpose == Purpose::Tests {
         // Fail points, and an oplog (in megabytes) that is quick to make.
         options.extend(["--setParameter=enableTestCommands=1".into(), "--oplogSize=128".into()]);
