@@ -5,8 +5,10 @@
 //! results. The queue in front is bounded: who finds it full is told so before memory grows.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -17,6 +19,9 @@ use super::StoreError;
 pub(super) struct Limits {
     /// Commands under way at once; more bring nothing on one disk.
     pub(super) in_flight: usize,
+    /// Items for which another command is worth its cost while one is under way; fewer wait for its end. The
+    /// database's journal would make them wait for it anyway.
+    pub(super) enough: usize,
     /// Most items in one command. A caller's own items always stay together.
     pub(super) items: usize,
     /// Most bytes in one command.
@@ -29,11 +34,13 @@ pub(super) struct Limits {
 
 /// What one kind of command carries.
 pub(super) struct GroupCommit<I, O> {
-    limits: Limits,
     queue: Arc<Mutex<Queue<I, O>>>,
 }
 
+/// Who waits, and how many commands are under way. All that several threads see of each other is in here, and each of
+/// its functions leaves it whole.
 struct Queue<I, O> {
+    limits: Limits,
     waiting: VecDeque<Caller<I, O>>,
     items: usize,
     bytes: usize,
@@ -46,23 +53,13 @@ struct Caller<I, O> {
     reply: oneshot::Sender<Vec<O>>,
 }
 
-/// Gives a command's place back, also when it panics.
-struct Place<I, O>(Arc<Mutex<Queue<I, O>>>);
-
-impl<I, O> Drop for Place<I, O> {
-    fn drop(&mut self) {
-        lock(&self.0).in_flight -= 1;
-    }
-}
-
 fn lock<I, O>(queue: &Mutex<Queue<I, O>>) -> MutexGuard<'_, Queue<I, O>> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<I: Send + 'static, O: Send + 'static> GroupCommit<I, O> {
     pub(super) fn new(limits: Limits) -> Self {
-        let queue = Queue { waiting: VecDeque::new(), items: 0, bytes: 0, in_flight: 0 };
-        Self { limits, queue: Arc::new(Mutex::new(queue)) }
+        Self { queue: Arc::new(Mutex::new(Queue::new(limits))) }
     }
 
     /// Has `run` carry these items, perhaps with those of other callers; one result for each, in order.
@@ -86,53 +83,74 @@ impl<I: Send + 'static, O: Send + 'static> GroupCommit<I, O> {
             return Ok(Vec::new());
         }
         let (reply, answer) = oneshot::channel();
-        if self.enqueue(Caller { items, bytes, reply })? {
-            let (queue, limits) = (Arc::clone(&self.queue), self.limits);
+        let begins = lock(&self.queue).admit(Caller { items, bytes, reply })?;
+        if begins {
+            let queue = Arc::clone(&self.queue);
             runtime.spawn(async move {
-                let place = Place(queue);
-                while let Some(callers) = next(&place.0, limits) {
-                    carry(callers, &run).await;
+                loop {
+                    let Some(callers) = lock(&queue).next() else { return };
+                    // A command that breaks off leaves its own callers without an answer, and nobody else.
+                    let _ = AssertUnwindSafe(carry(callers, &run)).catch_unwind().await;
                 }
             });
         }
         answer.await.map_err(|_| StoreError::OutcomeUnknown)
     }
-
-    /// `true` when a command's place was free and is now taken.
-    fn enqueue(&self, caller: Caller<I, O>) -> Result<bool, StoreError> {
-        let Limits { in_flight, waiting_items, waiting_bytes, .. } = self.limits;
-        let mut queue = lock(&self.queue);
-        let is_full =
-            queue.items + caller.items.len() > waiting_items || queue.bytes + caller.bytes > waiting_bytes;
-        if is_full && !queue.waiting.is_empty() {
-            return Err(StoreError::Overloaded);
-        }
-        queue.items += caller.items.len();
-        queue.bytes += caller.bytes;
-        queue.waiting.push_back(caller);
-        let is_free = queue.in_flight < in_flight;
-        queue.in_flight += usize::from(is_free);
-        Ok(is_free)
-    }
 }
 
-/// The callers that the next command carries; none: nobody waits.
-fn next<I, O>(queue: &Mutex<Queue<I, O>>, limits: Limits) -> Option<Vec<Caller<I, O>>> {
-    let mut queue = lock(queue);
-    let (mut items, mut bytes) = (0, 0);
-    let mut callers = Vec::new();
-    while let Some(caller) = queue.waiting.front() {
-        let is_full = items + caller.items.len() > limits.items || bytes + caller.bytes > limits.bytes;
-        if is_full && !callers.is_empty() {
-            break;
-        }
-        items += caller.items.len();
-        bytes += caller.bytes;
-        callers.extend(queue.waiting.pop_front());
+impl<I, O> Queue<I, O> {
+    fn new(limits: Limits) -> Self {
+        Self { limits, waiting: VecDeque::new(), items: 0, bytes: 0, in_flight: 0 }
     }
-    queue.items -= items;
-    queue.bytes -= bytes;
-    if callers.is_empty() { None } else { Some(callers) }
+
+    /// Lets a caller in. `true`: a command is now under way for it, and whoever asked must run it.
+    fn admit(&mut self, caller: Caller<I, O>) -> Result<bool, StoreError> {
+        let Limits { waiting_items, waiting_bytes, .. } = self.limits;
+        let is_full =
+            self.items + caller.items.len() > waiting_items || self.bytes + caller.bytes > waiting_bytes;
+        if is_full && !self.waiting.is_empty() {
+            return Err(StoreError::Overloaded);
+        }
+        self.items += caller.items.len();
+        self.bytes += caller.bytes;
+        self.waiting.push_back(caller);
+        let begins = self.is_worth_a_command();
+        self.in_flight += usize::from(begins);
+        Ok(begins)
+    }
+
+    /// Ends a command, and begins the next with the callers that it carries. `None`: nobody waits, or those who do are
+    /// left to a command that is still under way.
+    fn next(&mut self) -> Option<Vec<Caller<I, O>>> {
+        self.in_flight -= 1;
+        if !self.is_worth_a_command() {
+            return None;
+        }
+        self.in_flight += 1;
+        let (mut items, mut bytes) = (0, 0);
+        let mut callers = Vec::new();
+        while let Some(caller) = self.waiting.front() {
+            let is_full =
+                items + caller.items.len() > self.limits.items || bytes + caller.bytes > self.limits.bytes;
+            if is_full && !callers.is_empty() {
+                break;
+            }
+            items += caller.items.len();
+            bytes += caller.bytes;
+            callers.extend(self.waiting.pop_front());
+        }
+        self.items -= items;
+        self.bytes -= bytes;
+        Some(callers)
+    }
+
+    /// Whether what waits should go now, beside the commands under way.
+    fn is_worth_a_command(&self) -> bool {
+        match self.in_flight {
+            0 => !self.waiting.is_empty(),
+            under_way => under_way < self.limits.in_flight && self.items >= self.limits.enough,
+        }
+    }
 }
 
 async fn carry<I, O, R: Future<Output = Vec<O>>>(callers: Vec<Caller<I, O>>, run: impl Fn(Vec<I>) -> R) {
@@ -158,7 +176,7 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits =
-        Limits { in_flight: 1, items: 4, bytes: 100, waiting_items: 6, waiting_bytes: 1000 };
+        Limits { in_flight: 1, enough: 1, items: 4, bytes: 100, waiting_items: 6, waiting_bytes: 1000 };
 
     /// A command that doubles numbers, waits for a permit each time, and notes how many items it carried.
     struct Doubler {
@@ -298,5 +316,65 @@ mod tests {
             caller.await.expect("its own results");
         }
         assert!(commands.load(Ordering::Relaxed) <= 500);
+    }
+
+    #[tokio::test]
+    async fn a_second_command_goes_only_when_it_carries_enough() {
+        let doubler = Doubler::new(Limits { in_flight: 2, enough: 3, ..LIMITS });
+        let mut callers = vec![doubler.submit(vec![0], 1)];
+        for number in 1..=3 {
+            doubler.settle().await;
+            assert_eq!(doubler.carried(), [1]);
+            callers.push(doubler.submit(vec![number], 1));
+        }
+        doubler.settle().await;
+        assert_eq!(doubler.carried(), [1, 3]);
+        doubler.permits.add_permits(9);
+        for (number, caller) in (0..).zip(callers) {
+            assert_eq!(caller.await.expect("done"), Ok(vec![number * 2]));
+        }
+    }
+
+    /// Every order in which threads can take turns at the queue.
+    #[test]
+    fn however_threads_take_turns_nobody_is_left_behind_and_commands_are_few() {
+        use loom::sync::atomic::{AtomicUsize, Ordering};
+        use loom::sync::{Arc, Mutex};
+
+        let limits = Limits { in_flight: 2, enough: 2, items: 2, ..LIMITS };
+        let mut model = loom::model::Builder::new();
+        // Every order with up to two interruptions: all that three threads need to meet in every way.
+        model.preemption_bound = Some(2);
+        model.check(move || {
+            let queue = Arc::new(Mutex::new(Queue::<u32, u32>::new(limits)));
+            let under_way = Arc::new(AtomicUsize::new(0));
+            let threads: Vec<_> = (0..3)
+                .map(|number| {
+                    let (queue, under_way) = (Arc::clone(&queue), Arc::clone(&under_way));
+                    loom::thread::spawn(move || {
+                        let (reply, answer) = oneshot::channel();
+                        let caller = Caller { items: vec![number], bytes: 1, reply };
+                        if queue.lock().unwrap().admit(caller).unwrap() {
+                            loop {
+                                let Some(callers) = queue.lock().unwrap().next() else { break };
+                                assert!(under_way.fetch_add(1, Ordering::SeqCst) < 2);
+                                let items: usize = callers.iter().map(|caller| caller.items.len()).sum();
+                                assert!((1..=2).contains(&items));
+                                for caller in callers {
+                                    caller.reply.send(caller.items).unwrap();
+                                }
+                                under_way.fetch_sub(1, Ordering::SeqCst);
+                            }
+                        }
+                        answer
+                    })
+                })
+                .collect();
+            let answers: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+            for (number, mut answer) in (0..).zip(answers) {
+                assert_eq!(answer.try_recv(), Ok(vec![number]));
+            }
+            assert_eq!(queue.lock().unwrap().in_flight, 0);
+        });
     }
 }

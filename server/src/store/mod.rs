@@ -88,6 +88,7 @@ impl Default for Groups {
     fn default() -> Self {
         let limits = Limits {
             in_flight: 2,
+            enough: 100,
             items: 500,
             bytes: 8 << 20,
             waiting_items: 20_000,
