@@ -1,14 +1,17 @@
 //! Ready work in claim order, and taking it.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bson::{Bson, Document, doc};
+use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
+use task_repo_protocol::Uuid;
 
 use super::indexes::{CLAIMS, READY, READY_BY_TAG, READY_BY_USER};
 use super::guarded_write::{Fate, Staging};
-use super::{Store, StoreError, stored_bytes};
+use super::{Store, StoreError, stored_bytes, stored_id};
 use crate::lifecycle::{self, Effect, Grant, Intent};
 use crate::scope::Scope;
 use crate::task::TaskRecord;
@@ -28,6 +31,51 @@ pub struct Ready {
     pub tasks: Vec<TaskRecord>,
     /// There were more, but too many bytes.
     pub is_cut: bool,
+}
+
+/// A task's place in claim order: by priority, the highest first, then by age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClaimOrder {
+    priority: Reverse<i32>,
+    ready_at: DateTime<Utc>,
+    id: Uuid,
+}
+
+impl TaskRecord {
+    /// Its place in claim order.
+    pub fn claim_order(&self) -> ClaimOrder {
+        ClaimOrder { priority: Reverse(self.priority), ready_at: self.ready_at, id: self.id }
+    }
+}
+
+/// Where a look for ready work begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// At the front.
+    Front,
+    /// Behind a task.
+    After(ClaimOrder),
+    /// At the front, and it ends before this priority.
+    Above(i32),
+}
+
+impl From {
+    fn narrow(self, filter: &mut Document) {
+        match self {
+            Self::Front => {}
+            Self::Above(priority) => drop(filter.insert("priority", doc! { "$gt": priority })),
+            Self::After(ClaimOrder { priority: Reverse(priority), ready_at, id }) => {
+                let ready_at = bson::DateTime::from_chrono(ready_at);
+                // Each a range of the index; MongoDB merges them.
+                let behind = [
+                    doc! { "priority": priority, "ready_at": ready_at, "_id": { "$gt": stored_id(id) } },
+                    doc! { "priority": priority, "ready_at": { "$gt": ready_at } },
+                    doc! { "priority": { "$lt": priority } },
+                ];
+                filter.insert("$or", behind.to_vec());
+            }
+        }
+    }
 }
 
 /// What came of an attempt to lease tasks.
@@ -110,6 +158,11 @@ impl Selection {
         }
     }
 
+    /// Whether its ready tasks are one range of the index, so that a look can begin behind any of them.
+    pub fn is_one_queue(&self) -> bool {
+        self.takes_any() && self.task_types.len() == 1
+    }
+
     /// Whether any task of its types will do.
     pub fn takes_any(&self) -> bool {
         self.scope.user.is_none() && self.tags.is_empty()
@@ -127,11 +180,18 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn ready(&self, selection: &Selection, limit: usize) -> Result<Ready, StoreError> {
+    pub async fn ready(
+        &self,
+        selection: &Selection,
+        from: From,
+        limit: usize,
+    ) -> Result<Ready, StoreError> {
         let mut options = self.by_index(selection.index());
         options.sort = Some(doc! { "priority": -1, "ready_at": 1, "_id": 1 });
         options.limit = i64::try_from(limit).ok();
-        let (tasks, filter) = (self.tasks.clone(), selection.filter());
+        options.batch_size = u32::try_from(limit).ok();
+        let (tasks, mut filter) = (self.tasks.clone(), selection.filter());
+        from.narrow(&mut filter);
         self.call("ready work", async move {
             let mut cursor = tasks.find(filter).with_options(options).await?;
             let mut ready = Ready::default();

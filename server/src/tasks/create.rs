@@ -169,7 +169,10 @@ impl TaskService {
                 let task = draft.as_ref().map_err(Clone::clone)?;
                 match results.next() {
                     Some(Ok(())) => {
-                        self.announce(task);
+                        match task.status {
+                            Status::Pending => self.desk.offer(task),
+                            _ => self.announce(task),
+                        }
                         metrics::counter!("task_repo_tasks_created_total").increment(1);
                         Ok(())
                     }

@@ -1,19 +1,22 @@
 //! The desk where callers wait for work, grouped by what they ask for.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
 use super::claim::Handout;
+use super::shelf::Shelf;
 use crate::store::{Awaited, ReadyTask, Selection, StoreError};
+use crate::task::TaskRecord;
 
 /// Who waits for which work.
 #[derive(Default)]
 pub(super) struct Desk {
     groups: Mutex<Groups>,
     turns: Turns,
+    shelved_bytes: Arc<AtomicUsize>,
 }
 
 /// Claim ids that are being answered now.
@@ -48,15 +51,34 @@ struct Groups {
 pub(super) struct Group {
     pub(super) selection: Selection,
     pub(super) waiters: Mutex<VecDeque<Waiter>>,
+    pub(super) shelf: Mutex<Shelf>,
     /// There may be work, or somebody has come: a round is worth its cost.
     is_stirred: AtomicBool,
+    /// There may be work that is not on the shelf.
+    must_look: AtomicBool,
     changed: Notify,
 }
 
 impl Group {
+    /// There may be work, who knows where.
     fn stir(&self) {
+        self.must_look.store(true, Ordering::Release);
         self.is_stirred.store(true, Ordering::Release);
         self.changed.notify_one();
+    }
+
+    /// This task is ready. It goes on the shelf if it can, so that nobody has to look for it.
+    fn offer(&self, task: &TaskRecord) {
+        if !lock(&self.shelf).offer(task) {
+            self.must_look.store(true, Ordering::Release);
+        }
+        self.is_stirred.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Whether the database must be asked for work; asked once, it is answered by the look.
+    pub(super) fn take_look(&self) -> bool {
+        self.must_look.swap(false, Ordering::AcqRel)
     }
 
     /// Whether a round is worth its cost; asked once, it is answered by the round.
@@ -98,13 +120,28 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Desk {
-    /// A task has become ready: whoever waits for such a one looks again.
-    pub(super) fn wake(&self, tenant: &str, ready: &ReadyTask) {
-        let groups = lock(&self.groups);
-        let waiting = groups.by_type.get(tenant).and_then(|types| types.get(&ready.task_type));
-        for group in waiting.into_iter().flatten().filter(|group| group.selection.matches(ready)) {
+    /// This task, which is all there, is ready: whoever waits for such a one gets it.
+    pub(super) fn offer(&self, task: &TaskRecord) {
+        self.groups_for(&task.tenant, &ReadyTask::of(task)).iter().for_each(|group| group.offer(task));
+    }
+
+    /// This task is ready again; its payloads are not at hand. Whoever waits for such a one looks for it.
+    pub(super) fn returned(&self, task: &TaskRecord) {
+        for group in self.groups_for(&task.tenant, &ReadyTask::of(task)) {
+            lock(&group.shelf).make_way(task.claim_order());
             group.stir();
         }
+    }
+
+    /// A task has become ready on another server: whoever waits for such a one looks again.
+    pub(super) fn wake(&self, tenant: &str, ready: &ReadyTask) {
+        self.groups_for(tenant, ready).iter().for_each(|group| group.stir());
+    }
+
+    fn groups_for(&self, tenant: &str, ready: &ReadyTask) -> Vec<Arc<Group>> {
+        let groups = lock(&self.groups);
+        let of_type = groups.by_type.get(tenant).and_then(|types| types.get(&ready.task_type));
+        of_type.into_iter().flatten().filter(|group| group.selection.matches(ready)).cloned().collect()
     }
 
     /// Work of that type is ready: whoever waits for any of it looks again.
@@ -131,7 +168,8 @@ impl Desk {
     pub(super) fn awaited(&self) -> HashMap<Arc<str>, Awaited> {
         let groups = lock(&self.groups);
         let mut by_tenant: HashMap<Arc<str>, Awaited> = HashMap::new();
-        for selection in groups.by_selection.keys() {
+        let awaiting = groups.by_selection.iter().filter(|(_, group)| !lock(&group.waiters).is_empty());
+        for (selection, _) in awaiting {
             let awaited = by_tenant.entry(Arc::clone(&selection.scope.tenant)).or_default();
             match (&selection.scope.user, selection.tags.first()) {
                 (Some(user), _) => drop(awaited.users.insert(user.to_string())),
@@ -158,7 +196,9 @@ impl Desk {
         let group = Arc::new(Group {
             selection: selection.clone(),
             waiters: Mutex::new(VecDeque::from([waiter])),
+            shelf: Mutex::new(Shelf::new(Arc::clone(&self.shelved_bytes))),
             is_stirred: AtomicBool::new(true),
+            must_look: AtomicBool::new(true),
             changed: Notify::new(),
         });
         groups.by_selection.insert(selection.clone(), Arc::clone(&group));

@@ -3,7 +3,7 @@
 //! | file | intention |
 //! |---|---|
 //! | [`create`] | new tasks, one or many, and repeats of the same call |
-//! | [`claim`], [`desk`], [`round`] | giving ready work to whoever asks, now or as soon as there is some |
+//! | [`claim`], [`desk`], [`round`], [`shelf`] | giving ready work to whoever asks, now or as soon as there is some |
 //! | [`settle`] | what workers report |
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
 //! | [`query`] | reading and listing, and waiting for the end of a task |
@@ -21,6 +21,7 @@ mod present;
 mod query;
 mod round;
 mod settle;
+mod shelf;
 mod sweep;
 mod watch;
 
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::TaskSettings;
-use crate::store::{ReadyTask, Store};
+use crate::store::Store;
 use crate::task::TaskRecord;
 
 pub use claim::Handout;
@@ -104,7 +105,7 @@ impl TaskService {
     fn announce(&self, task: &TaskRecord) {
         match task.status {
             _ if task.deleted_at.is_some() => self.watch.finished(task.id),
-            Status::Pending => self.desk.wake(&task.tenant, &ReadyTask::of(task)),
+            Status::Pending => self.desk.returned(task),
             Status::Scheduled => {
                 if let Some(run_at) = task.run_at {
                     self.due.set(run_at);

@@ -9,11 +9,14 @@ use rand::RngExt as _;
 use super::TaskService;
 use super::claim::{Handout, grant};
 use super::desk::{Group, Waiter, lock};
-use crate::store::{Selection, StoreError};
+use super::shelf::MAX_LOOK;
+use crate::store::{From, StoreError};
 use crate::task::TaskRecord;
 
-/// Most tasks that one round takes.
-const MAX_ROUND: usize = 1000;
+/// The highest priority.
+const MAX_PRIORITY: i32 = 100;
+/// How long a group without callers is kept.
+const LINGER: Duration = Duration::from_millis(250);
 /// Most bytes of payload in one answer; the first task comes whatever its size.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// After how many rounds in a row in which others were faster with everything the callers wait for the next tick.
@@ -51,19 +54,23 @@ enum Pass {
 }
 
 impl TaskService {
-    /// Serves a group until nobody waits in it any more.
+    /// Serves a group until nobody waits in it any more, nor comes back soon.
     pub(super) async fn serve(self: Arc<Self>, group: Arc<Group>) {
         loop {
             lock(&group.waiters).retain(|waiter| !waiter.reply.is_closed());
             if lock(&group.waiters).is_empty() {
-                if self.desk.leave(&group) {
+                // Who has got work asks for more in a moment; what was read ahead for it is still there then.
+                let is_over = tokio::select! {
+                    () = group.changed() => false,
+                    () = tokio::time::sleep(LINGER) => true,
+                    () = self.stopping.cancelled() => return,
+                };
+                if is_over && self.desk.leave(&group) {
                     return;
                 }
-                continue;
-            }
-            if group.take_stir() {
+            } else if group.take_stir() {
                 let waiters = std::mem::take(&mut *lock(&group.waiters));
-                let left = self.round(&group.selection, waiters).await;
+                let left = self.round(&group, waiters).await;
                 let mut waiters = lock(&group.waiters);
                 for waiter in left.into_iter().rev() {
                     waiters.push_front(waiter);
@@ -79,7 +86,7 @@ impl TaskService {
 
     /// One round for all who wait: claims until everybody has what was asked for or nothing is ready. Returns those
     /// who got nothing and go on waiting.
-    async fn round(self: &Arc<Self>, selection: &Selection, waiters: VecDeque<Waiter>) -> Vec<Waiter> {
+    async fn round(self: &Arc<Self>, group: &Group, waiters: VecDeque<Waiter>) -> Vec<Waiter> {
         let mut served: Vec<_> =
             waiters.into_iter().map(|waiter| Served { waiter, tasks: Vec::new(), bytes: 0 }).collect();
         let mut fruitless = 0;
@@ -94,7 +101,7 @@ impl TaskService {
             if served.is_empty() {
                 break None;
             }
-            match self.pass(selection, &mut served, fruitless).await {
+            match self.pass(group, &mut served, fruitless).await {
                 Pass::Again => fruitless = 0,
                 Pass::Fruitless if fruitless < MAX_FRUITLESS => {
                     fruitless += 1;
@@ -120,29 +127,51 @@ impl TaskService {
         left
     }
 
-    /// Reads ready work and leases it to the callers in order.
-    async fn pass(self: &Arc<Self>, selection: &Selection, served: &mut [Served], fruitless: u32) -> Pass {
-        let wanted = served.iter().map(Served::missing).sum::<usize>().min(MAX_ROUND);
-        // Where others are faster, look further and start somewhere else than they do.
-        let window = (wanted << fruitless.min(6)).min(MAX_ROUND);
-        let mut ready = match self.store.ready(selection, window).await {
-            Ok(ready) => ready,
-            Err(error) => return Pass::Failed(error),
+    /// Takes ready work off the shelf, or looks for it, and leases it to the callers in order.
+    async fn pass(self: &Arc<Self>, group: &Group, served: &mut [Served], fruitless: u32) -> Pass {
+        let wanted = served.iter().map(Served::missing).sum::<usize>().min(MAX_LOOK);
+        let (mut tasks, knows_everything) = {
+            let mut shelf = lock(&group.shelf);
+            (shelf.take(wanted), shelf.knows_everything())
         };
-        let is_all = ready.tasks.len() < window && !ready.is_cut;
-        if ready.tasks.is_empty() {
-            return Pass::Empty;
+        let mut is_all = false;
+        let mut has_looked = false;
+        if tasks.len() < wanted && (group.take_look() || !knows_everything) {
+            // Where others are faster, look further.
+            let missing = ((wanted - tasks.len()) << fruitless.min(6)).min(MAX_LOOK);
+            let (from, limit) = lock(&group.shelf).next_look(&group.selection, missing);
+            let ready = match self.store.ready(&group.selection, from, limit).await {
+                Ok(ready) => ready,
+                Err(error) => {
+                    lock(&group.shelf).forget();
+                    return Pass::Failed(error);
+                }
+            };
+            is_all = from == From::Front && ready.tasks.len() < limit && !ready.is_cut;
+            has_looked = from == From::Front;
+            let mut shelf = lock(&group.shelf);
+            shelf.add(from, limit, ready);
+            tasks.extend(shelf.take(wanted - tasks.len()));
+            if tasks.is_empty() && from != From::Front {
+                return Pass::Again;
+            }
         }
-        if ready.tasks.len() > wanted {
-            let skipped = rand::rng().random_range(0..=ready.tasks.len() - wanted);
-            ready.tasks.drain(..skipped);
-            ready.tasks.truncate(wanted);
-        }
-        let mut owners = HashMap::with_capacity(ready.tasks.len());
+        let Some(first) = tasks.first() else { return Pass::Empty };
+        let priority = first.priority;
+        // What is on the shelf must not keep new work of higher priority waiting for more than one round.
+        let look_above = async {
+            let is_left = !lock(&group.shelf).is_empty();
+            if has_looked || !is_left || priority >= MAX_PRIORITY {
+                return;
+            }
+            if let Ok(above) = self.store.ready(&group.selection, From::Above(priority), wanted).await {
+                lock(&group.shelf).add_before(above.tasks);
+            }
+        };
+        let mut owners = HashMap::with_capacity(tasks.len());
         let mut open =
             served.iter().enumerate().flat_map(|(index, it)| std::iter::repeat_n(index, it.missing()));
-        let picks: Vec<_> = ready
-            .tasks
+        let picks: Vec<_> = tasks
             .into_iter()
             .zip(open.by_ref())
             .map(|(task, owner)| {
@@ -153,9 +182,13 @@ impl TaskService {
             })
             .collect();
         let picked = picks.len();
-        let claimed = match self.store.claim(picks).await {
+        let (claimed, ()) = tokio::join!(self.store.claim(picks), look_above);
+        let claimed = match claimed {
             Ok(claimed) => claimed,
-            Err(error) => return Pass::Failed(error),
+            Err(error) => {
+                lock(&group.shelf).forget();
+                return Pass::Failed(error);
+            }
         };
         let landed = claimed.tasks.len();
         metrics::counter!("task_repo_tasks_claimed_total").increment(landed as u64);
@@ -178,6 +211,9 @@ impl TaskService {
             let service = Arc::clone(self);
             self.background.spawn_on(async move { service.give_back(orphans).await }, &self.runtime);
             return Pass::Failed(StoreError::OutcomeUnknown);
+        }
+        if landed < picked {
+            lock(&group.shelf).missed(fruitless > 0);
         }
         match landed {
             0 => Pass::Fruitless,
