@@ -9,6 +9,7 @@ mod claim_repeats;
 mod claim_waiting;
 mod claiming;
 mod contention;
+mod database_faults;
 mod edit;
 mod errors;
 mod executing;

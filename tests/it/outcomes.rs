@@ -229,3 +229,35 @@ async fn the_next_work_comes_in_the_same_call() {
     assert_eq!(refused["errors"][0]["loc"], json!(["body", "claim", "limit"]));
     assert_eq!(shown(&server, &last).await["status"], "processing");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_looks_like_an_expression_stays_text_when_tasks_are_written_together() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    create_many(&server, 4, |_| json!({"task_type": queue})).await;
+    let held = server
+        .post("/tasks/claim")
+        .json(&json!({"task_types": [queue], "worker_id": "$tenant", "limit": 4}))
+        .send()
+        .await
+        .ok();
+    let held = tasks(&held);
+    let error = json!({"message": "$$ROOT", "code": "$status", "details": {"$add": ["$version", 1]}});
+    let body = json!({"outcomes": [
+        outcome(&held[0], "completed", json!({"result": "$request", "result_id": "$name"})),
+        outcome(&held[1], "completed", json!({"result": {"$literal": "$_id"}, "result_id": "$$NOW"})),
+        outcome(&held[2], "failed", json!({"error": error, "retry": "never"})),
+        outcome(&held[3], "failed", json!({"error": error, "retry": "never"})),
+    ]});
+    server.post("/tasks/outcomes").json(&body).send().await.ok();
+    for (task, result, result_id) in
+        [(&held[0], json!("$request"), "$name"), (&held[1], json!({"$literal": "$_id"}), "$$NOW")]
+    {
+        let now = shown(&server, task).await;
+        assert_eq!((&now["result"], &now["result_id"]), (&result, &json!(result_id)), "{now:#}");
+        assert_eq!(executions(&server, task).await[0]["worker_id"], "$tenant");
+    }
+    for task in &held[2..] {
+        assert_eq!(shown(&server, task).await["error"], error);
+    }
+}

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use task_repo_protocol::Uuid;
 
-use super::indexes::{CLAIMS, READY, READY_BY_TAG, READY_BY_USER};
 use super::guarded_write::{Fate, Staging};
+use super::indexes::{CLAIMS, READY, READY_BY_TAG, READY_BY_USER};
 use super::{Store, StoreError, stored_bytes, stored_id};
 use crate::lifecycle::{self, Effect, Grant, Intent};
 use crate::scope::Scope;
@@ -180,12 +180,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn ready(
-        &self,
-        selection: &Selection,
-        from: From,
-        limit: usize,
-    ) -> Result<Ready, StoreError> {
+    pub async fn ready(&self, selection: &Selection, from: From, limit: usize) -> Result<Ready, StoreError> {
         let mut options = self.by_index(selection.index());
         options.sort = Some(doc! { "priority": -1, "ready_at": 1, "_id": 1 });
         options.limit = i64::try_from(limit).ok();
@@ -307,7 +302,8 @@ impl Store {
             found.insert(tenant, self.find("claimed by id", filter, self.by_index(CLAIMS)).await);
         }
         let answer = |(tenant, claim_id): &ClaimId| {
-            let tasks = found.get(&**tenant).ok_or(StoreError::Unavailable)?.as_ref().map_err(|error| *error)?;
+            let tasks =
+                found.get(&**tenant).ok_or(StoreError::Unavailable)?.as_ref().map_err(|error| *error)?;
             Ok(tasks.iter().filter(|task| task.claim_ids.contains(claim_id)).cloned().collect())
         };
         questions.iter().map(answer).collect()

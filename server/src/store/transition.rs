@@ -122,11 +122,7 @@ impl Store {
     }
 
     /// Stages what the database says of tasks; those that nothing is to be written for have their answers.
-    fn stage_from_database(
-        &self,
-        call: &mut Call,
-        records: Vec<(Uuid, Option<TaskRecord>)>,
-    ) -> Vec<Staged> {
+    fn stage_from_database(&self, call: &mut Call, records: Vec<(Uuid, Option<TaskRecord>)>) -> Vec<Staged> {
         let mut staged = Vec::with_capacity(records.len());
         for (id, record) in records {
             let Some(indexes) = call.open.remove(&id) else { continue };

@@ -19,8 +19,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::layout::{self, Scratch};
-pub(crate) use running::Purpose;
 use running::Mongod;
+pub(crate) use running::Purpose;
 
 /// Where `start` has its `mongod`, so that a person's other tools find it again; another port when this one is taken.
 const USUAL_PORT: u16 = 27503;

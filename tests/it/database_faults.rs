@@ -1,0 +1,139 @@
+//! Single failures of the database: what is answered is true, and nobody pays for a neighbour's failure.
+
+use bson::{Document, doc};
+use futures_util::future::join_all;
+use serde_json::json;
+use task_repo_tests::{TestServer, id_of, unique_type};
+
+use crate::verbs::{claim, create_many, executions, id, ids, settle, shown, tasks};
+
+/// Lets the next `times` commands of that name on this test's tasks fail.
+async fn fail_next(server: &TestServer, command: &str, times: i32, how: Document) {
+    let database = server.database();
+    let mut data = doc! { "failCommands": [command], "namespace": format!("{}.tasks", database.name()) };
+    data.extend(how);
+    let fail = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
+    database.client().database("admin").run_command(fail).await.expect("enableTestCommands=1");
+}
+
+/// The command is not carried out, and its answer never comes.
+fn cut_off() -> Document {
+    doc! { "closeConnection": true }
+}
+
+/// The command is carried out, but nobody knows whether it will last.
+fn not_known_to_last() -> Document {
+    doc! { "writeConcernError": { "code": 64, "errmsg": "waiting for replication timed out" } }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_fault_in_a_create_makes_one_task() {
+    for how in [cut_off(), not_known_to_last()] {
+        let server = TestServer::start().await;
+        let queue = unique_type();
+        fail_next(&server, "insert", 1, how).await;
+        let task = server.create(json!({"task_type": queue})).await;
+        let found = claim(&server, &queue, json!({"limit": 10})).await;
+        assert_eq!(ids(&found), [id(&task)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_fault_in_a_settlement_settles_once() {
+    for how in [cut_off(), not_known_to_last()] {
+        let server = TestServer::start().await;
+        let task = server.create(json!({})).await;
+        let held = server.claim(task["task_type"].as_str().unwrap()).await;
+        fail_next(&server, "update", 1, how).await;
+        let receipt = settle(&server, &held, "complete", json!({"result": 7})).await.ok();
+        assert_eq!(receipt["status"], "completed");
+        let now = shown(&server, &task).await;
+        assert_eq!((&now["result"], &now["version"]), (&json!(7), &receipt["version"]), "{now:#}");
+        assert_eq!(executions(&server, &task).await.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_fault_in_a_claim_leaves_each_task_with_one_holder() {
+    for how in [cut_off(), not_known_to_last()] {
+        let server = TestServer::start().await;
+        let queue = unique_type();
+        let created = create_many(&server, 6, |_| json!({"task_type": queue})).await;
+        fail_next(&server, "update", 1, how).await;
+        let body = json!({"task_types": [queue], "worker_id": "w", "limit": 4});
+        let mut held = Vec::new();
+        // What was leased unheard goes back, so all of it is found in the end.
+        while held.len() < created.len() {
+            let answer = server.post("/tasks/claim").json(&body).send().await;
+            if answer.status == 200 {
+                held.extend(tasks(&answer.json()).iter().cloned());
+            } else {
+                answer.problem(503, "outcome_unknown");
+            }
+        }
+        let answers =
+            join_all(held.iter().map(async |task| settle(&server, task, "complete", json!({})).await));
+        assert!(answers.await.iter().all(|answer| answer.status == 200));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_cannot_be_written_does_not_stop_its_neighbours() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    create_many(&server, 5, |n| json!({"task_type": queue, "priority": 50 + n})).await;
+    let held = claim(&server, &queue, json!({"limit": 5})).await;
+    let rule = doc! { "$or": [{ "priority": { "$ne": 52 } }, { "status": "processing" }] };
+    let validate = doc! { "collMod": "tasks", "validator": rule };
+    server.database().run_command(validate).await.expect("a validator");
+    let outcome = |task: &serde_json::Value| json!({"id": id(task), "lease_token": task["lease"]["token"], "outcome": "completed"});
+    let body = json!({"outcomes": tasks(&held).iter().map(outcome).collect::<Vec<_>>()});
+    let answer = server.post("/tasks/outcomes").json(&body).send().await.ok();
+    for (task, result) in tasks(&held).iter().zip(answer["results"].as_array().unwrap()) {
+        let code = &result["problem"]["code"];
+        let is_bad = task["priority"] == 52;
+        assert_eq!(is_bad, code == "unavailable", "{result}");
+        assert_eq!(shown(&server, task).await["status"], if is_bad { "processing" } else { "completed" });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_ahead_is_not_handed_out_once_it_was_cancelled_or_edited() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    let created = create_many(&server, 30, |_| json!({"task_type": queue})).await;
+    // Each look reads further ahead.
+    for _ in 0..4 {
+        claim(&server, &queue, json!({})).await;
+    }
+    let other = server.sibling().await;
+    other.post(&format!("/tasks/{}/cancel", id_of(&created[5]))).send().await.ok();
+    let edit = json!({"request": {"edited": true}});
+    other.put(&format!("/tasks/{}", id_of(&created[6]))).json(&edit).send().await.ok();
+    let mut rest = Vec::new();
+    loop {
+        let claimed = claim(&server, &queue, json!({"limit": 3})).await;
+        if tasks(&claimed).is_empty() {
+            break;
+        }
+        rest.extend(tasks(&claimed).iter().cloned());
+    }
+    assert_eq!(rest.len(), 25);
+    assert!(rest.iter().all(|task| id(task) != id(&created[5])));
+    let edited = rest.iter().find(|task| id(task) == id(&created[6])).expect("it is there");
+    assert_eq!(edited["request"], json!({"edited": true}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_of_higher_priority_from_another_server_waits_for_one_round_at_most() {
+    let server = TestServer::start().await;
+    let other = server.sibling().await;
+    let queue = unique_type();
+    create_many(&server, 60, |_| json!({"task_type": queue})).await;
+    for _ in 0..5 {
+        claim(&server, &queue, json!({})).await;
+    }
+    let urgent = other.create(json!({"task_type": queue, "priority": 90})).await;
+    let next = [claim(&server, &queue, json!({})).await, claim(&server, &queue, json!({})).await];
+    assert!(next.iter().any(|claimed| ids(claimed) == [id(&urgent)]), "{next:#?}");
+}
