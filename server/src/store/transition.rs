@@ -126,14 +126,13 @@ impl Store {
         let mut staged = Vec::with_capacity(records.len());
         for (id, record) in records {
             let Some(indexes) = call.open.remove(&id) else { continue };
-            let stage = match record {
-                Some(record) => self.stage(record, &indexes, &call.changes, &mut call.results),
-                None => {
-                    for index in &indexes {
-                        call.results[*index] = Err(Refused::Missing);
-                    }
-                    None
+            let stage = if let Some(record) = record {
+                self.stage(record, &indexes, &call.changes, &mut call.results)
+            } else {
+                for index in &indexes {
+                    call.results[*index] = Err(Refused::Missing);
                 }
+                None
             };
             match stage {
                 Some(stage) => {
@@ -176,15 +175,13 @@ impl Store {
             }
         }
         let (task, staged) = if is_changed {
-            match staging.and_then(|staging| staging.finish(record)) {
-                Some(staged) => (Arc::clone(&staged.record), Some(staged)),
-                None => {
-                    for index in indexes {
-                        results[*index] = Err(Refused::Store(StoreError::Unavailable));
-                    }
-                    return None;
+            let Some(staged) = staging.and_then(|staging| staging.finish(record)) else {
+                for index in indexes {
+                    results[*index] = Err(Refused::Store(StoreError::Unavailable));
                 }
-            }
+                return None;
+            };
+            (Arc::clone(&staged.record), Some(staged))
         } else {
             (Arc::new(record), None)
         };
@@ -212,9 +209,10 @@ impl Store {
     async fn read_now(&self, wanted: Vec<Wanted>) -> Vec<Result<Option<TaskRecord>, StoreError>> {
         let ids: Vec<_> = wanted.iter().map(|it| stored_id(it.id)).collect();
         let options = FindOptions::builder().max_time(self.timeout);
-        let options = match wanted.iter().any(|it| it.payload) {
-            true => options.build(),
-            false => options.projection(without_payload()).build(),
+        let options = if wanted.iter().any(|it| it.payload) {
+            options.build()
+        } else {
+            options.projection(without_payload()).build()
         };
         match self.find("for a change", doc! { "_id": { "$in": ids } }, options).await {
             Err(error) => wanted.iter().map(|_| Err(error)).collect(),

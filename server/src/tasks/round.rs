@@ -131,8 +131,8 @@ impl TaskService {
     async fn pass(self: &Arc<Self>, group: &Group, served: &mut [Served], fruitless: u32) -> Pass {
         let wanted = served.iter().map(Served::missing).sum::<usize>().min(MAX_LOOK);
         let (mut tasks, knows_everything) = {
-            let mut shelf = lock(&group.shelf);
-            (shelf.take(wanted), shelf.knows_everything())
+            let mut ahead = lock(&group.shelf);
+            (ahead.take(wanted), ahead.knows_everything())
         };
         let mut is_all = false;
         let mut has_looked = false;
@@ -149,9 +149,9 @@ impl TaskService {
             };
             is_all = from == From::Front && ready.tasks.len() < limit && !ready.is_cut;
             has_looked = from == From::Front;
-            let mut shelf = lock(&group.shelf);
-            shelf.add(from, limit, ready);
-            tasks.extend(shelf.take(wanted - tasks.len()));
+            let mut ahead = lock(&group.shelf);
+            ahead.add(from, limit, ready);
+            tasks.extend(ahead.take(wanted - tasks.len()));
             if tasks.is_empty() && from != From::Front {
                 return Pass::Again;
             }
