@@ -8,8 +8,8 @@ use anyhow::{Context as _, bail};
 use task_repo_server::{Server, Settings, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Tasks are many small allocations, made on one thread and freed on another: the system's allocator takes twice as
-/// long for them and gives less back.
+/// Tasks are many small allocations, made on one thread and freed on another. The system's allocator had 15 % of the
+/// processor time of single creates; this one takes less time, and more memory.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -5,15 +5,12 @@ use futures_util::future::join_all;
 use serde_json::json;
 use task_repo_tests::{TestServer, id_of, unique_type};
 
+use crate::fail_point::FailPoint;
 use crate::verbs::{claim, create_many, executions, id, ids, settle, shown, tasks};
 
-/// Lets the next `times` commands of that name on this test's tasks fail.
-async fn fail_next(server: &TestServer, command: &str, times: i32, how: Document) {
-    let database = server.database();
-    let mut data = doc! { "failCommands": [command], "namespace": format!("{}.tasks", database.name()) };
-    data.extend(how);
-    let fail = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
-    database.client().database("admin").run_command(fail).await.expect("enableTestCommands=1");
+/// Lets the next command of that name on this test's tasks fail.
+async fn fail_next(server: &TestServer, command: &str, how: Document) -> FailPoint {
+    FailPoint::set(server, command, doc! { "times": 1 }, how).await
 }
 
 /// The command is not carried out, and its answer never comes.
@@ -31,8 +28,9 @@ async fn one_fault_in_a_create_makes_one_task() {
     for how in [cut_off(), not_known_to_last()] {
         let server = TestServer::start().await;
         let queue = unique_type();
-        fail_next(&server, "insert", 1, how).await;
+        let fault = fail_next(&server, "insert", how).await;
         let task = server.create(json!({"task_type": queue})).await;
+        assert_eq!(fault.end().await, 1);
         let found = claim(&server, &queue, json!({"limit": 10})).await;
         assert_eq!(ids(&found), [id(&task)]);
     }
@@ -44,8 +42,9 @@ async fn one_fault_in_a_settlement_settles_once() {
         let server = TestServer::start().await;
         let task = server.create(json!({})).await;
         let held = server.claim(task["task_type"].as_str().unwrap()).await;
-        fail_next(&server, "update", 1, how).await;
+        let fault = fail_next(&server, "update", how).await;
         let receipt = settle(&server, &held, "complete", json!({"result": 7})).await.ok();
+        assert_eq!(fault.end().await, 1);
         assert_eq!(receipt["status"], "completed");
         let now = shown(&server, &task).await;
         assert_eq!((&now["result"], &now["version"]), (&json!(7), &receipt["version"]), "{now:#}");
@@ -59,7 +58,7 @@ async fn one_fault_in_a_claim_leaves_each_task_with_one_holder() {
         let server = TestServer::start().await;
         let queue = unique_type();
         let created = create_many(&server, 6, |_| json!({"task_type": queue})).await;
-        fail_next(&server, "update", 1, how).await;
+        let fault = fail_next(&server, "update", how).await;
         let body = json!({"task_types": [queue], "worker_id": "w", "limit": 4});
         let mut held = Vec::new();
         // What was leased unheard goes back, so all of it is found in the end.
@@ -71,6 +70,7 @@ async fn one_fault_in_a_claim_leaves_each_task_with_one_holder() {
                 answer.problem(503, "outcome_unknown");
             }
         }
+        assert_eq!(fault.end().await, 1);
         let answers =
             join_all(held.iter().map(async |task| settle(&server, task, "complete", json!({})).await));
         assert!(answers.await.iter().all(|answer| answer.status == 200));

@@ -13,6 +13,7 @@ mod database_faults;
 mod edit;
 mod errors;
 mod executing;
+mod fail_point;
 mod fields;
 mod heartbeats;
 mod idempotency;

@@ -5,31 +5,19 @@ use chrono::{TimeDelta, Utc};
 use serde_json::json;
 use task_repo_tests::{TestServer, eventually};
 
+use crate::fail_point::FailPoint;
 use crate::profiler;
 use crate::verbs::{claim_one, settle, shown, time, until_status};
-
-/// Makes every read of this test's tasks fail, or none any more.
-async fn set_broken(server: &TestServer, is_broken: bool) {
-    let database = server.database();
-    let namespace = format!("{}.tasks", database.name());
-    let command = doc! {
-        "configureFailPoint": "failCommand",
-        "mode": if is_broken { "alwaysOn" } else { "off" },
-        "data": { "failCommands": ["find"], "errorCode": 50, "namespace": namespace },
-    };
-    let admin = database.client().database("admin");
-    admin.run_command(command).await.expect("a MongoDB started with enableTestCommands=1");
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_outlast_a_time_in_which_the_database_did_not_answer() {
     let server = TestServer::start().await;
     let task = server.create(json!({"lease_seconds": 2})).await;
     let held = claim_one(&server, &task, json!({})).await;
-    set_broken(&server, true).await;
+    let broken = FailPoint::set(&server, "find", "alwaysOn", doc! { "errorCode": 50 }).await;
     let over = time(&held["lease"]["expires_at"]) + TimeDelta::seconds(5);
     eventually("the lease would have run out long ago", async || Utc::now() > over).await;
-    set_broken(&server, false).await;
+    assert!(broken.end().await > 0);
 
     profiler::start(&server).await;
     eventually("the sweeper has looked", async || {

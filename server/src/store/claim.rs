@@ -87,24 +87,6 @@ pub struct Claimed {
     pub in_doubt: Vec<TaskRecord>,
 }
 
-/// What decides whom a ready task may serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadyTask {
-    /// Its queue.
-    pub task_type: String,
-    /// The end user it was created for.
-    pub user_id: Option<String>,
-    /// Its stored tags.
-    pub tags: Vec<String>,
-}
-
-impl ReadyTask {
-    /// What decides whom that task may serve.
-    pub fn of(task: &TaskRecord) -> Self {
-        Self { task_type: task.task_type.clone(), user_id: task.user_id.clone(), tags: task.tags.clone() }
-    }
-}
-
 /// What the waiting callers of a tenant wait for.
 #[derive(Debug, Clone, Default)]
 pub struct Awaited {
@@ -169,7 +151,7 @@ impl Selection {
     }
 
     /// Whether a task of one of its types will do.
-    pub fn matches(&self, ready: &ReadyTask) -> bool {
+    pub fn matches(&self, ready: &TaskRecord) -> bool {
         self.scope.user.as_deref().is_none_or(|user| ready.user_id.as_deref() == Some(user))
             && self.tags.iter().all(|tag| ready.tags.contains(tag))
     }
@@ -215,11 +197,11 @@ impl Store {
         .await
     }
 
-    /// One look at ready tasks of these users, or with one of these tags.
+    /// One look at ready tasks of these users, or with one of these tags; without their payloads.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn ready_for(&self, tenant: &str, awaited: &Awaited) -> Result<Vec<ReadyTask>, StoreError> {
+    pub async fn ready_for(&self, tenant: &str, awaited: &Awaited) -> Result<Vec<TaskRecord>, StoreError> {
         let mut ready = Vec::new();
         for (field, values, index) in
             [("user_id", &awaited.users, READY_BY_USER), ("tags", &awaited.tags, READY_BY_TAG)]
@@ -232,8 +214,7 @@ impl Store {
             options.projection = Some(super::query::without_payload());
             let values: Vec<_> = values.iter().collect();
             let filter = doc! { "tenant": tenant, "status": "pending", field: { "$in": values } };
-            let found = self.find("ready for some", filter, options).await?;
-            ready.extend(found.iter().map(ReadyTask::of));
+            ready.extend(self.find("ready for some", filter, options).await?);
         }
         Ok(ready)
     }

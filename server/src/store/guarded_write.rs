@@ -103,7 +103,7 @@ fn shared_statement(alike: &[&Staged]) -> RawDocumentBuf {
     for staged in alike {
         ids.push(staged.id());
         stamps.push(staged.expected);
-        sets.push(staged.set.clone());
+        sets.push(&*staged.set);
     }
     let first = alike[0];
     let query = rawdoc! {

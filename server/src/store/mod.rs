@@ -49,7 +49,7 @@ use crate::task::TaskRecord;
 
 use group_commit::{GroupCommit, Limits};
 
-pub use claim::{Awaited, ClaimOrder, Claimed, From, Ready, ReadyTask, Selection};
+pub use claim::{Awaited, ClaimOrder, Claimed, From, Ready, Selection};
 pub use connect::ConnectError;
 pub use due::DueTask;
 pub use insert::InsertRefused;

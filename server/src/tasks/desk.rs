@@ -8,7 +8,7 @@ use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
 use super::claim::Handout;
 use super::shelf::Shelf;
-use crate::store::{Awaited, ReadyTask, Selection, StoreError};
+use crate::store::{Awaited, Selection, StoreError};
 use crate::task::TaskRecord;
 
 /// Who waits for which work.
@@ -122,26 +122,26 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Desk {
     /// This task, which is all there, is ready: whoever waits for such a one gets it.
     pub(super) fn offer(&self, task: &TaskRecord) {
-        self.groups_for(&task.tenant, &ReadyTask::of(task)).iter().for_each(|group| group.offer(task));
+        self.groups_for(task).iter().for_each(|group| group.offer(task));
     }
 
     /// This task is ready again; its payloads are not at hand. Whoever waits for such a one looks for it.
     pub(super) fn returned(&self, task: &TaskRecord) {
-        for group in self.groups_for(&task.tenant, &ReadyTask::of(task)) {
+        for group in self.groups_for(task) {
             lock(&group.shelf).make_way(task.claim_order());
             group.stir();
         }
     }
 
     /// A task has become ready on another server: whoever waits for such a one looks again.
-    pub(super) fn wake(&self, tenant: &str, ready: &ReadyTask) {
-        self.groups_for(tenant, ready).iter().for_each(|group| group.stir());
+    pub(super) fn wake(&self, task: &TaskRecord) {
+        self.groups_for(task).iter().for_each(|group| group.stir());
     }
 
-    fn groups_for(&self, tenant: &str, ready: &ReadyTask) -> Vec<Arc<Group>> {
+    fn groups_for(&self, task: &TaskRecord) -> Vec<Arc<Group>> {
         let groups = lock(&self.groups);
-        let of_type = groups.by_type.get(tenant).and_then(|types| types.get(&ready.task_type));
-        of_type.into_iter().flatten().filter(|group| group.selection.matches(ready)).cloned().collect()
+        let of_type = groups.by_type.get(&*task.tenant).and_then(|types| types.get(&task.task_type));
+        of_type.into_iter().flatten().filter(|group| group.selection.matches(task)).cloned().collect()
     }
 
     /// Work of that type is ready: whoever waits for any of it looks again.

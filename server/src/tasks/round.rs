@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
+use task_repo_protocol::Priority;
 
 use super::TaskService;
 use super::claim::{Handout, grant};
@@ -13,8 +14,6 @@ use super::shelf::MAX_LOOK;
 use crate::store::{From, StoreError};
 use crate::task::TaskRecord;
 
-/// The highest priority.
-const MAX_PRIORITY: i32 = 100;
 /// How long a group without callers is kept.
 const LINGER: Duration = Duration::from_millis(250);
 /// Most bytes of payload in one answer; the first task comes whatever its size.
@@ -161,7 +160,7 @@ impl TaskService {
         // What is on the shelf must not keep new work of higher priority waiting for more than one round.
         let look_above = async {
             let is_left = !lock(&group.shelf).is_empty();
-            if has_looked || !is_left || priority >= MAX_PRIORITY {
+            if has_looked || !is_left || priority >= i32::from(Priority::CRITICAL.get()) {
                 return;
             }
             if let Ok(above) = self.store.ready(&group.selection, From::Above(priority), wanted).await {

@@ -258,7 +258,7 @@ impl TaskService {
             }
         }
         for ready in self.store.ready_for(&tenant, &awaited).await? {
-            self.desk.wake(&tenant, &ready);
+            self.desk.wake(&ready);
         }
         Ok(())
     }

@@ -1,0 +1,46 @@
+//! Faults of the database on purpose. A database has one such fail point, so tests take turns.
+
+use bson::{Bson, Document, doc};
+use mongodb::Database;
+use task_repo_tests::TestServer;
+use tokio::sync::{Mutex, MutexGuard};
+
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// While it is held, commands on a test's tasks fail.
+pub(crate) struct FailPoint {
+    admin: Database,
+    hits_before: i64,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl FailPoint {
+    /// Makes commands of that name fail, as often as `mode` says.
+    pub(crate) async fn set(
+        server: &TestServer,
+        command: &str,
+        mode: impl Into<Bson>,
+        how: Document,
+    ) -> Self {
+        let turn = TURN.lock().await;
+        let database = server.database();
+        let mut data = doc! { "failCommands": [command], "namespace": format!("{}.tasks", database.name()) };
+        data.extend(how);
+        let admin = database.client().database("admin");
+        let hits_before = configure(&admin, doc! { "mode": mode.into(), "data": data }).await;
+        Self { admin, hits_before, _turn: turn }
+    }
+
+    /// Ends it; how many commands it has hit.
+    pub(crate) async fn end(self) -> i64 {
+        configure(&self.admin, doc! { "mode": "off" }).await - self.hits_before
+    }
+}
+
+/// How many commands were hit before.
+async fn configure(admin: &Database, how: Document) -> i64 {
+    let mut command = doc! { "configureFailPoint": "failCommand" };
+    command.extend(how);
+    let answer = admin.run_command(command).await.expect("a MongoDB started with enableTestCommands=1");
+    answer.get_i64("count").or_else(|_| answer.get_i32("count").map(i64::from)).expect("a count")
+}
