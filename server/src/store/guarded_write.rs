@@ -6,9 +6,9 @@
 //!
 //! What the database does for each *statement* (parse, plan, lock) costs more than what it does for each task. Tasks
 //! that move alike therefore share one statement: it finds them by id and stamp and merges into each what has changed
-//! in it, looked up by its id.
+//! in it, looked up by its id. No statement carries two writes of one task.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bson::{RawArrayBuf, RawBsonRef, RawDocumentBuf, doc, rawdoc};
@@ -62,8 +62,7 @@ impl Staging {
 
     /// The write that turns what was remembered into `record`.
     pub(super) fn finish(self, mut record: TaskRecord) -> Option<Staged> {
-        // Never 0, and never twice the same: it tells this write from any other.
-        record.stamp = rand::random::<i64>() | 1;
+        record.stamp = new_stamp();
         let (set, unset) = difference(&self.fields, &stored(&record)?)?;
         let Self { tenant, status, stamp, .. } = self;
         Some(Staged { record: Arc::new(record), tenant, status, expected: stamp, set, unset })
@@ -95,6 +94,11 @@ impl Staged {
         };
         rawdoc! { "q": query, "u": update, "hint": "_id_" }
     }
+}
+
+/// Tells one write from any other; never 0.
+pub(super) fn new_stamp() -> i64 {
+    rand::random::<i64>() | 1
 }
 
 /// One statement for tasks of one tenant and status that lose the same fields.
@@ -129,10 +133,17 @@ fn shared_statement(alike: &[&Staged]) -> RawDocumentBuf {
 
 fn statements(staged: &[Staged]) -> Vec<RawDocumentBuf> {
     let mut alike: BTreeMap<_, Vec<&Staged>> = BTreeMap::new();
+    let mut statements = Vec::new();
+    let mut named = HashSet::with_capacity(staged.len());
     for stage in staged {
-        alike.entry((&stage.tenant, stage.status.as_str(), &stage.unset)).or_default().push(stage);
+        if named.insert(stage.record.id) {
+            alike.entry((&stage.tenant, stage.status.as_str(), &stage.unset)).or_default().push(stage);
+        } else {
+            // A shared statement tells the writes of one task apart by nothing but its id: the stamp that one of them
+            // expects would let the change of another in.
+            statements.push(stage.statement());
+        }
     }
-    let mut statements = Vec::with_capacity(alike.len());
     for mut rest in alike.values().map(Vec::as_slice) {
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -249,6 +260,40 @@ fn difference(before: &RawDocumentBuf, after: &RawDocumentBuf) -> Option<(RawDoc
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_statement_never_carries_two_writes_of_one_task() {
+        let write = |id: u128, expected: i64| {
+            let now = bson::DateTime::now();
+            let stored = doc! {
+                "_id": stored_id(Uuid::from_u128(id)), "tenant": "default", "task_type": "t", "status": "pending",
+                "priority": 50, "ready_at": now, "attempt": 0, "max_attempts": 3, "created_at": now,
+                "updated_at": now, "version": 1_i64, "stamp": expected, "input_bytes": 0,
+            };
+            Staged {
+                record: Arc::new(bson::deserialize_from_document(stored).unwrap()),
+                tenant: "default".to_owned(),
+                status: Status::Pending,
+                expected,
+                set: rawdoc! { "version": expected },
+                unset: Vec::new(),
+            }
+        };
+        // One was read before the other's write: side by side, the stamp of one would let the change of the other in.
+        let statements = statements(&[write(1, 10), write(2, 20), write(1, 11), write(3, 30)]);
+        let mut found: Vec<_> = statements
+            .iter()
+            .map(|statement| {
+                let query = statement.get_document("q").unwrap();
+                match query.get_document("_id").and_then(|ids| ids.get_array("$in")) {
+                    Ok(ids) => ids.into_iter().count(),
+                    Err(_) => 1,
+                }
+            })
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, [1, 3]);
+    }
 
     #[test]
     fn a_difference_names_what_is_new_what_differs_and_what_is_gone() {
