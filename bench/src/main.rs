@@ -33,7 +33,7 @@ use clap::Parser;
 
 /// The server's as well: what is measured is not the system's allocator.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Options of the program; `cargo xtask bench` gives them.
 #[derive(Debug, Parser)]

@@ -66,6 +66,9 @@ pub(crate) fn all() -> Vec<Scenario> {
 fn singles() -> Vec<Scenario> {
     vec![
         entry!("raw-round-trip", "insertOne, 1 caller", |b| raw::round_trip(b)),
+        entry!("http-64", "calls that are answered without any work, 64 callers", |b| scenario::idle_calls(
+            b
+        )),
         entry!("wake-up", "create until the waiting worker has it", |b| scenario::wake(b)),
         entry!("create-1", "creates, 1 caller", |b| scenario::creates(b, 1)).against("raw-round-trip"),
         entry!("raw-insert-one-64", "insertOne, 64 callers", |b| raw::inserts(b)),

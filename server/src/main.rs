@@ -9,9 +9,9 @@ use task_repo_server::{Server, Settings, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Tasks are many small allocations, made on one thread and freed on another. The system's allocator had 15 % of the
-/// processor time of single creates; this one takes less time, and more memory.
+/// processor time of single creates; this one takes less, and a third less memory for connections that wait.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> anyhow::Result<()> {
     match std::env::args().nth(1).as_deref() {

@@ -87,6 +87,7 @@ impl Server {
             // Without this a caller that has gone is not noticed, and a waiting claim hands tasks to nobody.
             .h1_allow_half_closed(false)
             .disable_signals()
+            .tcp_nodelay(true)
             .bind(wanted)
             .map_err(|error| StartError::Listen(wanted, error))?;
         let addr = bound.addrs().first().copied().unwrap_or(wanted);

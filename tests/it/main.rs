@@ -5,6 +5,7 @@
 mod background;
 mod batch;
 mod bulk;
+mod claim_on_creation;
 mod claim_repeats;
 mod claim_waiting;
 mod claiming;

@@ -2,12 +2,28 @@
 
 use anyhow::Result;
 
+use super::CALLERS;
 use crate::bench::{Bench, Measured};
 use crate::load::{Load, Step, closed_loop};
 use crate::work::{BATCH, QUEUE, TEXT, create_all, task};
 
 /// Batches on their way at once.
 const IN_FLIGHT: usize = 2;
+
+/// Calls that are answered without a look at the body or the database: what client, HTTP and server cost by themselves.
+pub(crate) async fn idle_calls(bench: &Bench) -> Result<Measured> {
+    let stage = bench.stage(1).await?;
+    let client = stage.client().clone();
+    let sample = closed_loop(&stage.processes, Load::of(CALLERS, bench.time()), move |_| {
+        let client = client.clone();
+        async move {
+            client.health().await?;
+            Ok(Step::Did(1))
+        }
+    })
+    .await?;
+    stage.close(sample).await
+}
 
 /// One task a call.
 pub(crate) async fn singles(bench: &Bench, callers: usize) -> Result<Measured> {

@@ -15,7 +15,7 @@ mod wake;
 pub(crate) use backlog::{backlog, scheduled};
 pub(crate) use claim::{batches as claim_batches, singles as claims, types as claims_of_types};
 pub(crate) use complete::singles as completions;
-pub(crate) use create::{batches as create_batches, singles as creates};
+pub(crate) use create::{batches as create_batches, idle_calls, singles as creates};
 pub(crate) use drain::one_server as drain;
 pub(crate) use life::{batches as lives_in_batches, payload, singles as lives};
 pub(crate) use two_servers::{claims as two_servers_claims, drains as two_servers_drain};

@@ -1,9 +1,10 @@
 //! Around every request: its id, its credential, its log line, its metrics.
 
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -21,6 +22,9 @@ use super::call::{RequestId, header_text, unauthenticated};
 use super::rejection::Rejection;
 use crate::tasks::Identity;
 use crate::telemetry::masked;
+
+/// What requests that match no route are counted under.
+const NO_ROUTE: &str = "none";
 
 /// How many requests are being answered; each holds a share until its answer is written or its caller has gone.
 #[derive(Clone, Default)]
@@ -99,20 +103,56 @@ pub(crate) async fn edge(
     Ok(response.map_body(|_, body| BoxBody::new(Counted { body, _in_flight: in_flight })))
 }
 
+/// What is counted of one route. To look a metric up by its labels costs more than to count.
+pub(super) struct Tally {
+    route: String,
+    seconds: metrics::Histogram,
+    answers: RefCell<Vec<(u16, metrics::Counter)>>,
+}
+
+impl Tally {
+    /// That of a route, named by its pattern.
+    pub(super) fn of(route: &str) -> Self {
+        Self {
+            route: route.to_owned(),
+            seconds: metrics::histogram!("task_repo_http_request_seconds", "route" => route.to_owned()),
+            answers: RefCell::default(),
+        }
+    }
+
+    fn count(&self, status: u16, took: Duration) {
+        self.seconds.record(took.as_secs_f64());
+        let mut answers = self.answers.borrow_mut();
+        if let Some((_, count)) = answers.iter().find(|(counted, _)| *counted == status) {
+            return count.increment(1);
+        }
+        let labels = [("route", self.route.clone()), ("status", status.to_string())];
+        let count = metrics::counter!("task_repo_http_requests_total", &labels);
+        count.increment(1);
+        answers.push((status, count));
+    }
+}
+
 fn note(span: &tracing::Span, response: &ServiceResponse<BoxBody>, began: Instant) {
-    let route = response.request().match_pattern().unwrap_or_else(|| "none".to_owned());
     let (status, took) = (response.status().as_u16(), began.elapsed());
-    let labels = [("route", route.clone()), ("status", status.to_string())];
-    metrics::counter!("task_repo_http_requests_total", &labels).increment(1);
-    metrics::histogram!("task_repo_http_request_seconds", "route" => route.clone())
-        .record(took.as_secs_f64());
-    let task = response.request().match_info().get("task_id").map(masked);
+    let request = response.request();
+    let route = match request.app_data::<Tally>() {
+        Some(tally) => {
+            tally.count(status, took);
+            &tally.route
+        }
+        None => {
+            Tally::of(NO_ROUTE).count(status, took);
+            NO_ROUTE
+        }
+    };
+    let task = || request.match_info().get("task_id").map(masked);
     let duration_ms = took.as_secs_f64() * 1000.0;
     span.in_scope(|| {
         if status >= 500 {
-            tracing::warn!(route, status, duration_ms, task, "answered");
+            tracing::warn!(route, status, duration_ms, task = task(), "answered");
         } else {
-            tracing::debug!(route, status, duration_ms, task, "answered");
+            tracing::debug!(route, status, duration_ms, task = task(), "answered");
         }
     });
 }

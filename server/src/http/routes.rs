@@ -11,6 +11,7 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use task_repo_protocol::{ErrorCode, Role, path};
 
 use super::call::{Access, Call, RequestId};
+use super::edge::Tally;
 use super::rejection::{Answer, Rejection};
 use super::{App, docs, keys, system, tasks, work};
 
@@ -104,7 +105,7 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
 fn resource(path: &str, routes: Vec<Route>) -> actix_web::Resource {
     let allow: Vec<_> = routes.iter().map(|route| route.method.as_str().to_owned()).collect();
     let allow = allow.join(", ");
-    let mut resource = web::resource(path);
+    let mut resource = web::resource(path).app_data(Tally::of(path));
     for Route { method, access, handler, .. } in routes {
         let handle = move |request: HttpRequest, payload: Payload, app: Data<App>| async move {
             let request_id = request_id(&request);

@@ -27,6 +27,8 @@ pub(super) async fn claim(mut call: Call) -> Answer {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let claim: Claim = parse(&body)?;
+    // The call may wait for long, and many do.
+    drop(body);
     let handout = call.service().claim(&call.scope, claim).await?;
     Ok(hand_over(handout, |tasks| Claimed { tasks }))
 }

@@ -1,14 +1,17 @@
 //! New tasks.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::{RawDocumentBuf, doc};
 use task_repo_protocol::Uuid;
 
 use super::command::Written;
+use super::guarded_write::new_stamp;
 use super::indexes::IDEMPOTENCY;
 use super::{Store, StoreError, stored_bytes, stored_id};
+use crate::lifecycle::{self, Effect, Grant, Intent};
 use crate::task::TaskRecord;
 
 /// Why a task was not created.
@@ -39,6 +42,27 @@ impl Store {
             async move { store.insert_documents(documents).await }
         };
         self.groups.inserts.submit(documents, bytes, &self.runtime, run).await.unwrap_or_else(failed)
+    }
+
+    /// Creates a task that somebody claims from the start: one write instead of two. The task as it was claimed comes
+    /// back in either case.
+    pub async fn insert_claimed(
+        &self,
+        mut task: TaskRecord,
+        grant: Grant,
+    ) -> (TaskRecord, Result<(), InsertRefused>) {
+        if lifecycle::apply(&mut task, &Intent::Claim(grant), self.clock().now()) != Ok(Effect::Changed) {
+            return (task, Err(InsertRefused::Store(StoreError::Unavailable)));
+        }
+        task.stamp = new_stamp();
+        let inserted = self.insert(&[&task]).await.pop();
+        let inserted = inserted.unwrap_or(Err(InsertRefused::Store(StoreError::OutcomeUnknown)));
+        if inserted.is_ok() {
+            let payload = task.take_payload();
+            self.leases.note(Arc::new(task.clone()));
+            task.put_payload(payload);
+        }
+        (task, inserted)
     }
 
     async fn insert_documents(&self, documents: Vec<RawDocumentBuf>) -> Vec<Result<(), InsertRefused>> {

@@ -13,7 +13,8 @@ use task_repo_protocol::claim::ClaimOne;
 use task_repo_protocol::{Claim, Status, Task, Uuid};
 use tokio::sync::oneshot;
 
-use super::desk::{Turn, Waiter};
+use super::desk::Turn;
+use super::waiters::Waiter;
 use super::{Failure, TaskService, present};
 use crate::lifecycle::{Grant, Intent, Verb};
 use crate::scope::Scope;
@@ -24,6 +25,9 @@ use crate::task::{AttemptRecord, TaskRecord};
 const REMEMBERED: TimeDelta = TimeDelta::minutes(10);
 /// How long to wait before trying again to put tasks back.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// What a claim comes to.
+pub(super) type Answer = Result<Handout, StoreError>;
 
 /// Tasks claimed for a caller. Unless it is taken, what it holds goes back to the queue.
 #[must_use]
@@ -87,7 +91,7 @@ impl TaskService {
             return Ok(handout);
         }
         let wait = Duration::from_millis(claim.wait_ms.unwrap_or(0));
-        let (reply, mut answer) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         let (looked, has_looked) = oneshot::channel();
         let waiter = Waiter {
             limit: claim.limit.unwrap_or(1) as usize,
@@ -104,11 +108,12 @@ impl TaskService {
             task_types: sorted(claim.task_types),
             tags: claim.tags.as_ref().map(TaskRecord::stored_tags).unwrap_or_default(),
         };
-        let (_seat, unserved) = self.desk.join(&selection, waiter);
+        let (mut seat, unserved) = self.desk.join(&selection, waiter, answer);
         if let Some(group) = unserved {
             let service = Arc::clone(self);
             self.background.spawn_on(async move { service.serve(group).await }, &self.runtime);
         }
+        let answer = seat.answer();
         if wait.is_zero() {
             return answer.await.unwrap_or(Err(StoreError::Unavailable)).map_err(Failure::from);
         }
@@ -118,7 +123,7 @@ impl TaskService {
             let _ = has_looked.await;
         };
         let answered = tokio::select! {
-            answered = &mut answer => Some(answered),
+            answered = &mut *answer => Some(answered),
             () = time_is_up => None,
             () = self.draining.cancelled() => None,
         };
@@ -235,6 +240,7 @@ impl TaskService {
     }
 }
 
+/// A new lease.
 pub(super) fn grant(worker_id: &str, lease_seconds: Option<u32>, claim_id: Option<Vec<u8>>) -> Grant {
     Grant {
         token: Uuid::new_v4(),

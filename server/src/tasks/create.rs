@@ -5,12 +5,14 @@
 //! up again from the stored task and needs no record beside it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest, Sha256};
 use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{NewTask, Reason, RetryPolicy, Status, Usage, Uuid};
 
+use super::desk::Lent;
 use super::{Failure, TaskService};
 use crate::json_value;
 use crate::lifecycle::DEFAULT_MAX_ATTEMPTS;
@@ -47,7 +49,7 @@ impl TaskService {
     /// # Errors
     /// When the idempotency key was used with another body, or the database does not say how it was used.
     pub async fn create(
-        &self,
+        self: &Arc<Self>,
         scope: &Scope,
         tasks: Vec<NewTask>,
         idempotency: Option<IdempotencyKey>,
@@ -77,7 +79,7 @@ impl TaskService {
     }
 
     async fn create_once(
-        &self,
+        self: &Arc<Self>,
         scope: &Scope,
         tasks: &[NewTask],
         mut drafts: Vec<Result<TaskRecord, Failure>>,
@@ -107,7 +109,7 @@ impl TaskService {
 
     /// Inserts drafts that carry an idempotency key; says of each whether it was there before.
     async fn insert_once(
-        &self,
+        self: &Arc<Self>,
         scope: &Scope,
         drafts: Vec<Result<TaskRecord, Failure>>,
         key: &IdempotencyKey,
@@ -159,7 +161,13 @@ impl TaskService {
     }
 
     /// Inserts the drafts that are tasks; a key that is taken is `IdempotencyKeyReused`.
-    async fn insert(&self, drafts: &[Result<TaskRecord, Failure>]) -> Vec<Result<(), Failure>> {
+    async fn insert(self: &Arc<Self>, drafts: &[Result<TaskRecord, Failure>]) -> Vec<Result<(), Failure>> {
+        if let [Ok(draft)] = drafts
+            && draft.status == Status::Pending
+            && let Some(lent) = self.desk.first_for(draft)
+        {
+            return vec![self.insert_for(lent, draft.clone()).await];
+        }
         let tasks: Vec<_> = drafts.iter().filter_map(|draft| draft.as_ref().ok()).collect();
         let mut results =
             if tasks.is_empty() { Vec::new() } else { self.store.insert(&tasks).await }.into_iter();
@@ -176,12 +184,39 @@ impl TaskService {
                         metrics::counter!("task_repo_tasks_created_total").increment(1);
                         Ok(())
                     }
-                    Some(Err(InsertRefused::Duplicate)) => Err(Failure::IdempotencyKeyReused),
-                    Some(Err(InsertRefused::Store(error))) => Err(Failure::Store(error)),
+                    Some(Err(refused)) => Err(refused.into()),
                     None => Err(Failure::Store(StoreError::Unavailable)),
                 }
             })
             .collect()
+    }
+
+    /// Inserts a task as claimed by a caller who waits for just such a one. It goes on when the creator goes away: the
+    /// caller who waits is there all the same.
+    async fn insert_for(self: &Arc<Self>, lent: Lent, draft: TaskRecord) -> Result<(), Failure> {
+        let service = Arc::clone(self);
+        let inserting = async move {
+            let (task, inserted) = service.store.insert_claimed(draft, lent.waiter.grant()).await;
+            match inserted {
+                Ok(()) => {
+                    metrics::counter!("task_repo_tasks_created_total").increment(1);
+                    metrics::counter!("task_repo_tasks_claimed_total").increment(1);
+                    lent.answer(Ok(vec![task]), &service);
+                }
+                Err(refused) => {
+                    lent.put_back().stir();
+                    if refused == InsertRefused::Store(StoreError::OutcomeUnknown) {
+                        // If it is there after all, nobody knows of its lease.
+                        let back = Arc::clone(&service);
+                        let give_back = async move { back.give_back(vec![task]).await };
+                        service.background.spawn_on(give_back, &service.runtime);
+                    }
+                }
+            }
+            inserted
+        };
+        let inserted = self.background.spawn_on(inserting, &self.runtime).await;
+        inserted.unwrap_or(Err(InsertRefused::Store(StoreError::OutcomeUnknown))).map_err(Failure::from)
     }
 
     /// The task that `new` asked for when it was `stored`, as it was then. Payloads keep the spelling they came with
@@ -284,6 +319,15 @@ impl TaskService {
             idempotency_body: None,
             idempotency_request: None,
         })
+    }
+}
+
+impl From<InsertRefused> for Failure {
+    fn from(refused: InsertRefused) -> Self {
+        match refused {
+            InsertRefused::Duplicate => Self::IdempotencyKeyReused,
+            InsertRefused::Store(error) => Self::Store(error),
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! The desk where callers wait for work, grouped by what they ask for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
-use super::claim::Handout;
+use super::TaskService;
+use super::claim::Answer;
 use super::shelf::Shelf;
+use super::waiters::{Waiter, Waiters};
 use crate::store::{Awaited, Selection, StoreError};
 use crate::task::TaskRecord;
 
@@ -50,7 +52,7 @@ struct Groups {
 /// Callers with one selection.
 pub(super) struct Group {
     pub(super) selection: Selection,
-    pub(super) waiters: Mutex<VecDeque<Waiter>>,
+    pub(super) waiters: Mutex<Waiters>,
     pub(super) shelf: Mutex<Shelf>,
     /// There may be work, or somebody has come: a round is worth its cost.
     is_stirred: AtomicBool,
@@ -61,7 +63,7 @@ pub(super) struct Group {
 
 impl Group {
     /// There may be work, who knows where.
-    fn stir(&self) {
+    pub(super) fn stir(&self) {
         self.must_look.store(true, Ordering::Release);
         self.is_stirred.store(true, Ordering::Release);
         self.changed.notify_one();
@@ -74,6 +76,20 @@ impl Group {
         }
         self.is_stirred.store(true, Ordering::Release);
         self.changed.notify_one();
+    }
+
+    /// The caller who is first, when nothing is ready for it and nobody is looking.
+    fn first_idle(self: &Arc<Self>) -> Option<Lent> {
+        if self.is_stirred.load(Ordering::Acquire) || !lock(&self.shelf).is_known_to_be_empty() {
+            return None;
+        }
+        self.lend_first(u64::MAX)
+    }
+
+    /// The first of the callers who came before `until`.
+    pub(super) fn lend_first(self: &Arc<Self>, until: u64) -> Option<Lent> {
+        let (number, waiter) = lock(&self.waiters).lend_first(until)?;
+        Some(Lent { group: Arc::clone(self), number, waiter })
     }
 
     /// Whether the database must be asked for work; asked once, it is answered by the look.
@@ -92,26 +108,51 @@ impl Group {
     }
 }
 
-/// A caller at the desk.
-pub(super) struct Waiter {
-    pub(super) limit: usize,
-    pub(super) worker_id: String,
-    pub(super) lease_seconds: Option<u32>,
-    pub(super) claim_id: Option<Vec<u8>>,
-    /// Held until the caller has its answer, or what was claimed for it has gone back.
-    pub(super) turn: Option<Turn>,
-    pub(super) waits: bool,
-    /// Told, or dropped, once somebody has looked for work for it.
-    pub(super) looked: Option<oneshot::Sender<()>>,
-    pub(super) reply: oneshot::Sender<Result<Handout, StoreError>>,
+/// A caller's place in a group. Left, answered or not, nobody looks for work for it any more.
+pub(super) struct Seat {
+    group: Arc<Group>,
+    number: u64,
+    answer: oneshot::Receiver<Answer>,
 }
 
-/// A caller's place in a group: when it leaves, answered or not, the group looks who is still there.
-pub(super) struct Seat(Arc<Group>);
+impl Seat {
+    /// Where the caller's answer comes.
+    pub(super) fn answer(&mut self) -> &mut oneshot::Receiver<Answer> {
+        &mut self.answer
+    }
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.changed.notify_one();
+        // Before the look into the queue: who is out of it just now does not come back then.
+        self.answer.close();
+        let mut waiters = lock(&self.group.waiters);
+        waiters.remove(self.number);
+        if waiters.is_empty() {
+            self.group.changed.notify_one();
+        }
+    }
+}
+
+/// A caller taken out of its queue to be served: it is [answered](Self::answer) or [put back](Self::put_back).
+#[must_use]
+pub(super) struct Lent {
+    group: Arc<Group>,
+    number: u64,
+    pub(super) waiter: Waiter,
+}
+
+impl Lent {
+    /// The caller is where it was before.
+    pub(super) fn put_back(self) -> Arc<Group> {
+        lock(&self.group.waiters).put_back(self.number, self.waiter);
+        self.group
+    }
+
+    /// The caller has its answer. One that has gone away drops what it is given, and with it the tasks go back.
+    pub(super) fn answer(self, tasks: Result<Vec<TaskRecord>, StoreError>, service: &Arc<TaskService>) {
+        lock(&self.group.waiters).answered();
+        self.waiter.answer(tasks, service);
     }
 }
 
@@ -123,6 +164,11 @@ impl Desk {
     /// This task, which is all there, is ready: whoever waits for such a one gets it.
     pub(super) fn offer(&self, task: &TaskRecord) {
         self.groups_for(task).iter().for_each(|group| group.offer(task));
+    }
+
+    /// The caller who is first in waiting for just such a task, when nothing else is ready for it.
+    pub(super) fn first_for(&self, task: &TaskRecord) -> Option<Lent> {
+        self.groups_for(task).iter().find_map(Group::first_idle)
     }
 
     /// This task is ready again; its payloads are not at hand. Whoever waits for such a one looks for it.
@@ -185,17 +231,24 @@ impl Desk {
         lock(&self.groups).by_selection.values().map(|group| lock(&group.waiters).len()).sum()
     }
 
-    /// Adds a caller; the group is returned as well when nobody serves it yet.
-    pub(super) fn join(&self, selection: &Selection, waiter: Waiter) -> (Seat, Option<Arc<Group>>) {
+    /// Adds a caller whose answer comes there; the group is returned as well when nobody serves it yet.
+    pub(super) fn join(
+        &self,
+        selection: &Selection,
+        waiter: Waiter,
+        answer: oneshot::Receiver<Answer>,
+    ) -> (Seat, Option<Arc<Group>>) {
         let mut groups = lock(&self.groups);
         if let Some(group) = groups.by_selection.get(selection) {
-            lock(&group.waiters).push_back(waiter);
+            let number = lock(&group.waiters).push(waiter);
             group.stir();
-            return (Seat(Arc::clone(group)), None);
+            return (Seat { group: Arc::clone(group), number, answer }, None);
         }
+        let mut waiters = Waiters::default();
+        let number = waiters.push(waiter);
         let group = Arc::new(Group {
             selection: selection.clone(),
-            waiters: Mutex::new(VecDeque::from([waiter])),
+            waiters: Mutex::new(waiters),
             shelf: Mutex::new(Shelf::new(Arc::clone(&self.shelved_bytes))),
             is_stirred: AtomicBool::new(true),
             must_look: AtomicBool::new(true),
@@ -206,13 +259,13 @@ impl Desk {
         for task_type in &selection.task_types {
             types.entry(task_type.clone()).or_default().push(Arc::clone(&group));
         }
-        (Seat(Arc::clone(&group)), Some(group))
+        (Seat { group: Arc::clone(&group), number, answer }, Some(group))
     }
 
     /// Removes a group that nobody waits in; `false` when somebody has just come.
     pub(super) fn leave(&self, group: &Arc<Group>) -> bool {
         let mut groups = lock(&self.groups);
-        if !lock(&group.waiters).is_empty() {
+        if !lock(&group.waiters).is_over() {
             return false;
         }
         groups.by_selection.remove(&group.selection);

@@ -3,7 +3,7 @@
 //! | file | intention |
 //! |---|---|
 //! | [`create`] | new tasks, one or many, and repeats of the same call |
-//! | [`claim`], [`desk`], [`round`], [`shelf`] | giving ready work to whoever asks, now or as soon as there is some |
+//! | [`claim`], [`desk`], [`waiters`], [`round`], [`shelf`] | giving ready work to whoever asks, now or as soon as there is some |
 //! | [`settle`] | what workers report |
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
 //! | [`query`] | reading and listing, and waiting for the end of a task |
@@ -23,6 +23,7 @@ mod round;
 mod settle;
 mod shelf;
 mod sweep;
+mod waiters;
 mod watch;
 
 use std::sync::Arc;

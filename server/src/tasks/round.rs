@@ -1,6 +1,6 @@
 //! Claim rounds: one read and one guarded write for all who ask for the same.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +8,7 @@ use rand::RngExt as _;
 use task_repo_protocol::Priority;
 
 use super::TaskService;
-use super::claim::{Handout, grant};
-use super::desk::{Group, Waiter, lock};
+use super::desk::{Group, Lent, lock};
 use super::shelf::MAX_LOOK;
 use crate::store::{From, StoreError};
 use crate::task::TaskRecord;
@@ -23,20 +22,18 @@ const MAX_FRUITLESS: u32 = 12;
 
 /// A caller and what it has been given so far.
 struct Served {
-    waiter: Waiter,
+    caller: Lent,
     tasks: Vec<TaskRecord>,
     bytes: usize,
 }
 
 impl Served {
     fn missing(&self) -> usize {
-        if self.bytes >= MAX_ANSWER_BYTES { 0 } else { self.waiter.limit - self.tasks.len() }
+        if self.bytes >= MAX_ANSWER_BYTES { 0 } else { self.caller.waiter.limit - self.tasks.len() }
     }
 
-    /// Ends the caller's wait. A caller that has gone away drops the handout, and with it the tasks go back.
     fn answer(self, service: &Arc<TaskService>) {
-        let Waiter { reply, turn, .. } = self.waiter;
-        let _ = reply.send(Ok(Handout::of(self.tasks, turn, service)));
+        self.caller.answer(Ok(self.tasks), service);
     }
 }
 
@@ -56,7 +53,6 @@ impl TaskService {
     /// Serves a group until nobody waits in it any more, nor comes back soon.
     pub(super) async fn serve(self: Arc<Self>, group: Arc<Group>) {
         loop {
-            lock(&group.waiters).retain(|waiter| !waiter.reply.is_closed());
             if lock(&group.waiters).is_empty() {
                 // Who has got work asks for more in a moment; what was read ahead for it is still there then.
                 let is_over = tokio::select! {
@@ -68,12 +64,7 @@ impl TaskService {
                     return;
                 }
             } else if group.take_stir() {
-                let waiters = std::mem::take(&mut *lock(&group.waiters));
-                let left = self.round(&group, waiters).await;
-                let mut waiters = lock(&group.waiters);
-                for waiter in left.into_iter().rev() {
-                    waiters.push_front(waiter);
-                }
+                self.round(&group).await;
             } else {
                 tokio::select! {
                     () = group.changed() => {}
@@ -83,20 +74,23 @@ impl TaskService {
         }
     }
 
-    /// One round for all who wait: claims until everybody has what was asked for or nothing is ready. Returns those
-    /// who got nothing and go on waiting.
-    async fn round(self: &Arc<Self>, group: &Group, waiters: VecDeque<Waiter>) -> Vec<Waiter> {
-        let mut served: Vec<_> =
-            waiters.into_iter().map(|waiter| Served { waiter, tasks: Vec::new(), bytes: 0 }).collect();
+    /// One round for all who wait: claims until everybody has what was asked for or nothing is ready. Those who came
+    /// first are served first, as many at once as one look serves.
+    async fn round(self: &Arc<Self>, group: &Arc<Group>) {
+        let until = lock(&group.waiters).next();
+        let mut served: Vec<Served> = Vec::new();
         let mut fruitless = 0;
         let failed = loop {
-            served.retain(|it| !it.tasks.is_empty() || !it.waiter.reply.is_closed());
-            // Who has all it asked for does not wait for the others.
-            let (full, rest): (Vec<_>, Vec<_>) = served.into_iter().partition(|it| it.missing() == 0);
-            for it in full {
-                it.answer(self);
+            // Who has all it asked for does not wait for the others; who has gone away needs nothing more.
+            let is_done = |it: &mut Served| it.missing() == 0 || it.caller.waiter.reply.is_closed();
+            served.extract_if(.., is_done).for_each(|it| it.answer(self));
+            let mut wanted: usize = served.iter().map(Served::missing).sum();
+            while wanted < MAX_LOOK
+                && let Some(caller) = group.lend_first(until)
+            {
+                wanted += caller.waiter.limit;
+                served.push(Served { caller, tasks: Vec::new(), bytes: 0 });
             }
-            served = rest;
             if served.is_empty() {
                 break None;
             }
@@ -112,18 +106,22 @@ impl TaskService {
                 Pass::Failed(error) => break Some(error),
             }
         };
-        let mut left = Vec::new();
-        for mut it in served {
+        for it in served {
             match failed {
-                Some(error) if it.tasks.is_empty() => drop(it.waiter.reply.send(Err(error))),
-                _ if it.tasks.is_empty() && it.waiter.waits && !self.is_draining() => {
-                    drop(it.waiter.looked.take());
-                    left.push(it.waiter);
-                }
+                Some(error) if it.tasks.is_empty() => it.caller.answer(Err(error), self),
+                None if it.tasks.is_empty() => drop(it.caller.put_back()),
                 _ => it.answer(self),
             }
         }
-        left
+        let mut waiters = lock(&group.waiters);
+        let (done, answer) = match failed {
+            None => (waiters.found_nothing(until), Ok(())),
+            Some(error) => (waiters.leave(until), Err(error)),
+        };
+        drop(waiters);
+        for waiter in done {
+            waiter.answer(answer.map(|()| Vec::new()), self);
+        }
     }
 
     /// Takes ready work off the shelf, or looks for it, and leases it to the callers in order.
@@ -174,8 +172,7 @@ impl TaskService {
             .into_iter()
             .zip(open.by_ref())
             .map(|(task, owner)| {
-                let waiter = &served[owner].waiter;
-                let grant = grant(&waiter.worker_id, waiter.lease_seconds, waiter.claim_id.clone());
+                let grant = served[owner].caller.waiter.grant();
                 owners.insert(grant.token, owner);
                 (task, grant)
             })
@@ -204,7 +201,7 @@ impl TaskService {
                 .into_iter()
                 .filter(|task| {
                     let owner = task.lease.as_ref().and_then(|lease| owners.get(&lease.token));
-                    owner.is_none_or(|owner| served[*owner].waiter.claim_id.is_none())
+                    owner.is_none_or(|owner| served[*owner].caller.waiter.claim_id.is_none())
                 })
                 .collect();
             let service = Arc::clone(self);

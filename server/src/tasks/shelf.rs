@@ -91,6 +91,11 @@ impl Shelf {
         self.known == Known::Everything
     }
 
+    /// Whether nothing at all is ready, as far as this server knows.
+    pub(super) fn is_known_to_be_empty(&self) -> bool {
+        self.tasks.is_empty() && self.knows_everything() && self.meanwhile.is_none()
+    }
+
     /// Where to look next, and how many tasks to read, when `wanted` are needed now. The look ends with
     /// [`add`](Self::add) or [`forget`](Self::forget).
     pub(super) fn next_look(&mut self, selection: &Selection, wanted: usize) -> (From, usize) {
