@@ -13,6 +13,12 @@ use crate::task::{AttemptRecord, LeaseRecord, TaskRecord};
 /// When the task does not allow it; `task` is then to be thrown away.
 pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect, Refusal> {
     let before = task.progress.clone();
+    if let Intent::Withdraw { token } = intent
+        && settle::may_be_on_its_way(task, *token)
+    {
+        // Written once more, the task is not the one any more that this lease was meant for.
+        return Ok(Effect::Changed);
+    }
     if let Some(token) = intent.token() {
         if let Some(effect) = settle::recall(task, token, intent.verb())? {
             return Ok(effect);

@@ -35,7 +35,7 @@ pub enum Verb {
     Fail,
     /// Its worker gives it back, at no cost.
     Release,
-    /// It was claimed for a caller that had gone away: the claim is undone.
+    /// It was claimed for a caller that had gone away: the claim is undone, or kept from landing if it has not yet.
     Withdraw,
     /// Its worker acknowledges the cancellation.
     AcknowledgeCancel,
@@ -83,7 +83,7 @@ pub const TRANSITIONS: [Transition; 15] = [
     row(Verb::Complete, &[Processing], &[Completed], true),
     row(Verb::Fail, &[Processing], &[Scheduled, Failed, Cancelled], true),
     row(Verb::Release, &[Processing], &[Pending, Scheduled, Cancelled], true),
-    row(Verb::Withdraw, &[Processing], &[Pending, Cancelled], true),
+    row(Verb::Withdraw, &[Pending, Processing], &[Pending, Cancelled], true),
     row(Verb::AcknowledgeCancel, &[Processing], &[Cancelled], true),
     row(Verb::Expire, &[Processing], &[Pending, Scheduled, Failed, Cancelled], false),
     row(Verb::Promote, &[Scheduled], &[Pending], false),

@@ -35,6 +35,12 @@ pub(super) fn recall(task: &TaskRecord, token: Uuid, verb: Verb) -> Result<Optio
     }
 }
 
+/// Whether a lease that nobody has heard of since it was written may still arrive: nothing is known of it, and the task
+/// is as it expects it.
+pub(super) fn may_be_on_its_way(task: &TaskRecord, token: Uuid) -> bool {
+    task.status == Status::Pending && !task.attempts.iter().any(|attempt| attempt.token == Some(token))
+}
+
 /// The verb that ends an attempt in that status.
 fn settled_by(status: ExecutionStatus) -> Option<Verb> {
     match status {
