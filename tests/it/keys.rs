@@ -1,5 +1,7 @@
 //! Issued keys: issue, list, rotate, revoke, expire; tenants and task types.
 
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use mongodb::bson::Document;
@@ -162,6 +164,40 @@ async fn rotated_with_an_overlap() {
     eventually("the overlap has ended", async || status_of(&server, secret(&second)).await == 401).await;
     let listed = server.get("/keys").send().await.ok();
     assert_eq!(listed["keys"].as_array().unwrap().len(), 1, "a rotation is no new key");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_secrets_are_good_in_the_overlap_and_only_the_new_one_after_it() {
+    let server = TestServer::start().await;
+    let sibling = server.sibling().await;
+    let first = server.issue(&["viewer"], json!({})).await;
+    let rotate = async |overlap: i64| {
+        let call = server.post(&format!("/keys/{}/rotate", id_of(&first)));
+        call.json(&json!({"overlap_seconds": overlap})).send().await.ok()
+    };
+    let second = rotate(8).await;
+    let began = Instant::now();
+    let statuses = async |key: &str| [status_of(&server, key).await, status_of(&sibling, key).await];
+    let in_overlap = [statuses(secret(&first)).await, statuses(secret(&second)).await];
+    // On a machine so slow that the overlap is over, only what comes after it is looked at.
+    assert!(in_overlap == [[200; 2]; 2] || began.elapsed() >= Duration::from_secs(8), "{in_overlap:?}");
+    // A longer overlap of a later rotation is for the secret that it replaces, not for one whose end is set.
+    let third = rotate(3600).await;
+    eventually("the first secret's overlap ends", async || statuses(secret(&first)).await == [401; 2]).await;
+    for good in [&second, &third] {
+        assert_eq!(statuses(secret(good)).await, [200; 2]);
+    }
+    let stored =
+        server.database().collection::<Document>("api_keys").find_one(Document::new()).await.unwrap();
+    let hashes = stored.unwrap().get_array("hashes").unwrap().len();
+    rotate(0).await;
+    let stored =
+        server.database().collection::<Document>("api_keys").find_one(Document::new()).await.unwrap();
+    assert_eq!(
+        (hashes, stored.unwrap().get_array("hashes").unwrap().len()),
+        (3, 1),
+        "what is over is not kept"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
