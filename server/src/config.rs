@@ -163,6 +163,9 @@ pub enum SettingsError {
     /// A value that cannot be read; the message names the variable.
     #[error("a setting cannot be read: {0}. The README's settings table says what each variable expects.")]
     Unreadable(#[from] envy::Error),
+    /// A value that is no text. It is not shown: it may be a secret.
+    #[error("{0}: text in UTF-8 is expected")]
+    NoText(String),
     /// A value that is out of bounds.
     #[error("{variable}: {expected} is expected, found {found}")]
     OutOfBounds {
@@ -189,11 +192,12 @@ impl Settings {
     pub fn from_env() -> Result<Self, SettingsError> {
         // A missing file is the usual case; the environment itself goes before it.
         let _ = dotenvy::dotenv();
+        let variables = environment()?;
         let settings = Self {
-            database: envy::from_env()?,
-            http: envy::from_env()?,
-            tasks: envy::from_env()?,
-            log: envy::from_env()?,
+            database: envy::from_iter(variables.clone())?,
+            http: envy::from_iter(variables.clone())?,
+            tasks: envy::from_iter(variables.clone())?,
+            log: envy::from_iter(variables)?,
         };
         settings.check()?;
         Ok(settings)
@@ -204,7 +208,7 @@ impl Settings {
     /// # Errors
     /// When a variable cannot be read.
     pub fn http_from_env() -> Result<HttpSettings, SettingsError> {
-        Ok(envy::from_env()?)
+        Ok(envy::from_iter(environment()?)?)
     }
 
     /// Settings for a test: loopback, a free port, one thread, a database of its own.
@@ -302,6 +306,16 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// All variables. `std::env::vars` would panic at one that is no text, and print it.
+fn environment() -> Result<Vec<(String, String)>, SettingsError> {
+    std::env::vars_os()
+        .map(|(name, value)| {
+            let name = name.to_string_lossy().into_owned();
+            value.into_string().map_err(|_| SettingsError::NoText(name.clone())).map(|value| (name, value))
+        })
+        .collect()
 }
 
 /// Names that mean the same in every place MongoDB puts them.

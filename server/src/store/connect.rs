@@ -18,9 +18,13 @@ use crate::config::DatabaseSettings;
 /// Why the service does not start on this database. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// `MONGODB_URI` is no connection string.
-    #[error("MONGODB_URI cannot be read: {0}")]
-    Uri(String),
+    /// `MONGODB_URI` is no connection string. Nothing of it is repeated: a password with a `/` in it is read as a part
+    /// of the address, and the driver's message names that.
+    #[error(
+        "MONGODB_URI cannot be read. mongodb://USER:PASSWORD@HOST:PORT/DATABASE?replicaSet=NAME is expected, with \
+         whatever is no letter or digit in user and password percent-encoded, and options that MongoDB knows."
+    )]
+    Uri,
     /// No answer, or no permission.
     #[error(
         "MongoDB at MONGODB_URI does not answer: {0}. Check that it runs, and the address, user and password."
@@ -49,7 +53,7 @@ impl Store {
     /// See [`ConnectError`].
     pub async fn connect(settings: &DatabaseSettings) -> Result<Self, ConnectError> {
         let options = options(settings).await?;
-        let client = Client::with_options(options).map_err(|error| ConnectError::Uri(error.to_string()))?;
+        let client = Client::with_options(options).map_err(|_| ConnectError::Uri)?;
         let database = client.database(&settings.mongodb_database);
         let store = Self {
             tasks: database.collection(&settings.mongodb_tasks_collection),
@@ -115,9 +119,8 @@ impl Store {
 }
 
 async fn options(settings: &DatabaseSettings) -> Result<ClientOptions, ConnectError> {
-    let mut options = ClientOptions::parse(settings.mongodb_uri.expose())
-        .await
-        .map_err(|error| ConnectError::Uri(error.to_string()))?;
+    let mut options =
+        ClientOptions::parse(settings.mongodb_uri.expose()).await.map_err(|_| ConnectError::Uri)?;
     if let Some(w) = options.write_concern.take().and_then(|concern| concern.w)
         && w != Acknowledgment::Majority
     {
