@@ -220,12 +220,13 @@ async fn victims(server: &TestServer) -> Vec<(String, String)> {
         let token = claim.send().await.ok()["lease"]["token"].as_str().unwrap().to_owned();
         let settled = json!({"lease_token": token, "result": CANARY, "result_id": CANARY});
         let failed = json!({"lease_token": token, "retry": "never", "error": {"message": CANARY}});
-        match status {
-            "completed" => {
-                drop(server.post(&format!("/tasks/{id}/complete")).json(&settled).send().await.ok())
-            }
-            "failed" => drop(server.post(&format!("/tasks/{id}/fail")).json(&failed).send().await.ok()),
-            _ => {}
+        let settle = match status {
+            "completed" => Some(("complete", settled)),
+            "failed" => Some(("fail", failed)),
+            _ => None,
+        };
+        if let Some((verb, body)) = settle {
+            server.post(&format!("/tasks/{id}/{verb}")).json(&body).send().await.ok();
         }
         victims.push((id, token));
     }

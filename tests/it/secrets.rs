@@ -31,7 +31,7 @@ static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
     assert!(output.status.success(), "the server program does not build");
     let messages = String::from_utf8(output.stdout).expect("messages of cargo");
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let program = messages.filter_map(|message| Some(message["executable"].as_str()?.to_owned())).last();
+    let program = messages.filter_map(|message| Some(message["executable"].as_str()?.to_owned())).next_back();
     program.expect("cargo says where the program is").into()
 });
 
