@@ -1,0 +1,214 @@
+//! Everything at one moment: tasks, workers, servers, and what an observer has noticed.
+//!
+//! Two things keep the number of states small, and neither hides a behaviour:
+//!
+//! - A stamp is only ever compared with the latest one of its task. So the latest is 0 and every older one is 1, whatever
+//!   they were when they were drawn.
+//! - Workers are alike, and so are servers and tasks. Of all states that differ only in who is who, the smallest stands
+//!   for the others. A counterexample may therefore call a worker by another name from one step to the next.
+
+use crate::Bounds;
+use crate::document::{Call, Document, MAX_CLAIMS, Receipt, Token, Verb};
+
+/// What the latest write of a task left in it.
+const LATEST: u8 = 0;
+/// What any write before that left.
+const OLDER: u8 = 1;
+/// A stamp that no write has left yet.
+pub(crate) const FRESH: u8 = 2;
+
+/// How far a worker has come with a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Word {
+    /// The answer to the claim has not reached it.
+    Unheard,
+    /// It knows the token, and may send heartbeats.
+    Heard,
+    /// It has sent that settlement. It never says another with the same token.
+    Sent(Verb),
+}
+
+/// A claim as its worker and the observer know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Claim {
+    /// Who made it.
+    pub worker: u8,
+    /// How far it has come.
+    pub word: Word,
+    /// The first receipt that any server sent for its settlement, whether it arrived or not.
+    pub told: Option<Receipt>,
+}
+
+/// A task, and what surrounds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Task {
+    /// In the database.
+    pub document: Document,
+    /// Whether the lease has run out by the database's clock.
+    pub is_overdue: bool,
+    /// Every claim, by its token.
+    pub claims: [Option<Claim>; MAX_CLAIMS],
+}
+
+/// A task and the token by which a worker believes to hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Held {
+    /// The task's place.
+    pub task: u8,
+    /// The lease token.
+    pub token: Token,
+}
+
+/// What a server says at last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Answer {
+    /// To a claim: the task, by that token.
+    Leased(Token),
+    /// To a settlement.
+    Receipt(Receipt),
+    /// To a settlement that had its receipt before.
+    Again(Receipt),
+    /// The lease is lost.
+    Refused,
+}
+
+/// How far an operation has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// The task was read, and was like that.
+    Read(Document),
+    /// The answer is on its way.
+    Decided(Answer),
+}
+
+/// What a server has under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Operation {
+    /// The task's place.
+    pub task: u8,
+    /// What is to be done to it.
+    pub call: Call,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// What must never happen, and cannot be seen by looking at one moment alone.
+#[allow(clippy::struct_excessive_bools, reason = "each is a finding of its own, and all may be made")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Breaches {
+    /// A final task got another status.
+    pub left_final: bool,
+    /// A token that did not hold the task changed it.
+    pub strange_token: bool,
+    /// A lease ended before its time, and not by its holder.
+    pub lease_stolen: bool,
+    /// The attempt went down without a release.
+    pub attempt_fell: bool,
+    /// The same settlement was answered by two different receipts.
+    pub other_receipt: bool,
+}
+
+/// Everything at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct State {
+    /// The tasks.
+    pub tasks: Vec<Task>,
+    /// What each worker believes to hold. Who holds nothing wants something.
+    pub workers: Vec<Option<Held>>,
+    /// What each server has under way.
+    pub servers: Vec<Option<Operation>>,
+    /// What the observer has noticed.
+    pub breaches: Breaches,
+}
+
+impl State {
+    /// Where everything begins.
+    pub fn first(bounds: &Bounds) -> Self {
+        let task = Task { document: Document::new(), is_overdue: false, claims: [None; MAX_CLAIMS] };
+        Self {
+            tasks: vec![task; bounds.tasks],
+            workers: vec![None; bounds.workers],
+            servers: vec![None; bounds.servers],
+            breaches: Breaches::default(),
+        }
+    }
+
+    /// A task by its place.
+    pub fn task(&self, place: u8) -> &Task {
+        &self.tasks[usize::from(place)]
+    }
+
+    pub(crate) fn task_mut(&mut self, place: u8) -> &mut Task {
+        &mut self.tasks[usize::from(place)]
+    }
+
+    /// The claim that a token came from.
+    pub fn claim(&self, task: u8, token: Token) -> Option<&Claim> {
+        self.task(task).claims[usize::from(token)].as_ref()
+    }
+
+    /// Whether the worker that got this token still waits for an answer about it.
+    pub fn is_held(&self, task: u8, token: Token) -> bool {
+        self.workers.contains(&Some(Held { task, token }))
+    }
+
+    /// Every claim with its task's place and its token.
+    pub fn claims(&self) -> impl Iterator<Item = (u8, Token, &Claim)> {
+        (0..).zip(&self.tasks).flat_map(|(place, task)| {
+            (0..).zip(&task.claims).filter_map(move |(token, claim)| Some((place, token, claim.as_ref()?)))
+        })
+    }
+
+    /// The one that stands for all that differ only in stamps and in who is who.
+    pub(crate) fn representative(mut self) -> Self {
+        for server in self.servers.iter_mut().flatten() {
+            if let Stage::Read(read) = &mut server.stage {
+                let latest = self.tasks[usize::from(server.task)].document.stamp;
+                read.stamp = if read.stamp == latest { LATEST } else { OLDER };
+            }
+        }
+        for task in &mut self.tasks {
+            task.document.stamp = LATEST;
+        }
+        let mut least = self.clone().with_servers_in_order();
+        for swap_workers in [false, true] {
+            for swap_tasks in [false, true] {
+                if (swap_workers && self.workers.len() == 2) || (swap_tasks && self.tasks.len() == 2) {
+                    least = least.min(self.renamed(swap_workers, swap_tasks));
+                }
+            }
+        }
+        least
+    }
+
+    fn with_servers_in_order(mut self) -> Self {
+        self.servers.sort_unstable();
+        self
+    }
+
+    /// The same with workers, tasks or both called by each other's names.
+    fn renamed(&self, swap_workers: bool, swap_tasks: bool) -> Self {
+        let mut state = self.clone();
+        if swap_workers && state.workers.len() == 2 {
+            state.workers.reverse();
+            for claim in state.tasks.iter_mut().flat_map(|task| &mut task.claims).flatten() {
+                claim.worker = 1 - claim.worker;
+            }
+            for server in state.servers.iter_mut().flatten() {
+                if let Call::Claim(worker) = &mut server.call {
+                    *worker = 1 - *worker;
+                }
+            }
+        }
+        if swap_tasks && state.tasks.len() == 2 {
+            state.tasks.reverse();
+            for held in state.workers.iter_mut().flatten() {
+                held.task = 1 - held.task;
+            }
+            for server in state.servers.iter_mut().flatten() {
+                server.task = 1 - server.task;
+            }
+        }
+        state.with_servers_in_order()
+    }
+}
