@@ -33,6 +33,8 @@ mod parameters;
 mod payload;
 mod plans;
 mod profiler;
+mod reference_model;
+mod reference_task;
 mod refusals;
 mod results;
 mod retention;
