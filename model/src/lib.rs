@@ -28,7 +28,9 @@
 //! # Bounds
 //!
 //! [`Bounds`] keeps the number of states finite and small: attempts, losses and releases of a task, and whether a
-//! request may still arrive after its worker has had its answer. [`state`] says which states count as one.
+//! request may still arrive after its worker has had its answer. [`state`] says which states count as one. Two tasks are
+//! tried with two attempts each and a request that is repeated until it is answered; releases, heartbeats and requests
+//! that arrive after that are tried with one task.
 //!
 //! A test also breaks the protocol on purpose, once for each property, by a [`Variation`]: a property that finds nothing
 //! there would find nothing here either.
