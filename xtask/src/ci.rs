@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::layout;
 use crate::process;
 use crate::spinner::Spinner;
-use crate::{fuzz, test, tidy};
+use crate::{chaos, fuzz, test, tidy};
 
 /// The `cargo-deny` that `deny.toml` was written for.
 const CARGO_DENY: &str = "0.20.2";
@@ -35,7 +35,8 @@ async fn steps(report: &mut Report) -> Result<()> {
     report.step("documentation", documentation()).await?;
     report.skippable("dependencies", dependencies()).await?;
     report.step("tests", test::run(&test::Args::default())).await?;
-    report.step("fuzz", fuzz::run(&fuzz::Args::short())).await
+    report.step("fuzz", fuzz::run(&fuzz::Args::short())).await?;
+    report.step("chaos", chaos::run(&chaos::Args::short())).await
 }
 
 async fn cargo(words: &[&str]) -> Result<()> {

@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask start | test | ci | fuzz | bench | tidy`.
+//! The project's own commands: `cargo xtask start | test | ci | fuzz | bench | chaos | tidy`.
 //!
 //! Whatever a person, a script or CI does with this repository beyond plain `cargo` is a command here, so that all
 //! of them do it in the same way. Every command that needs a database brings one along: see [`mongod`].
 
 mod bench;
+mod chaos;
 mod ci;
 mod fuzz;
 mod layout;
@@ -40,6 +41,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Measure how fast the service is here, next to what its database alone would do
     Bench(bench::Args),
+    /// Break servers, databases and connections under load, and check that nothing was lost
+    Chaos(chaos::Args),
     /// Check the rules of this repository that no compiler knows
     Tidy,
 }
@@ -63,6 +66,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Ci => process::unless_interrupted(Box::pin(ci::run())).await,
         Command::Fuzz(args) => process::unless_interrupted(Box::pin(fuzz::run(&args))).await,
         Command::Bench(args) => process::unless_interrupted(Box::pin(bench::run(&args))).await,
+        Command::Chaos(args) => process::unless_interrupted(Box::pin(chaos::run(&args))).await,
         Command::Tidy => tidy::run(),
     }
 }

@@ -136,15 +136,12 @@ impl Tally {
 fn note(span: &tracing::Span, response: &ServiceResponse<BoxBody>, began: Instant) {
     let (status, took) = (response.status().as_u16(), began.elapsed());
     let request = response.request();
-    let route = match request.app_data::<Tally>() {
-        Some(tally) => {
-            tally.count(status, took);
-            &tally.route
-        }
-        None => {
-            Tally::of(NO_ROUTE).count(status, took);
-            NO_ROUTE
-        }
+    let route = if let Some(tally) = request.app_data::<Tally>() {
+        tally.count(status, took);
+        &tally.route
+    } else {
+        Tally::of(NO_ROUTE).count(status, took);
+        NO_ROUTE
     };
     let task = || request.match_info().get("task_id").map(masked);
     let duration_ms = took.as_secs_f64() * 1000.0;

@@ -182,24 +182,27 @@ impl Store {
 
     async fn write_now(&self, staged: Vec<Staged>) -> Vec<Fate> {
         let mut written = self.update_command(&statements(&staged)).await;
-        if matches!(&written, Written::Answered { errors, .. } if !errors.is_empty()) {
+        if let Written::Answered { matched: before, errors } = &written
+            && !errors.is_empty()
+        {
             // A task that cannot be written must not stop those that share its statement. Who has landed has another
             // stamp by now and is not written twice.
-            let each: Vec<_> = staged.iter().map(Staged::statement).collect();
+            let (before, each): (_, Vec<_>) = (*before, staged.iter().map(Staged::statement).collect());
             written = self.update_command(&each).await;
+            if let Written::Answered { matched, .. } = &mut written {
+                *matched += before;
+            }
         }
-        let all = matches!(written, Written::Answered { matched, .. } if matched == staged.len());
-        // Not all: another was first somewhere, or the answer was lost. The stamps tell which.
-        let stamps = if all { None } else { Some(self.stamps(&staged).await) };
-        let heard = matches!(written, Written::Answered { .. });
-        let fate = |stage: &Staged| match &stamps {
-            None => Fate::Landed,
-            Some(Some(stamps)) if stamps.get(&stage.record.id) == Some(&stage.record.stamp) => Fate::Landed,
-            // A write that was not heard of may still be on its way.
-            Some(Some(_)) if heard => Fate::Missed,
-            Some(_) => Fate::Unknown,
+        let landed = match written {
+            Written::Answered { matched, .. } => Some(matched),
+            Written::Unknown => None,
         };
-        let fates: Vec<_> = staged.iter().map(fate).collect();
+        let fates = if landed == Some(staged.len()) {
+            vec![Fate::Landed; staged.len()]
+        } else {
+            // Another was first somewhere, or the answer was lost. The stamps tell which.
+            fates(&staged, landed, self.stamps(&staged).await.as_ref())
+        };
         for (stage, fate) in staged.into_iter().zip(&fates) {
             match fate {
                 Fate::Landed => self.leases.note(stage.record),
@@ -226,6 +229,19 @@ impl Store {
         let found = self.call("stamps", find).await.ok()?;
         Some(found.into_iter().map(|it| (Uuid::from_bytes(it.id.bytes()), it.stamp)).collect())
     }
+}
+
+/// What became of each write, where `landed` of them did, as far as the database said, and the tasks now have these
+/// stamps.
+fn fates(staged: &[Staged], landed: Option<usize>, stamps: Option<&HashMap<Uuid, i64>>) -> Vec<Fate> {
+    let Some(stamps) = stamps else { return vec![Fate::Unknown; staged.len()] };
+    let is_there = |stage: &Staged| stamps.get(&stage.record.id) == Some(&stage.record.stamp);
+    let seen = staged.iter().filter(|stage| is_there(stage)).count();
+    // Where more have landed than are seen, somebody has written over one since, and nothing tells which. A write that
+    // was not heard of may still be on its way.
+    let is_clear = landed.is_some_and(|landed| seen >= landed);
+    let not_there = if is_clear { Fate::Missed } else { Fate::Unknown };
+    staged.iter().map(|stage| if is_there(stage) { Fate::Landed } else { not_there }).collect()
 }
 
 fn stored(record: &TaskRecord) -> Option<RawDocumentBuf> {
@@ -261,24 +277,38 @@ fn difference(before: &RawDocumentBuf, after: &RawDocumentBuf) -> Option<(RawDoc
 mod tests {
     use super::*;
 
+    fn write(id: u128, expected: i64) -> Staged {
+        let now = bson::DateTime::now();
+        let stored = doc! {
+            "_id": stored_id(Uuid::from_u128(id)), "tenant": "default", "task_type": "t", "status": "pending",
+            "priority": 50, "ready_at": now, "attempt": 0, "max_attempts": 3, "created_at": now,
+            "updated_at": now, "version": 1_i64, "stamp": expected + 1000, "input_bytes": 0,
+        };
+        Staged {
+            record: Arc::new(bson::deserialize_from_document(stored).unwrap()),
+            tenant: "default".to_owned(),
+            status: Status::Pending,
+            expected,
+            set: rawdoc! { "version": expected },
+            unset: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_write_that_may_have_been_written_over_is_not_called_missed() {
+        let staged = [write(1, 10), write(2, 20), write(3, 30)];
+        let now = |stamps: [i64; 3]| (1..=3).map(Uuid::from_u128).zip(stamps).collect::<HashMap<_, _>>();
+        let fates = |landed, stamps: [i64; 3]| super::fates(&staged, landed, Some(&now(stamps)));
+        let [there, missed, unknown] = [Fate::Landed, Fate::Missed, Fate::Unknown];
+        assert_eq!(fates(Some(1), [1010, 5, 6]), [there, missed, missed]);
+        assert_eq!(fates(Some(2), [1010, 5, 6]), [there, unknown, unknown]);
+        assert_eq!(fates(Some(0), [4, 5, 6]), [missed; 3]);
+        assert_eq!(fates(None, [1010, 5, 6]), [there, unknown, unknown]);
+        assert_eq!(super::fates(&staged, Some(1), None), [unknown; 3]);
+    }
+
     #[test]
     fn a_statement_never_carries_two_writes_of_one_task() {
-        let write = |id: u128, expected: i64| {
-            let now = bson::DateTime::now();
-            let stored = doc! {
-                "_id": stored_id(Uuid::from_u128(id)), "tenant": "default", "task_type": "t", "status": "pending",
-                "priority": 50, "ready_at": now, "attempt": 0, "max_attempts": 3, "created_at": now,
-                "updated_at": now, "version": 1_i64, "stamp": expected, "input_bytes": 0,
-            };
-            Staged {
-                record: Arc::new(bson::deserialize_from_document(stored).unwrap()),
-                tenant: "default".to_owned(),
-                status: Status::Pending,
-                expected,
-                set: rawdoc! { "version": expected },
-                unset: Vec::new(),
-            }
-        };
         // One was read before the other's write: side by side, the stamp of one would let the change of the other in.
         let statements = statements(&[write(1, 10), write(2, 20), write(1, 11), write(3, 30)]);
         let mut found: Vec<_> = statements

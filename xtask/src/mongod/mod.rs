@@ -14,6 +14,7 @@ mod replica_set;
 mod running;
 
 use std::env;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -27,6 +28,11 @@ const USUAL_PORT: u16 = 27503;
 
 /// The longest an orderly end may take: a checkpoint of all that is in the cache.
 const STOP_GRACE: Duration = Duration::from_secs(60);
+
+/// The program, for commands that start several of them their own way.
+pub(crate) async fn program() -> Result<PathBuf> {
+    find::mongod().await
+}
 
 /// A database ready to be written to. Dropping it stops what was started, in an orderly way but without patience.
 pub(crate) struct Database {

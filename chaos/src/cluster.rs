@@ -1,0 +1,170 @@
+//! A MongoDB replica set of three members on the loopback address.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures_util::future::join_all;
+use mongodb::Client;
+use mongodb::bson::{Document, doc};
+use tokio::sync::Mutex;
+
+use crate::net::free_port;
+use crate::process::Process;
+
+/// Members of the set.
+pub(crate) const MEMBERS: usize = 3;
+const NAME: &str = "chaos";
+/// The longest the set may take until it has a primary.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Member {
+    port: u16,
+    process: Mutex<Process>,
+    client: Client,
+}
+
+/// The running set.
+pub(crate) struct Cluster {
+    members: Vec<Member>,
+}
+
+impl Cluster {
+    /// Starts the set below `folder` and waits for its primary.
+    pub(crate) async fn start(mongod: &Path, folder: &Path) -> Result<Self> {
+        let mut members = Vec::new();
+        for number in 0..MEMBERS {
+            let (port, data) = (free_port()?, folder.join(format!("mongod-{number}")));
+            std::fs::create_dir_all(&data)?;
+            let mut process = Process::new(mongod.to_owned(), words(port, &data), data.with_extension("log"));
+            process.start()?;
+            let client = Client::with_uri_str(format!(
+                "mongodb://127.0.0.1:{port}/?directConnection=true&serverSelectionTimeoutMS=500&connectTimeoutMS=500"
+            ))
+            .await?;
+            members.push(Member { port, process: Mutex::new(process), client });
+        }
+        let cluster = Self { members };
+        cluster.initiate().await?;
+        cluster.primary().await?;
+        Ok(cluster)
+    }
+
+    /// What clients connect with.
+    pub(crate) fn uri(&self) -> String {
+        let hosts: Vec<_> = self.members.iter().map(|member| format!("127.0.0.1:{}", member.port)).collect();
+        format!("mongodb://{}/?replicaSet={NAME}", hosts.join(","))
+    }
+
+    async fn initiate(&self) -> Result<()> {
+        let hosts: Vec<_> = (0_i32..)
+            .zip(&self.members)
+            .map(|(id, member)| doc! { "_id": id, "host": format!("127.0.0.1:{}", member.port) })
+            .collect();
+        // Elections soon after a loss, so that a run sees many of them.
+        let settings = doc! { "electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500 };
+        let set = doc! { "_id": NAME, "members": hosts, "settings": settings };
+        let started = Instant::now();
+        loop {
+            match self.members[0].client.database("admin").run_command(doc! { "replSetInitiate": &set }).await
+            {
+                Ok(_) => return Ok(()),
+                Err(error) if started.elapsed() > PATIENCE => return Err(error.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+
+    /// The member that takes writes now, once there is one.
+    pub(crate) async fn primary(&self) -> Result<usize> {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            let asked = self.members.iter().map(|member| async {
+                let admin = member.client.database("admin");
+                let hello = admin.run_command(doc! { "hello": 1 });
+                let answer = tokio::time::timeout(Duration::from_secs(1), hello).await.ok()?.ok()?;
+                answer.get_bool("isWritablePrimary").ok()
+            });
+            let answers = join_all(asked).await;
+            if let Some(place) = answers.iter().position(|answer| *answer == Some(true)) {
+                return Ok(place);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        bail!("the replica set has no primary after {} s", PATIENCE.as_secs())
+    }
+
+    /// Ends a member as a power cut would.
+    pub(crate) async fn kill(&self, member: usize) -> Result<()> {
+        self.members[member].process.lock().await.kill().await
+    }
+
+    /// Starts a member that was killed.
+    pub(crate) async fn restart(&self, member: usize) -> Result<()> {
+        let mut process = self.members[member].process.lock().await;
+        if process.is_running() {
+            return Ok(());
+        }
+        process.start().with_context(|| format!("see {}", process.log().display()))
+    }
+
+    /// Stops a member where it is.
+    pub(crate) async fn freeze(&self, member: usize) -> Result<()> {
+        self.members[member].process.lock().await.freeze().await
+    }
+
+    /// Lets a frozen member go on.
+    pub(crate) async fn thaw(&self, member: usize) -> Result<()> {
+        self.members[member].process.lock().await.thaw().await
+    }
+
+    /// Lets commands fail as `data` says and as often as `mode` does, on all members.
+    pub(crate) async fn fail_commands(&self, mode: Document, data: Document) -> Result<()> {
+        self.set_fail_point(doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data }).await
+    }
+
+    /// Lets commands succeed again.
+    pub(crate) async fn heal_commands(&self) -> Result<()> {
+        self.set_fail_point(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await
+    }
+
+    async fn set_fail_point(&self, command: Document) -> Result<()> {
+        for member in &self.members {
+            let started = Instant::now();
+            // A member that has just been started takes a moment.
+            while let Err(error) = member.client.database("admin").run_command(command.clone()).await {
+                if started.elapsed() > PATIENCE {
+                    return Err(error.into());
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn words(port: u16, data: &Path) -> Vec<String> {
+    let port = port.to_string();
+    let data = data.display().to_string();
+    [
+        "--replSet",
+        NAME,
+        "--bind_ip",
+        "127.0.0.1",
+        "--port",
+        &port,
+        "--dbpath",
+        &data,
+        "--quiet",
+        "--oplogSize",
+        "64",
+        "--wiredTigerCacheSizeGB",
+        "0.25",
+        "--networkMessageCompressors",
+        "snappy,zstd",
+        "--setParameter",
+        "enableTestCommands=1",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}

@@ -1,0 +1,205 @@
+//! Producers and workers, built on the client, who note each call and its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use task_repo_client::{
+    Backoff, Claim, ClaimedTask, ClientError, Json, NewTask, Receipt, RetryBudget, RetryPolicy, SettleError,
+    TaskClient, TaskFailure, Uuid,
+};
+use tokio::sync::watch;
+
+use crate::history::{Event, History, Said, Verb};
+
+/// The key of the servers.
+pub(crate) const API_KEY: &str = "chaos_api_key";
+/// Task types, so that several groups of callers wait.
+const QUEUES: [&str; 2] = ["chaos.a", "chaos.b"];
+/// How long a lease holds.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+/// When the client gives a call up.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// How long a claim waits.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// What callers do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Work, and break rules now and then.
+    Storm,
+    /// Finish what is there.
+    Drain,
+    /// Stop.
+    Over,
+}
+
+/// A caller: its servers, its dice, and what it notes.
+pub(crate) struct Caller {
+    name: String,
+    servers: Vec<TaskClient>,
+    dice: SmallRng,
+    history: Arc<History>,
+    phase: watch::Receiver<Phase>,
+}
+
+/// Clients that never repeat anything by themselves: each call is one line of the history.
+pub(crate) fn clients(urls: &[String]) -> Result<Vec<TaskClient>> {
+    let client = |url: &String| {
+        Ok(TaskClient::builder(url)
+            .api_key(API_KEY)
+            .retry(RetryBudget::none())
+            .connect_timeout(Duration::from_secs(1))
+            .timeout(CALL_LIMIT)
+            .build()?)
+    };
+    urls.iter().map(client).collect()
+}
+
+impl Caller {
+    /// One of that name, whose dice fall as `seed` says.
+    pub(crate) fn new(
+        name: String,
+        servers: Vec<TaskClient>,
+        seed: u64,
+        history: Arc<History>,
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
+        Self { name, servers, dice: SmallRng::seed_from_u64(seed), history, phase }
+    }
+
+    fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    fn server(&mut self) -> TaskClient {
+        self.servers[self.dice.random_range(0..self.servers.len())].clone()
+    }
+
+    async fn pause(&mut self, millis: std::ops::Range<u64>) {
+        tokio::time::sleep(Duration::from_millis(self.dice.random_range(millis))).await;
+    }
+
+    /// Creates tasks until the storm is over.
+    pub(crate) async fn produce(mut self) {
+        for number in 0_u64.. {
+            if self.phase() != Phase::Storm {
+                return;
+            }
+            let name = format!("{}-{number}", self.name);
+            let queue = QUEUES[self.dice.random_range(0..QUEUES.len())];
+            let task = NewTask {
+                name: Some(name.clone()),
+                request: Json::of(&number).ok(),
+                max_attempts: Some(50),
+                lease_seconds: i64::try_from(LEASE.as_secs()).ok(),
+                retry: Some(RetryPolicy {
+                    backoff: Backoff::Fixed,
+                    base_seconds: 1,
+                    cap_seconds: 1,
+                    ..RetryPolicy::default()
+                }),
+                ..NewTask::new(queue)
+            };
+            while self.create(&task, &name).await == Said::Unknown {
+                // Now and then a producer dies before it knows.
+                if self.dice.random_bool(0.1) || self.phase() == Phase::Over {
+                    break;
+                }
+                self.pause(20..200).await;
+            }
+            self.pause(2..20).await;
+        }
+    }
+
+    async fn create(&mut self, task: &NewTask, name: &str) -> Said {
+        let server = self.server();
+        let created =
+            self.history.call("create", Duration::ZERO, server.create_task_with_key(task, name)).await;
+        let (said, id) = match created {
+            Ok(created) => (Said::Accepted, Some(created.value.id)),
+            Err(said) => (said, None),
+        };
+        self.history.note(Event::Created { name: name.to_owned(), said, id });
+        said
+    }
+
+    /// Claims and settles until all is over.
+    pub(crate) async fn work(mut self) {
+        while self.phase() != Phase::Over {
+            let claim = Claim {
+                limit: Some(self.dice.random_range(1..=4)),
+                wait_ms: u64::try_from(WAIT.as_millis()).ok(),
+                claim_id: Some(Uuid::now_v7()),
+                task_types: QUEUES.map(str::to_owned).to_vec(),
+                worker_id: self.name.clone(),
+                ..Claim::default()
+            };
+            let mut claimed = Err(Said::Unknown);
+            for _ in 0..5 {
+                let server = self.server();
+                claimed = self.history.call("claim", WAIT, server.claim(&claim)).await;
+                match claimed {
+                    Err(Said::Unknown) => self.pause(20..200).await,
+                    _ => break,
+                }
+            }
+            for task in claimed.unwrap_or_default() {
+                self.history.note(Event::Claimed {
+                    id: task.id(),
+                    token: task.lease_token().to_owned(),
+                    attempt: task.task().attempt,
+                    version: task.task().version,
+                });
+                self.treat(task).await;
+            }
+        }
+    }
+
+    /// Works on a task, well or badly.
+    async fn treat(&mut self, task: ClaimedTask) {
+        let dice: f64 = if self.phase() == Phase::Storm { self.dice.random() } else { 0.0 };
+        self.pause(0..15).await;
+        let verb = match dice {
+            // Dies with it.
+            0.97.. => return,
+            // Hangs until somebody else may have it, and then goes on as if nothing had been.
+            0.95.. => {
+                tokio::time::sleep(LEASE + LEASE / 2).await;
+                Verb::Complete
+            }
+            0.90.. => Verb::Release,
+            0.80.. => Verb::Fail,
+            _ => Verb::Complete,
+        };
+        let (id, token) = (task.id(), task.lease_token().to_owned());
+        let mut task = Some(task);
+        for _ in 0..20 {
+            let Some(held) = task.take() else { return };
+            let server = self.server();
+            let settling = async {
+                let settled: Result<Receipt, SettleError> = match verb {
+                    Verb::Complete => server.complete_task(held, &token).await,
+                    Verb::Fail => server.fail_task(held, TaskFailure::retry("on purpose")).await,
+                    Verb::Release => held.release(Duration::ZERO).await,
+                };
+                settled.map_err(|unsettled| {
+                    task = Some(*unsettled.claimed);
+                    unsettled.error
+                })
+            };
+            let settled = self.history.call::<_, ClientError>("settle", Duration::ZERO, settling).await;
+            let (said, version) = match settled {
+                Ok(receipt) => (Said::Accepted, Some(receipt.version)),
+                Err(said) => (said, None),
+            };
+            self.history.note(Event::Settled { id, token: token.clone(), verb, said, version });
+            if said != Said::Unknown || self.phase() == Phase::Over {
+                return;
+            }
+            self.pause(20..300).await;
+        }
+    }
+}

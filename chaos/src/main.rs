@@ -1,0 +1,150 @@
+//! Breaks servers, databases and connections under load, and checks that nothing was lost and nothing done twice on
+//! the record. Run by `cargo xtask chaos`.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`run`](mod@run) | one run: load, faults, mending, draining, the check |
+//! | [`fault`] | what is broken |
+//! | [`world`], [`cluster`], [`process`], [`proxy`], [`net`] | what it is broken in: servers, a replica set of three, proxies |
+//! | [`load`] | producers and workers |
+//! | [`history`], [`checker`] | every call and its answer, and what they must come to |
+
+mod checker;
+mod cluster;
+mod fault;
+mod history;
+mod load;
+mod net;
+mod process;
+mod proxy;
+mod run;
+mod world;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum as _};
+use tokio::sync::watch;
+
+use crate::fault::Fault;
+use crate::history::History;
+use crate::load::{Caller, Phase};
+use crate::run::{Outcome, Plan};
+use crate::world::Programs;
+
+#[derive(Debug, Parser)]
+#[command(about, version)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Breaks things and checks
+    Run(RunOptions),
+    /// A worker to be killed and frozen; it never ends by itself
+    #[command(hide = true)]
+    Work {
+        /// The servers
+        #[arg(long)]
+        url: Vec<String>,
+        /// The dice
+        #[arg(long)]
+        seed: u64,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct RunOptions {
+    /// The database's program
+    #[arg(long)]
+    mongod: PathBuf,
+    /// The server's program
+    #[arg(long)]
+    server: PathBuf,
+    /// Where data, logs and results go
+    #[arg(long)]
+    output: PathBuf,
+    /// The dice of the first run
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Runs, each with the next seed
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// How long faults are made in each run
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Which faults; without it all of them
+    #[arg(long, value_enum, value_delimiter = ',')]
+    faults: Vec<Fault>,
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    match Options::parse().command {
+        Command::Run(options) => runs(&options).await,
+        Command::Work { url, seed } => {
+            let (_phase, watched) = watch::channel(Phase::Storm);
+            let name = format!("process-{seed}");
+            let history = Arc::new(History::new());
+            Caller::new(name, load::clients(&url)?, seed, history, watched).work().await;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn runs(options: &RunOptions) -> Result<ExitCode> {
+    let faults = if options.faults.is_empty() { Fault::value_variants() } else { &options.faults };
+    let programs = Programs { mongod: options.mongod.clone(), server: options.server.clone() };
+    let mut outcomes = Vec::new();
+    for seed in options.seed..options.seed + options.seeds {
+        let folder = options.output.join(format!("seed-{seed}"));
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        std::fs::create_dir_all(&folder)?;
+        let plan = Plan { seed, seconds: options.seconds, faults: faults.to_vec() };
+        let outcome = run::run(&programs, &folder, plan).await?;
+        print(&outcome);
+        outcomes.push(outcome);
+    }
+    let file = options.output.join("chaos.json");
+    std::fs::write(&file, serde_json::to_vec_pretty(&outcomes)?)?;
+    println!("written to {}", file.display());
+    let is_good = outcomes.iter().all(|outcome| outcome.violations.is_empty());
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(outcome: &Outcome) {
+    let verdict = &outcome.verdict;
+    println!("seed {}: {} faults in {} s", outcome.plan.seed, outcome.struck.len(), outcome.plan.seconds);
+    println!(
+        "  tasks: {} attempted, {} acknowledged, {} recovered, {} lost, {} duplicated, {} stuck",
+        verdict.attempted,
+        verdict.acknowledged,
+        verdict.recovered,
+        verdict.lost.len(),
+        verdict.duplicated.len(),
+        verdict.stuck.len(),
+    );
+    println!(
+        "  attempts: {}, at most {} of one task; {} settlements refused; {} tasks completed twice",
+        verdict.executions,
+        verdict.most_executions,
+        verdict.refused_settlements,
+        verdict.double_completions.len(),
+    );
+    println!(
+        "  calls: {}, the longest {} ms ({}); without an accepted create for {} ms at most",
+        verdict.calls, verdict.slowest_ms, verdict.slowest_call, verdict.longest_without_create_ms,
+    );
+    for violation in &outcome.violations {
+        println!("  VIOLATED: {violation}");
+    }
+    for answer in verdict.undocumented.iter().take(5) {
+        println!("    {answer}");
+    }
+}

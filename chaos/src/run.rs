@@ -1,0 +1,153 @@
+//! One run: load, faults, mending, draining, and the check.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+use serde::Serialize;
+use task_repo_client::{ExecutionStatus, ListTasks, RetryBudget, Status, Task, TaskClient};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::checker::{Found, Verdict, check};
+use crate::fault::Fault;
+use crate::history::History;
+use crate::load::{Caller, Phase, clients};
+use crate::world::{Programs, World};
+
+/// Producers in this process.
+const PRODUCERS: u64 = 4;
+/// Workers in this process.
+const WORKERS: u64 = 6;
+/// The most that the service may take for a call, beyond the wait that was asked for.
+const SLOWEST: Duration = Duration::from_secs(20);
+/// Calm after each fault.
+const CALM: Duration = Duration::from_secs(1);
+/// The longest that tasks may take to become final when nothing is broken any more: the longest lease and all its
+/// losses are far shorter.
+const DRAIN: Duration = Duration::from_secs(90);
+
+/// What a run is.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Plan {
+    /// The dice.
+    pub(crate) seed: u64,
+    /// How long faults are made.
+    pub(crate) seconds: u64,
+    /// Which.
+    pub(crate) faults: Vec<Fault>,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    #[serde(flatten)]
+    pub(crate) plan: Plan,
+    /// The faults in their order, and when each began, in seconds.
+    pub(crate) struck: Vec<(f64, Fault)>,
+    pub(crate) verdict: Verdict,
+    pub(crate) violations: Vec<String>,
+}
+
+/// Makes a run below `folder`.
+pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Result<Outcome> {
+    let bar = ProgressBar::new(plan.seconds);
+    let style = ProgressStyle::with_template("{prefix} [{wide_bar}] {pos}/{len} s · {msg}")?;
+    bar.set_style(style);
+    bar.set_prefix(format!("seed {}", plan.seed));
+    bar.set_message("starting");
+    let world = World::start(programs, folder, plan.seed).await?;
+    let history = Arc::new(History::new());
+    let (phase, watched) = watch::channel(Phase::Storm);
+    let callers = clients(&world.urls())?;
+    let caller = |name: String, number: u64| {
+        let seed = plan.seed.wrapping_mul(1000).wrapping_add(number);
+        Caller::new(name, callers.clone(), seed, Arc::clone(&history), watched.clone())
+    };
+    let (mut producers, mut workers) = (JoinSet::new(), JoinSet::new());
+    for number in 0..PRODUCERS {
+        producers.spawn(caller(format!("p{number}"), number).produce());
+    }
+    for number in 0..WORKERS {
+        workers.spawn(caller(format!("w{number}"), PRODUCERS + number).work());
+    }
+    let struck = storm(&world, &plan, &history, &bar).await?;
+    bar.set_message("mending");
+    world.heal().await?;
+    phase.send_replace(Phase::Drain);
+    while producers.join_next().await.is_some() {}
+    bar.set_message("draining");
+    let reader = world.direct(0)?.with_retry(RetryBudget::default());
+    let drained = Instant::now();
+    while !is_drained(&reader).await? && drained.elapsed() < DRAIN {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    phase.send_replace(Phase::Over);
+    while workers.join_next().await.is_some() {}
+    world.stop_workers().await?;
+    bar.set_message("checking");
+    let found = found(&reader).await?;
+    let verdict = check(&history.record(), &found, SLOWEST);
+    bar.finish_and_clear();
+    Ok(Outcome { plan, struck, violations: verdict.violations(), verdict })
+}
+
+/// Makes one fault after the other, each kind as often as the others, until time is up.
+async fn storm(
+    world: &World,
+    plan: &Plan,
+    history: &History,
+    bar: &ProgressBar,
+) -> Result<Vec<(f64, Fault)>> {
+    let mut dice = SmallRng::seed_from_u64(plan.seed);
+    let (began, until) = (Instant::now(), Duration::from_secs(plan.seconds));
+    let (mut struck, mut left) = (Vec::new(), Vec::new());
+    tokio::time::sleep(CALM).await;
+    while began.elapsed() < until {
+        if left.is_empty() {
+            left.clone_from(&plan.faults);
+            left.shuffle(&mut dice);
+        }
+        let Some(fault) = left.pop() else { bail!("there is no fault to make") };
+        struck.push((began.elapsed().as_secs_f64(), fault));
+        bar.set_message(format!("{fault:?} · {} tasks", history.accepted()));
+        fault.strike(world, &mut dice).await?;
+        bar.set_position(began.elapsed().as_secs().min(plan.seconds));
+        let calm = CALM.mul_f64(dice.random_range(0.3..2.0));
+        tokio::time::sleep(calm).await;
+    }
+    Ok(struck)
+}
+
+async fn is_drained(reader: &TaskClient) -> Result<bool> {
+    let open = ListTasks::new().status(Status::Pending).status(Status::Processing).status(Status::Scheduled);
+    Ok(reader.list_tasks(&open.limit(1)).await?.tasks.is_empty())
+}
+
+/// All tasks with their attempts.
+async fn found(reader: &TaskClient) -> Result<Vec<Found>> {
+    let tasks: Vec<Task> =
+        reader.task_stream(ListTasks::new().any_status().limit(100).with_payload()).try_collect().await?;
+    stream::iter(tasks)
+        .map(|task| async move {
+            let executions = reader.get_executions(task.id).await?;
+            let is_completed = |status| status == ExecutionStatus::Completed;
+            anyhow::Ok(Found {
+                id: task.id,
+                name: task.name.unwrap_or_default(),
+                status: task.status,
+                result: task.result.json().and_then(|json| serde_json::from_str(json.as_str()).ok()),
+                executions: executions.len(),
+                completed: executions.iter().filter(|it| is_completed(it.status)).count(),
+            })
+        })
+        .buffer_unordered(8)
+        .try_collect()
+        .await
+}

@@ -1,0 +1,186 @@
+//! All that is broken and mended: the replica set, the servers, the proxies before them, and workers of their own.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use task_repo_client::TaskClient;
+use tokio::sync::Mutex;
+
+use crate::cluster::Cluster;
+use crate::load::{API_KEY, clients};
+use crate::net::free_port;
+use crate::process::Process;
+use crate::proxy::{Proxy, Weather};
+
+/// Servers on the one database.
+const SERVERS: usize = 2;
+/// Worker processes that may be killed and frozen.
+const WORKERS: usize = 2;
+/// The longest a server may take to start.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What runs.
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    servers: Vec<Server>,
+    workers: Vec<Mutex<Process>>,
+}
+
+struct Server {
+    port: u16,
+    process: Mutex<Process>,
+    proxy: Proxy,
+}
+
+/// Where the programs are.
+pub(crate) struct Programs {
+    pub(crate) mongod: PathBuf,
+    pub(crate) server: PathBuf,
+}
+
+impl World {
+    /// Starts all of it below `folder`.
+    pub(crate) async fn start(programs: &Programs, folder: &Path, seed: u64) -> Result<Self> {
+        let cluster = Cluster::start(&programs.mongod, folder).await?;
+        let mut servers = Vec::new();
+        for number in 0..SERVERS {
+            let port = free_port()?;
+            let log = folder.join(format!("server-{number}.log"));
+            let environment = vec![
+                ("MONGODB_URI", cluster.uri()),
+                ("MONGODB_DATABASE", "chaos".to_owned()),
+                ("HOST", "127.0.0.1".to_owned()),
+                ("PORT", port.to_string()),
+                ("API_KEY", API_KEY.to_owned()),
+                ("LOG_LEVEL", "warn".to_owned()),
+            ];
+            let mut process = Process::new(programs.server.clone(), Vec::new(), log).with(environment);
+            process.start()?;
+            let proxy = Proxy::start(port, seed.wrapping_add(number as u64)).await?;
+            servers.push(Server { port, process: Mutex::new(process), proxy });
+        }
+        let mut world = Self { cluster, servers, workers: Vec::new() };
+        world.ready().await?;
+        for number in 0..WORKERS {
+            let mut words = vec!["work".to_owned(), format!("--seed={}", seed.wrapping_add(number as u64))];
+            words.extend(world.urls().into_iter().map(|url| format!("--url={url}")));
+            let log = folder.join(format!("worker-{number}.log"));
+            let mut process = Process::new(std::env::current_exe()?, words, log);
+            process.start()?;
+            world.workers.push(Mutex::new(process));
+        }
+        Ok(world)
+    }
+
+    /// The servers, behind their proxies.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(|server| server.proxy.url()).collect()
+    }
+
+    /// How many servers there are.
+    pub(crate) fn servers(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// Where a server listens, without the proxy.
+    pub(crate) fn port(&self, server: usize) -> u16 {
+        self.servers[server].port
+    }
+
+    /// A client of a server, without the proxy.
+    pub(crate) fn direct(&self, server: usize) -> Result<TaskClient> {
+        let urls = [format!("http://127.0.0.1:{}", self.port(server))];
+        clients(&urls)?.pop().context("a client")
+    }
+
+    /// Ends a server as a power cut would, and starts it again at once.
+    pub(crate) async fn kill_server(&self, server: usize) -> Result<()> {
+        let mut process = self.servers[server].process.lock().await;
+        process.kill().await?;
+        process.start()
+    }
+
+    /// What all proxies do from now on.
+    pub(crate) fn set_weather(&self, weather: Weather) {
+        self.servers.iter().for_each(|server| server.proxy.set(weather));
+    }
+
+    /// Ends half of the workers as a power cut would, and starts them again later.
+    pub(crate) async fn kill_workers(&self, away: Duration) -> Result<()> {
+        for worker in self.workers.iter().step_by(2) {
+            worker.lock().await.kill().await?;
+        }
+        tokio::time::sleep(away).await;
+        self.start_workers().await
+    }
+
+    /// Stops all workers where they are, for that long.
+    pub(crate) async fn freeze_workers(&self, away: Duration) -> Result<()> {
+        for worker in &self.workers {
+            worker.lock().await.freeze().await?;
+        }
+        tokio::time::sleep(away).await;
+        for worker in &self.workers {
+            worker.lock().await.thaw().await?;
+        }
+        Ok(())
+    }
+
+    async fn start_workers(&self) -> Result<()> {
+        for worker in &self.workers {
+            let mut worker = worker.lock().await;
+            if !worker.is_running() {
+                worker.start()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Mends all there is to mend, and waits until every server takes requests.
+    pub(crate) async fn heal(&self) -> Result<()> {
+        self.set_weather(Weather::default());
+        for member in 0..crate::cluster::MEMBERS {
+            self.cluster.thaw(member).await?;
+            self.cluster.restart(member).await?;
+        }
+        self.cluster.primary().await?;
+        self.cluster.heal_commands().await?;
+        for server in &self.servers {
+            let mut process = server.process.lock().await;
+            if !process.is_running() {
+                process.start()?;
+            }
+        }
+        self.start_workers().await?;
+        self.ready().await
+    }
+
+    async fn ready(&self) -> Result<()> {
+        let started = Instant::now();
+        for (number, server) in self.servers.iter().enumerate() {
+            let client = self.direct(number)?;
+            while client.ready().await.is_err() {
+                let mut process = server.process.lock().await;
+                if !process.is_running() {
+                    // Its database was away when it started; an operator's supervisor would start it again, too.
+                    process.start()?;
+                }
+                if started.elapsed() > PATIENCE {
+                    bail!("a server is not ready: see {}", process.log().display());
+                }
+                drop(process);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the workers for good.
+    pub(crate) async fn stop_workers(&self) -> Result<()> {
+        for worker in &self.workers {
+            worker.lock().await.kill().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! `cargo xtask chaos`: breaks servers, databases and connections under load, and checks that nothing was lost.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use tokio::process::Command;
+
+use crate::layout;
+use crate::mongod;
+use crate::process;
+
+/// The program that breaks things.
+const CHAOS: &str = "task-repo-chaos";
+/// The server's program.
+const SERVER: &str = "task-repo-server";
+
+/// Options of `cargo xtask chaos`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The dice: the same seed makes the same faults in the same order
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Runs, each with the next seed
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// How long faults are made in each run
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Which faults, with commas between them; all of them if there is none
+    #[arg(long, value_name = "FAULT,..")]
+    faults: Option<String>,
+    /// Optimised programs: more load, after a longer build
+    #[arg(long)]
+    release: bool,
+}
+
+impl Args {
+    /// What continuous integration has time for: about two minutes.
+    pub(crate) fn short() -> Self {
+        Self { seed: 1, seeds: 1, seconds: 75, faults: None, release: false }
+    }
+}
+
+/// Starts a replica set of three, servers, producers and workers, breaks them, and checks. An error when something was
+/// violated.
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    let profile = if args.release { "release" } else { "dev" };
+    let mut build = Command::new("cargo");
+    build.args(["build", "--profile", profile, "--bin", SERVER, "--bin", CHAOS]);
+    process::run(build.current_dir(layout::root())).await?;
+    let programs = layout::target().join(if args.release { "release" } else { "debug" });
+    let mut command = Command::new(programs.join(CHAOS));
+    command.arg("run").args(words(args)).current_dir(layout::root());
+    command.arg("--mongod").arg(mongod::program().await?).arg("--server").arg(programs.join(SERVER));
+    command.arg("--output").arg(output());
+    process::run(&mut command).await
+}
+
+/// Where data, logs and results are kept until the next run.
+fn output() -> PathBuf {
+    layout::target().join("chaos")
+}
+
+fn words(args: &Args) -> Vec<String> {
+    let mut words = vec![
+        format!("--seed={}", args.seed),
+        format!("--seeds={}", args.seeds),
+        format!("--seconds={}", args.seconds),
+    ];
+    words.extend(args.faults.iter().map(|faults| format!("--faults={faults}")));
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_reach_the_program_that_breaks_things() {
+        let args = Args {
+            seed: 7,
+            seeds: 2,
+            seconds: 5,
+            faults: Some("server-kill,doubled".into()),
+            release: false,
+        };
+        assert_eq!(words(&args), ["--seed=7", "--seeds=2", "--seconds=5", "--faults=server-kill,doubled"]);
+    }
+}
