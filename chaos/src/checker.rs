@@ -43,6 +43,8 @@ pub(crate) struct Verdict {
     pub(crate) changed_completions: Vec<Uuid>,
     /// Tasks that were handed out after a completion of them was accepted.
     pub(crate) claimed_after_completion: Vec<Uuid>,
+    /// Tasks that a lease settled after another lease of them had been given.
+    pub(crate) settled_by_zombies: Vec<Uuid>,
     /// Tasks whose attempts did not go up from one claim to the next, or that two claims got as the same version.
     pub(crate) attempts_out_of_order: Vec<Uuid>,
     /// Tasks that are not final.
@@ -77,6 +79,7 @@ impl Verdict {
             ("completed twice", self.double_completions.len()),
             ("completed, and later different", self.changed_completions.len()),
             ("handed out after their completion", self.claimed_after_completion.len()),
+            ("settled by a lease that somebody else's had replaced", self.settled_by_zombies.len()),
             ("attempts out of order", self.attempts_out_of_order.len()),
             ("stuck", self.stuck.len()),
             ("undocumented answers", self.undocumented.len()),
@@ -192,7 +195,11 @@ fn claims(record: &Record, verdict: &mut Verdict) {
     let mut claimed: HashMap<Uuid, Vec<(u64, u32, &str)>> = HashMap::new();
     let mut given_back = HashSet::new();
     let mut completed: HashMap<Uuid, u64> = HashMap::new();
+    let mut settled: HashMap<Uuid, Vec<(&str, u64)>> = HashMap::new();
     for event in &record.events {
+        if let Event::Settled { id, token, said: Said::Accepted, version: Some(version), .. } = event {
+            settled.entry(*id).or_default().push((token, *version));
+        }
         match event {
             Event::Claimed { id, token, attempt, version } => {
                 claimed.entry(*id).or_default().push((*version, *attempt, token));
@@ -217,6 +224,15 @@ fn claims(record: &Record, verdict: &mut Verdict) {
         });
         if !in_order {
             verdict.attempts_out_of_order.push(id);
+        }
+        let is_zombie = |(token, version): &(&str, u64)| {
+            let own = claims.iter().find(|(_, _, other)| other == token).map(|(own, ..)| *own);
+            own.is_some_and(|own| {
+                claims.iter().any(|(other, _, name)| name != token && own < *other && other < version)
+            })
+        };
+        if settled.get(&id).is_some_and(|settled| settled.iter().any(is_zombie)) {
+            verdict.settled_by_zombies.push(id);
         }
         let last = claims.last().map_or(0, |(version, ..)| *version);
         if completed.get(&id).is_some_and(|version| last > *version) {
@@ -315,6 +331,16 @@ mod tests {
                     claimed("t1", 1, 2),
                     settled("t1", Verb::Complete, Said::Accepted, 3),
                     claimed("t2", 2, 4),
+                ],
+                vec![task("a", "t1")],
+            ),
+            (
+                "settled by a lease that somebody else's had replaced: 1",
+                vec![
+                    created("a", Said::Accepted),
+                    claimed("t1", 1, 2),
+                    claimed("t2", 2, 4),
+                    settled("t1", Verb::Complete, Said::Accepted, 5),
                 ],
                 vec![task("a", "t1")],
             ),

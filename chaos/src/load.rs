@@ -161,6 +161,10 @@ impl Caller {
     /// Works on a task, well or badly.
     async fn treat(&mut self, task: ClaimedTask) {
         let dice: f64 = if self.phase() == Phase::Storm { self.dice.random() } else { 0.0 };
+        if task.task().losses > 0 && self.phase() == Phase::Storm {
+            // Long enough that whoever had it before may come back meanwhile.
+            tokio::time::sleep(LEASE * 2 / 3).await;
+        }
         self.pause(0..15).await;
         let verb = match dice {
             // Dies with it.

@@ -45,6 +45,8 @@ struct Options {
 enum Command {
     /// Breaks things and checks
     Run(RunOptions),
+    /// Has servers make mistakes on purpose, and checks that each is found
+    Mistakes(RunOptions),
     /// A worker to be killed and frozen; it never ends by itself
     #[command(hide = true)]
     Work {
@@ -86,6 +88,7 @@ struct RunOptions {
 async fn main() -> Result<ExitCode> {
     match Options::parse().command {
         Command::Run(options) => runs(&options).await,
+        Command::Mistakes(options) => mistakes(&options).await,
         Command::Work { url, seed } => {
             let (_phase, watched) = watch::channel(Phase::Storm);
             let name = format!("process-{seed}");
@@ -98,14 +101,10 @@ async fn main() -> Result<ExitCode> {
 
 async fn runs(options: &RunOptions) -> Result<ExitCode> {
     let faults = if options.faults.is_empty() { Fault::value_variants() } else { &options.faults };
-    let programs = Programs { mongod: options.mongod.clone(), server: options.server.clone() };
+    let programs = Programs { mongod: options.mongod.clone(), server: options.server.clone(), mistake: None };
     let mut outcomes = Vec::new();
     for seed in options.seed..options.seed + options.seeds {
-        let folder = options.output.join(format!("seed-{seed}"));
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder)?;
-        }
-        std::fs::create_dir_all(&folder)?;
+        let folder = empty(options.output.join(format!("seed-{seed}")))?;
         let plan = Plan { seed, seconds: options.seconds, faults: faults.to_vec() };
         let outcome = run::run(&programs, &folder, plan).await?;
         print(&outcome);
@@ -116,6 +115,48 @@ async fn runs(options: &RunOptions) -> Result<ExitCode> {
     println!("written to {}", file.display());
     let is_good = outcomes.iter().all(|outcome| outcome.violations.is_empty());
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Each mistake with the faults under which it shows.
+const MISTAKES: [(&str, &[Fault]); 5] = [
+    ("early-acknowledgement", &[Fault::ServerKill]),
+    ("any-token", &[Fault::WorkersFreeze]),
+    ("unguarded-claim", &[Fault::Doubled]),
+    ("forgotten-keys", &[Fault::LostAnswers]),
+    ("unguarded-sweeper", &[Fault::WorkersFreeze]),
+];
+
+async fn mistakes(options: &RunOptions) -> Result<ExitCode> {
+    let mut unseen = Vec::new();
+    for (mistake, faults) in MISTAKES {
+        let programs = Programs {
+            mongod: options.mongod.clone(),
+            server: options.server.clone(),
+            mistake: Some(mistake),
+        };
+        let folder = empty(options.output.join(mistake))?;
+        let plan = Plan { seed: options.seed, seconds: options.seconds, faults: faults.to_vec() };
+        let outcome = run::run(&programs, &folder, plan).await?;
+        if outcome.violations.is_empty() {
+            unseen.push(mistake);
+        }
+        println!("{mistake}: {}", outcome.violations.join(", "));
+    }
+    if unseen.is_empty() {
+        println!("all mistakes were found");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("NOT FOUND: {}", unseen.join(", "));
+    Ok(ExitCode::FAILURE)
+}
+
+/// The folder, with nothing in it.
+fn empty(folder: PathBuf) -> Result<PathBuf> {
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
 fn print(outcome: &Outcome) {

@@ -37,6 +37,8 @@ struct Server {
 pub(crate) struct Programs {
     pub(crate) mongod: PathBuf,
     pub(crate) server: PathBuf,
+    /// What the servers do wrong on purpose, if they are built for it.
+    pub(crate) mistake: Option<&'static str>,
 }
 
 impl World {
@@ -47,7 +49,7 @@ impl World {
         for number in 0..SERVERS {
             let port = free_port()?;
             let log = folder.join(format!("server-{number}.log"));
-            let environment = vec![
+            let mut environment = vec![
                 ("MONGODB_URI", cluster.uri()),
                 ("MONGODB_DATABASE", "chaos".to_owned()),
                 ("HOST", "127.0.0.1".to_owned()),
@@ -55,6 +57,7 @@ impl World {
                 ("API_KEY", API_KEY.to_owned()),
                 ("LOG_LEVEL", "warn".to_owned()),
             ];
+            environment.extend(programs.mistake.map(|mistake| ("TASK_REPO_MISTAKE", mistake.to_owned())));
             let mut process = Process::new(programs.server.clone(), Vec::new(), log).with(environment);
             process.start()?;
             let proxy = Proxy::start(port, seed.wrapping_add(number as u64)).await?;

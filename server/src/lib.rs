@@ -8,6 +8,7 @@ pub mod config;
 pub mod http;
 pub mod json_value;
 pub mod lifecycle;
+mod mistake;
 pub mod scope;
 pub mod server;
 pub mod store;

@@ -1,11 +1,11 @@
 //! Leases that run out: what becomes of the task, and what its worker may still say.
 
 use serde_json::{Value, json};
-use task_repo_tests::{TestServer, id_of};
+use task_repo_tests::{TestServer, id_of, unique_type};
 
 use crate::verbs::{
-    assert_in_seconds, assert_lease_lost, assert_receipt, assert_seconds_after, claim, claim_one, executions,
-    post, queue, settle, shown, tasks, time, until_status,
+    assert_in_seconds, assert_lease_lost, assert_receipt, assert_seconds_after, claim, claim_one,
+    create_many, executions, id, post, queue, settle, shown, tasks, time, until_status,
 };
 
 /// A fresh task, held by a lease of one second.
@@ -192,4 +192,23 @@ async fn how_long_a_lease_lasts() {
         assert_eq!(shown(&server, &by_id).await["lease"]["expires_at"], by_id["lease"]["expires_at"]);
         assert_eq!(id_of(&by_id), id_of(&shown(&server, &by_id).await));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_lost_a_worker_is_handed_out_alone() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    let suspect = server.create(json!({"task_type": queue, "lease_seconds": 1})).await;
+    claim(&server, &queue, json!({})).await;
+    until_status(&server, &suspect, "pending").await;
+    let others = create_many(&server, 3, |_| json!({"task_type": queue})).await;
+    let mut answers = Vec::new();
+    while answers.iter().map(Vec::len).sum::<usize>() < 4 {
+        let claimed = claim(&server, &queue, json!({"limit": 10})).await;
+        answers.push(tasks(&claimed).clone());
+    }
+    // It comes first, by its age; the others do not have to wait for it to be settled.
+    let held: Vec<Vec<_>> = answers.iter().map(|answer| answer.iter().map(id).collect()).collect();
+    assert_eq!(held, [vec![id(&suspect)], others.iter().map(id).collect()]);
+    assert_eq!((&answers[0][0]["losses"], &answers[1][0]["losses"]), (&json!(1), &json!(0)));
 }

@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// Which faults, with commas between them; all of them if there is none
     #[arg(long, value_name = "FAULT,..")]
     faults: Option<String>,
+    /// Instead, have servers make mistakes on purpose, one after the other, and check that each is found
+    #[arg(long, conflicts_with_all = ["faults", "seeds"])]
+    mistakes: bool,
     /// Optimised programs: more load, after a longer build
     #[arg(long)]
     release: bool,
@@ -37,7 +40,7 @@ pub(crate) struct Args {
 impl Args {
     /// What continuous integration has time for: about two minutes.
     pub(crate) fn short() -> Self {
-        Self { seed: 1, seeds: 1, seconds: 75, faults: None, release: false }
+        Self { seed: 1, seeds: 1, seconds: 75, faults: None, mistakes: false, release: false }
     }
 }
 
@@ -47,10 +50,13 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let profile = if args.release { "release" } else { "dev" };
     let mut build = Command::new("cargo");
     build.args(["build", "--profile", profile, "--bin", SERVER, "--bin", CHAOS]);
+    if args.mistakes {
+        build.args(["--features", "task-repo-server/mistakes"]);
+    }
     process::run(build.current_dir(layout::root())).await?;
     let programs = layout::target().join(if args.release { "release" } else { "debug" });
     let mut command = Command::new(programs.join(CHAOS));
-    command.arg("run").args(words(args)).current_dir(layout::root());
+    command.arg(if args.mistakes { "mistakes" } else { "run" }).args(words(args)).current_dir(layout::root());
     command.arg("--mongod").arg(mongod::program().await?).arg("--server").arg(programs.join(SERVER));
     command.arg("--output").arg(output());
     process::run(&mut command).await

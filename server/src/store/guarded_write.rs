@@ -18,6 +18,7 @@ use task_repo_protocol::{Status, Uuid};
 
 use super::command::{Written, cstr};
 use super::{Store, StoreError, stored_id};
+use crate::mistake::{self, Mistake};
 use crate::task::TaskRecord;
 
 /// Most bytes of changes in one statement that several tasks share.
@@ -75,6 +76,15 @@ impl Staged {
         self.set.as_bytes().len() + 100
     }
 
+    /// Whether it is written without its guard, by a mistake made on purpose.
+    pub(super) fn is_unguarded(&self) -> bool {
+        let is_claim = self.status == Status::Pending && self.record.lease.is_some();
+        let is_loss =
+            self.status == Status::Processing && self.record.losses > 0 && !self.record.status.is_final();
+        (is_claim && mistake::is_made(Mistake::UnguardedClaim))
+            || (is_loss && mistake::is_made(Mistake::UnguardedSweeper))
+    }
+
     fn id(&self) -> bson::Binary {
         stored_id(self.record.id)
     }
@@ -89,9 +99,12 @@ impl Staged {
             }
             update.append(cstr("$unset"), unset);
         }
-        let query = rawdoc! {
+        let mut query = rawdoc! {
             "_id": self.id(), "tenant": self.tenant.as_str(), "status": self.status.as_str(), "stamp": self.expected,
         };
+        if self.is_unguarded() {
+            query = rawdoc! { "_id": self.id() };
+        }
         rawdoc! { "q": query, "u": update, "hint": "_id_" }
     }
 }
@@ -136,7 +149,7 @@ fn statements(staged: &[Staged]) -> Vec<RawDocumentBuf> {
     let mut statements = Vec::new();
     let mut named = HashSet::with_capacity(staged.len());
     for stage in staged {
-        if named.insert(stage.record.id) {
+        if named.insert(stage.record.id) && !stage.is_unguarded() {
             alike.entry((&stage.tenant, stage.status.as_str(), &stage.unset)).or_default().push(stage);
         } else {
             // A shared statement tells the writes of one task apart by nothing but its id: the stamp that one of them

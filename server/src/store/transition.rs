@@ -16,6 +16,7 @@ use super::guarded_write::{Fate, Staged, Staging};
 use super::query::without_payload;
 use super::{Store, StoreError, stored_id};
 use crate::lifecycle::{self, Effect, Intent, Refusal};
+use crate::mistake::{self, Mistake};
 use crate::scope::Scope;
 use crate::task::TaskRecord;
 
@@ -77,6 +78,9 @@ impl Store {
             }
             if staged.is_empty() {
                 continue;
+            }
+            if mistake::is_made(Mistake::UnguardedSweeper) && staged.iter().any(Staged::is_unguarded) {
+                tokio::time::sleep(Duration::from_secs(2)).await;
             }
             let ids: Vec<_> = staged.iter().map(|stage| stage.record.id).collect();
             let Ok(fates) = self.write(staged).await else {

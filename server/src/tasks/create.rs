@@ -16,6 +16,7 @@ use super::desk::Lent;
 use super::{Failure, TaskService};
 use crate::json_value;
 use crate::lifecycle::DEFAULT_MAX_ATTEMPTS;
+use crate::mistake::{self, Mistake};
 use crate::scope::Scope;
 use crate::store::{InsertRefused, StoreError};
 use crate::task::TaskRecord;
@@ -60,7 +61,9 @@ impl TaskService {
             .enumerate()
             .map(|(place, task)| {
                 let mut draft = self.draft(scope, task, Uuid::now_v7(), now)?;
-                if let Some(key) = &idempotency {
+                if let Some(key) = &idempotency
+                    && !mistake::is_made(Mistake::ForgottenKeys)
+                {
                     draft.idempotency_key = Some(key.at(scope, place));
                     draft.idempotency_body = Some(key.body.to_vec());
                     draft.idempotency_request = Some(key.request_id.clone());

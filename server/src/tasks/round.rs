@@ -29,12 +29,46 @@ struct Served {
 
 impl Served {
     fn missing(&self) -> usize {
-        if self.bytes >= MAX_ANSWER_BYTES { 0 } else { self.caller.waiter.limit - self.tasks.len() }
+        let is_full = self.bytes >= MAX_ANSWER_BYTES || self.tasks.first().is_some_and(is_suspect);
+        if is_full { 0 } else { self.caller.waiter.limit - self.tasks.len() }
     }
 
     fn answer(self, service: &Arc<TaskService>) {
         self.caller.answer(Ok(self.tasks), service);
     }
+}
+
+/// Whether a worker was lost with it before. It may be the task that kills its workers, so it is handed out alone: no
+/// other task shall be lost with it.
+fn is_suspect(task: &TaskRecord) -> bool {
+    task.losses > 0
+}
+
+/// Gives each task a caller, in the order of both: pairs of them, and the suspects that nobody has both hands free for.
+fn assign(tasks: Vec<TaskRecord>, served: &[Served]) -> (Vec<(TaskRecord, usize)>, Vec<TaskRecord>) {
+    let mut missing: Vec<_> = served.iter().map(Served::missing).collect();
+    let mut is_free: Vec<_> = served.iter().map(|it| it.tasks.is_empty()).collect();
+    let (mut assigned, mut left) = (Vec::with_capacity(tasks.len()), Vec::new());
+    let mut next = 0;
+    for task in tasks {
+        let alone = is_suspect(&task);
+        while next < missing.len() && missing[next] == 0 {
+            next += 1;
+        }
+        let owner = if alone {
+            (next..missing.len()).find(|owner| is_free[*owner] && missing[*owner] > 0)
+        } else {
+            Some(next).filter(|owner| *owner < missing.len())
+        };
+        let Some(owner) = owner else {
+            left.push(task);
+            continue;
+        };
+        missing[owner] = if alone { 0 } else { missing[owner] - 1 };
+        is_free[owner] = false;
+        assigned.push((task, owner));
+    }
+    (assigned, left)
 }
 
 /// What one pass over the ready work came to.
@@ -165,12 +199,16 @@ impl TaskService {
                 lock(&group.shelf).add_before(above.tasks);
             }
         };
-        let mut owners = HashMap::with_capacity(tasks.len());
-        let mut open =
-            served.iter().enumerate().flat_map(|(index, it)| std::iter::repeat_n(index, it.missing()));
-        let picks: Vec<_> = tasks
+        let (assigned, left) = assign(tasks, served);
+        if !left.is_empty() {
+            lock(&group.shelf).add_before(left);
+        }
+        if assigned.is_empty() {
+            return Pass::Empty;
+        }
+        let mut owners = HashMap::with_capacity(assigned.len());
+        let picks: Vec<_> = assigned
             .into_iter()
-            .zip(open.by_ref())
             .map(|(task, owner)| {
                 let grant = served[owner].caller.waiter.grant();
                 owners.insert(grant.token, owner);
