@@ -88,6 +88,7 @@ mod tests {
             seeds: 2,
             seconds: 5,
             faults: Some("server-kill,doubled".into()),
+            mistakes: false,
             release: false,
         };
         assert_eq!(words(&args), ["--seed=7", "--seeds=2", "--seconds=5", "--faults=server-kill,doubled"]);
