@@ -20,8 +20,8 @@ pub(crate) const API_KEY: &str = "chaos_api_key";
 const QUEUES: [&str; 2] = ["chaos.a", "chaos.b"];
 /// How long a lease holds.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
-/// When the client gives a call up.
-const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// When the client gives a call up, beyond the wait that it asked for. The service answers before.
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// How long a claim waits.
 const WAIT: Duration = Duration::from_millis(500);
 

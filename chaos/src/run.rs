@@ -18,15 +18,13 @@ use tokio::task::JoinSet;
 use crate::checker::{Found, Verdict, check};
 use crate::fault::Fault;
 use crate::history::History;
-use crate::load::{Caller, Phase, clients};
+use crate::load::{CALL_LIMIT, Caller, Phase, clients};
 use crate::world::{Programs, World};
 
 /// Producers in this process.
 const PRODUCERS: u64 = 4;
 /// Workers in this process.
 const WORKERS: u64 = 6;
-/// The most that the service may take for a call, beyond the wait that was asked for.
-const SLOWEST: Duration = Duration::from_secs(20);
 /// Calm after each fault.
 const CALM: Duration = Duration::from_secs(1);
 /// The longest that tasks may take to become final when nothing is broken any more: the longest lease and all its
@@ -93,7 +91,7 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     world.stop_workers().await?;
     bar.set_message("checking");
     let found = found(&reader).await?;
-    let verdict = check(&history.record(), &found, SLOWEST);
+    let verdict = check(&history.record(), &found, CALL_LIMIT);
     bar.finish_and_clear();
     Ok(Outcome { plan, struck, violations: verdict.violations(), verdict })
 }
