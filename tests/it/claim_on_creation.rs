@@ -90,3 +90,17 @@ async fn a_task_that_could_not_be_created_leaves_the_worker_waiting() {
     settle(&server, held[0], "complete", json!({})).await.ok();
     assert_eq!(created["status"], "pending");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_task_does_not_overtake_one_that_came_back_to_an_empty_queue() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    let first = server.create(json!({"task_type": queue, "priority": 60})).await;
+    let held = claim(&server, &queue, json!({})).await;
+    assert_eq!(tasks(&claim(&server, &queue, json!({})).await).len(), 0, "the queue is known to be empty");
+    settle(&server, &tasks(&held)[0], "complete", json!({})).await.ok();
+    server.post(&format!("/tasks/{}/execute", id(&first))).send().await.success();
+    server.create(json!({"task_type": queue, "priority": 10})).await;
+    let next = claim(&server, &queue, json!({})).await;
+    assert_eq!(id(&tasks(&next)[0]), id(&first));
+}

@@ -175,7 +175,9 @@ impl Shelf {
     pub(super) fn make_way(&mut self, order: ClaimOrder) {
         let is_behind = match self.known {
             Known::UpTo(last) => order > last,
-            Known::Nothing | Known::Everything => self.tasks.is_empty(),
+            Known::Nothing => self.tasks.is_empty(),
+            // Not all any more: what is offered next must not go before it.
+            Known::Everything => false,
         };
         // During a look nothing needs to make way: there will be another.
         if self.meanwhile.is_none() && !is_behind {
