@@ -286,6 +286,20 @@ impl TaskRecord {
     }
 }
 
+#[cfg(test)]
+impl TaskRecord {
+    /// One of the type `t` that waits, created now.
+    pub(crate) fn pending(id: Uuid) -> Self {
+        let now = bson::DateTime::now();
+        let stored = bson::doc! {
+            "_id": bson::Uuid::from_bytes(id.into_bytes()), "tenant": "default", "task_type": "t",
+            "status": "pending", "priority": 50, "ready_at": now, "attempt": 0, "max_attempts": 3,
+            "created_at": now, "updated_at": now, "version": 1_i64, "stamp": 0_i64, "input_bytes": 0,
+        };
+        bson::deserialize_from_document(stored).expect("all that a task must have")
+    }
+}
+
 impl ReceiptRecord {
     /// The receipt of the task with that id.
     pub fn for_task(self, id: Uuid) -> Receipt {

@@ -291,14 +291,9 @@ mod tests {
     use super::*;
 
     fn write(id: u128, expected: i64) -> Staged {
-        let now = bson::DateTime::now();
-        let stored = doc! {
-            "_id": stored_id(Uuid::from_u128(id)), "tenant": "default", "task_type": "t", "status": "pending",
-            "priority": 50, "ready_at": now, "attempt": 0, "max_attempts": 3, "created_at": now,
-            "updated_at": now, "version": 1_i64, "stamp": expected + 1000, "input_bytes": 0,
-        };
+        let record = TaskRecord { stamp: expected + 1000, ..TaskRecord::pending(Uuid::from_u128(id)) };
         Staged {
-            record: Arc::new(bson::deserialize_from_document(stored).unwrap()),
+            record: Arc::new(record),
             tenant: "default".to_owned(),
             status: Status::Pending,
             expected,

@@ -202,6 +202,8 @@ impl TaskService {
         let (assigned, left) = assign(tasks, served);
         if !left.is_empty() {
             lock(&group.shelf).add_before(left);
+            // Who waits beyond those of this round may have both hands free.
+            group.stir();
         }
         if assigned.is_empty() {
             return Pass::Empty;

@@ -37,6 +37,14 @@ enum Known {
     Everything,
 }
 
+/// What became ready on this server during a look, which may or may not have seen it.
+#[derive(Default)]
+struct Meanwhile {
+    offered: Vec<TaskRecord>,
+    /// Something whose payload is not at hand as well, so that a look which found all may lack it.
+    came_back: bool,
+}
+
 /// Ready tasks of one selection, in claim order.
 pub(super) struct Shelf {
     tasks: VecDeque<TaskRecord>,
@@ -50,8 +58,8 @@ pub(super) struct Shelf {
     average_bytes: usize,
     /// When another server was seen to take from this queue as well.
     contended: Option<Instant>,
-    /// What became ready on this server during a look, which may or may not have seen it.
-    meanwhile: Option<Vec<TaskRecord>>,
+    /// While a look is under way.
+    meanwhile: Option<Meanwhile>,
     total: Arc<AtomicUsize>,
 }
 
@@ -116,7 +124,7 @@ impl Shelf {
             }
             Known::UpTo(_) | Known::Nothing | Known::Everything => From::Front,
         };
-        self.meanwhile = Some(Vec::new());
+        self.meanwhile = Some(Meanwhile::default());
         (from, self.window)
     }
 
@@ -142,7 +150,11 @@ impl Shelf {
         if from == From::Front && self.is_contended() {
             self.start_apart();
         }
-        for task in self.meanwhile.take().unwrap_or_default() {
+        let meanwhile = self.meanwhile.take().unwrap_or_default();
+        if meanwhile.came_back {
+            self.known = Known::Nothing;
+        }
+        for task in meanwhile.offered {
             if !self.has(&task) {
                 self.put(task);
             }
@@ -162,8 +174,8 @@ impl Shelf {
     /// A task has just become ready on this server. `false`: a look is needed to find it.
     pub(super) fn offer(&mut self, task: &TaskRecord) -> bool {
         match &mut self.meanwhile {
-            Some(meanwhile) if meanwhile.len() < MAX_LOOK => {
-                meanwhile.push(task.clone());
+            Some(meanwhile) if meanwhile.offered.len() < MAX_LOOK => {
+                meanwhile.offered.push(task.clone());
                 true
             }
             Some(_) => false,
@@ -173,14 +185,17 @@ impl Shelf {
 
     /// A task whose payload is not at hand is ready again on this server: it must not wait behind what was read ahead.
     pub(super) fn make_way(&mut self, order: ClaimOrder) {
+        if let Some(meanwhile) = &mut self.meanwhile {
+            meanwhile.came_back = true;
+            return;
+        }
         let is_behind = match self.known {
             Known::UpTo(last) => order > last,
             Known::Nothing => self.tasks.is_empty(),
             // Not all any more: what is offered next must not go before it.
             Known::Everything => false,
         };
-        // During a look nothing needs to make way: there will be another.
-        if self.meanwhile.is_none() && !is_behind {
+        if !is_behind {
             self.forget();
         }
     }
@@ -264,4 +279,44 @@ impl Drop for Shelf {
 
 fn bytes(task: &TaskRecord) -> usize {
     task.input_bytes as usize + TASK_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use task_repo_protocol::Uuid;
+
+    use super::*;
+    use crate::scope::Scope;
+
+    fn shelf() -> Shelf {
+        Shelf::new(Arc::default())
+    }
+
+    fn task(id: u128, priority: i32) -> TaskRecord {
+        TaskRecord { priority, ..TaskRecord::pending(Uuid::from_u128(id)) }
+    }
+
+    fn selection() -> Selection {
+        Selection { scope: Scope::tenant("default"), task_types: vec!["t".to_owned()], tags: Vec::new() }
+    }
+
+    #[test]
+    fn what_came_back_during_a_look_is_not_overtaken_by_what_is_offered_after_it() {
+        let mut shelf = shelf();
+        let (from, limit) = shelf.next_look(&selection(), 1);
+        shelf.make_way(task(1, 90).claim_order());
+        shelf.add(from, limit, Ready { tasks: Vec::new(), is_cut: false });
+        assert!(!shelf.is_known_to_be_empty());
+        assert!(!shelf.offer(&task(2, 10)), "the look did not see what came back");
+    }
+
+    #[test]
+    fn what_is_offered_to_a_queue_known_to_be_empty_needs_no_look() {
+        let mut shelf = shelf();
+        let (from, limit) = shelf.next_look(&selection(), 1);
+        shelf.add(from, limit, Ready { tasks: Vec::new(), is_cut: false });
+        assert!(shelf.is_known_to_be_empty());
+        assert!(shelf.offer(&task(2, 10)));
+        assert_eq!(shelf.take(2).len(), 1);
+    }
 }
