@@ -17,6 +17,7 @@ use mongodb::options::FindOptions;
 use task_repo_protocol::{Status, Uuid};
 
 use super::command::{Written, cstr};
+use super::leases::Leases;
 use super::{Store, StoreError, stored_id};
 use crate::mistake::{self, Mistake};
 use crate::task::TaskRecord;
@@ -39,6 +40,8 @@ pub(super) struct Staged {
     tenant: String,
     status: Status,
     expected: i64,
+    /// Its stored form, as it will be, if that is worth remembering.
+    remembered: Option<RawDocumentBuf>,
     set: RawDocumentBuf,
     unset: Vec<String>,
 }
@@ -57,16 +60,22 @@ pub(super) enum Fate {
 impl Staging {
     /// Remembers `record` as it is. `None`: BSON cannot hold it.
     pub(super) fn of(record: &TaskRecord) -> Option<Self> {
-        let fields = stored(record)?;
-        Some(Self { tenant: record.tenant.clone(), status: record.status, stamp: record.stamp, fields })
+        stored(record).map(|fields| Self::with(record, fields))
+    }
+
+    /// The same where its stored form is at hand.
+    pub(super) fn with(record: &TaskRecord, fields: RawDocumentBuf) -> Self {
+        Self { tenant: record.tenant.clone(), status: record.status, stamp: record.stamp, fields }
     }
 
     /// The write that turns what was remembered into `record`.
     pub(super) fn finish(self, mut record: TaskRecord) -> Option<Staged> {
         record.stamp = new_stamp();
-        let (set, unset) = difference(&self.fields, &stored(&record)?)?;
+        let fields = stored(&record)?;
+        let (set, unset) = difference(&self.fields, &fields)?;
         let Self { tenant, status, stamp, .. } = self;
-        Some(Staged { record: Arc::new(record), tenant, status, expected: stamp, set, unset })
+        let remembered = Leases::want(&record).then_some(fields);
+        Some(Staged { record: Arc::new(record), tenant, status, expected: stamp, remembered, set, unset })
     }
 }
 
@@ -217,9 +226,9 @@ impl Store {
             fates(&staged, landed, self.stamps(&staged).await.as_ref())
         };
         for (stage, fate) in staged.into_iter().zip(&fates) {
-            match fate {
-                Fate::Landed => self.leases.note(stage.record),
-                Fate::Missed | Fate::Unknown => self.leases.forget(stage.record.id),
+            match (fate, stage.remembered) {
+                (Fate::Landed, Some(fields)) => self.leases.note(stage.record.id, fields),
+                _ => self.leases.forget(stage.record.id),
             }
         }
         fates
@@ -257,7 +266,8 @@ fn fates(staged: &[Staged], landed: Option<usize>, stamps: Option<&HashMap<Uuid,
     staged.iter().map(|stage| if is_there(stage) { Fate::Landed } else { not_there }).collect()
 }
 
-fn stored(record: &TaskRecord) -> Option<RawDocumentBuf> {
+/// A task's stored form. `None`: BSON cannot hold it.
+pub(super) fn stored(record: &TaskRecord) -> Option<RawDocumentBuf> {
     bson::serialize_to_raw_document_buf(record)
         .inspect_err(|error| tracing::error!(%error, "a task has no stored form"))
         .ok()
@@ -297,6 +307,7 @@ mod tests {
             tenant: "default".to_owned(),
             status: Status::Pending,
             expected,
+            remembered: None,
             set: rawdoc! { "version": expected },
             unset: Vec::new(),
         }

@@ -1,14 +1,13 @@
 //! New tasks.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::{RawDocumentBuf, doc};
 use task_repo_protocol::Uuid;
 
 use super::command::Written;
-use super::guarded_write::new_stamp;
+use super::guarded_write::{new_stamp, stored};
 use super::indexes::IDEMPOTENCY;
 use super::{Store, StoreError, stored_bytes, stored_id};
 use crate::lifecycle::{self, Effect, Grant, Intent};
@@ -67,7 +66,9 @@ impl Store {
         let inserted = inserted.unwrap_or(Err(InsertRefused::Store(StoreError::OutcomeUnknown)));
         if inserted.is_ok() {
             let payload = task.take_payload();
-            self.leases.note(Arc::new(task.clone()));
+            if let Some(fields) = stored(&task) {
+                self.leases.note(task.id, fields);
+            }
             task.put_payload(payload);
         }
         (task, inserted)

@@ -7,42 +7,47 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bson::RawDocumentBuf;
 use moka::sync::Cache;
 use task_repo_protocol::{Status, Uuid};
 
 use crate::task::TaskRecord;
 
-/// How many tasks are remembered, at about a kilobyte each.
-const CAPACITY: u64 = 20_000;
+/// Most bytes of tasks that are remembered: about 60 000 small ones.
+const CAPACITY: u64 = 64 << 20;
+/// What a task takes beside its stored form, in bytes.
+const OVERHEAD: usize = 300;
 /// How long a task is remembered that nothing is heard of.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// Tasks under a lease, without their payloads, as this server last wrote them.
+/// Tasks under a lease, without their payloads, in the stored form that this server last wrote: it takes a fraction of
+/// a record's memory.
 #[derive(Clone)]
-pub(super) struct Leases(Cache<Uuid, Arc<TaskRecord>>);
+pub(super) struct Leases(Cache<Uuid, Arc<RawDocumentBuf>>);
 
 impl Default for Leases {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(CAPACITY).time_to_idle(REMEMBERED).build())
+        let weigh = |_: &Uuid, task: &Arc<RawDocumentBuf>| {
+            (task.as_bytes().len() + OVERHEAD).try_into().unwrap_or(u32::MAX)
+        };
+        Self(Cache::builder().max_capacity(CAPACITY).weigher(weigh).time_to_idle(REMEMBERED).build())
     }
 }
 
 impl Leases {
     /// The task as this server last wrote it; it is remembered again when it is written again.
-    pub(super) fn take(&self, id: Uuid) -> Option<TaskRecord> {
+    pub(super) fn take(&self, id: Uuid) -> Option<RawDocumentBuf> {
         self.0.remove(&id).map(Arc::unwrap_or_clone)
     }
 
-    /// Remembers a task while it is leased.
-    pub(super) fn note(&self, mut task: Arc<TaskRecord>) {
-        if task.status == Status::Processing && task.lease.is_some() {
-            if task.has_payload() {
-                Arc::make_mut(&mut task).take_payload();
-            }
-            self.0.insert(task.id, task);
-        } else {
-            self.forget(task.id);
-        }
+    /// Whether a task is worth remembering: while it is leased, and without its payloads.
+    pub(super) fn want(task: &TaskRecord) -> bool {
+        task.status == Status::Processing && task.lease.is_some() && !task.has_payload()
+    }
+
+    /// Remembers a task that is [wanted](Self::want) in this stored form.
+    pub(super) fn note(&self, id: Uuid, stored: RawDocumentBuf) {
+        self.0.insert(id, Arc::new(stored));
     }
 
     /// What was remembered is not true any more.

@@ -109,9 +109,11 @@ impl Store {
         for (id, indexes) in &call.open {
             let payload = indexes.iter().any(|index| call.changes[*index].intent.needs_payload());
             let recalled = if payload { None } else { self.leases.take(*id) };
-            let stage = recalled.and_then(|record| {
+            let stage = recalled.and_then(|fields| {
+                let record: TaskRecord = bson::deserialize_from_slice(fields.as_bytes()).ok()?;
                 let before = record.version.unsigned_abs();
-                let stage = self.stage(record, indexes, &call.changes, &mut call.results)?;
+                let staging = Some(Staging::with(&record, fields));
+                let stage = self.stage(record, staging, indexes, &call.changes, &mut call.results)?;
                 let is_new = |index: &usize| {
                     call.results[*index].as_ref().is_ok_and(|applied| applied.receipt.version >= before)
                 };
@@ -131,7 +133,8 @@ impl Store {
         for (id, record) in records {
             let Some(indexes) = call.open.remove(&id) else { continue };
             let stage = if let Some(record) = record {
-                self.stage(record, &indexes, &call.changes, &mut call.results)
+                let staging = Staging::of(&record);
+                self.stage(record, staging, &indexes, &call.changes, &mut call.results)
             } else {
                 for index in &indexes {
                     call.results[*index] = Err(Refused::Missing);
@@ -154,11 +157,11 @@ impl Store {
     fn stage(
         &self,
         mut record: TaskRecord,
+        staging: Option<Staging>,
         indexes: &[usize],
         changes: &[Change],
         results: &mut [Result<Applied, Refused>],
     ) -> Option<Staged> {
-        let staging = Staging::of(&record);
         let mut receipts = Vec::with_capacity(indexes.len());
         let mut is_changed = false;
         for &index in indexes {
