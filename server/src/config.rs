@@ -44,7 +44,7 @@ pub struct DatabaseSettings {
     pub mongodb_tasks_collection: String,
     /// Most connections to the database.
     pub mongodb_max_connections: u32,
-    /// How long one command may take, in milliseconds.
+    /// How long a call waits for the database before it is answered without, in milliseconds.
     pub mongodb_timeout_ms: u64,
 }
 
@@ -55,7 +55,7 @@ impl Default for DatabaseSettings {
             mongodb_database: "task_repository".to_owned(),
             mongodb_tasks_collection: "tasks".to_owned(),
             mongodb_max_connections: 64,
-            mongodb_timeout_ms: 5_000,
+            mongodb_timeout_ms: 4_500,
         }
     }
 }

@@ -29,6 +29,7 @@ mod limits;
 mod list;
 mod malformed;
 mod outcomes;
+mod overload;
 mod parameters;
 mod payload;
 mod plans;

@@ -239,8 +239,9 @@ impl Store {
                 staged.push(stage);
             }
         }
-        let fates = self.write(staged).await?;
+        let fates = self.write(staged, self.deadline()).await;
         let mut claimed = Claimed::default();
+        let mut failed = None;
         for ((task, payload), fate) in taken.into_iter().zip(fates) {
             match fate {
                 Fate::Landed => {
@@ -250,9 +251,13 @@ impl Store {
                 }
                 Fate::Unknown => claimed.in_doubt.push(Arc::unwrap_or_clone(task)),
                 Fate::Missed => {}
+                Fate::Failed(error) => failed = Some(error),
             }
         }
-        Ok(claimed)
+        match failed {
+            Some(error) if claimed.tasks.is_empty() && claimed.in_doubt.is_empty() => Err(error),
+            _ => Ok(claimed),
+        }
     }
 
     /// The tasks that a claim with this id (hash) has ever taken, with their payloads. Questions of callers that
@@ -267,7 +272,8 @@ impl Store {
             let store = store.clone();
             async move { store.claimed_by_now(questions).await }
         };
-        let mut answers = self.groups.claim_ids.submit(vec![question], 0, &self.runtime, run).await?;
+        let mut answers =
+            self.groups.claim_ids.submit(vec![question], 0, self.deadline(), &self.runtime, run).await?;
         answers.pop().unwrap_or(Err(StoreError::Unavailable))
     }
 

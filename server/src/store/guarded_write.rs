@@ -10,9 +10,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bson::{RawArrayBuf, RawBsonRef, RawDocumentBuf, doc, rawdoc};
 use futures_util::TryStreamExt;
+use futures_util::future::join_all;
 use mongodb::options::FindOptions;
 use task_repo_protocol::{Status, Uuid};
 
@@ -22,6 +24,8 @@ use super::{Store, StoreError, stored_id};
 use crate::mistake::{self, Mistake};
 use crate::task::TaskRecord;
 
+/// Most writes of one caller that go together: the database works on one command with one thread.
+const MAX_PIECE: usize = 125;
 /// Most bytes of changes in one statement that several tasks share.
 const MAX_SHARED_BYTES: usize = 2 << 20;
 
@@ -55,6 +59,8 @@ pub(super) enum Fate {
     Missed,
     /// The database did not say, neither when it wrote nor when it was asked.
     Unknown,
+    /// It was not applied, and to try again at once would not help.
+    Failed(StoreError),
 }
 
 impl Staging {
@@ -184,25 +190,33 @@ fn statements(staged: &[Staged]) -> Vec<RawDocumentBuf> {
 
 impl Store {
     /// Writes what was staged, together with what other callers have staged; says of each, in order, what became of
-    /// it.
-    ///
-    /// # Errors
-    /// When too much waits already: nothing was written.
-    pub(super) async fn write(&self, staged: Vec<Staged>) -> Result<Vec<Fate>, StoreError> {
+    /// it, as far as that is known by `until`. Who has much to write has it carried by several commands side by side.
+    pub(super) async fn write(&self, mut staged: Vec<Staged>, until: Instant) -> Vec<Fate> {
+        let mut pieces = Vec::with_capacity(staged.len() / MAX_PIECE + 1);
+        while staged.len() > MAX_PIECE {
+            let rest = staged.split_off(MAX_PIECE);
+            pieces.push(self.write_piece(std::mem::replace(&mut staged, rest), until));
+        }
+        pieces.push(self.write_piece(staged, until));
+        join_all(pieces).await.concat()
+    }
+
+    async fn write_piece(&self, staged: Vec<Staged>, until: Instant) -> Vec<Fate> {
         let (count, bytes) = (staged.len(), staged.iter().map(Staged::bytes).sum());
         let store = self.clone();
         let run = move |staged| {
             let store = store.clone();
             async move { store.write_now(staged).await }
         };
-        match self.groups.writes.submit(staged, bytes, &self.runtime, run).await {
-            Err(StoreError::Overloaded) => Err(StoreError::Overloaded),
-            Err(_) => Ok(vec![Fate::Unknown; count]),
-            Ok(fates) => Ok(fates),
+        match self.groups.writes.submit(staged, bytes, until, &self.runtime, run).await {
+            Ok(fates) => fates,
+            Err(StoreError::OutcomeUnknown) => vec![Fate::Unknown; count],
+            Err(error) => vec![Fate::Failed(error); count],
         }
     }
 
     async fn write_now(&self, staged: Vec<Staged>) -> Vec<Fate> {
+        let mut refused = Vec::new();
         let mut written = self.update_command(&statements(&staged)).await;
         if let Written::Answered { matched: before, errors } = &written
             && !errors.is_empty()
@@ -211,20 +225,26 @@ impl Store {
             // stamp by now and is not written twice.
             let (before, each): (_, Vec<_>) = (*before, staged.iter().map(Staged::statement).collect());
             written = self.update_command(&each).await;
-            if let Written::Answered { matched, .. } = &mut written {
+            if let Written::Answered { matched, errors } = &mut written {
                 *matched += before;
+                refused.extend(errors.iter().map(|error| error.index));
             }
         }
         let landed = match written {
             Written::Answered { matched, .. } => Some(matched),
             Written::Unknown => None,
         };
-        let fates = if landed == Some(staged.len()) {
+        let mut fates = if landed == Some(staged.len()) {
             vec![Fate::Landed; staged.len()]
         } else {
             // Another was first somewhere, or the answer was lost. The stamps tell which.
             fates(&staged, landed, self.stamps(&staged).await.as_ref())
         };
+        for index in refused {
+            if let Some(fate @ Fate::Missed) = fates.get_mut(index) {
+                *fate = Fate::Failed(StoreError::Unavailable);
+            }
+        }
         for (stage, fate) in staged.into_iter().zip(&fates) {
             match (fate, stage.remembered) {
                 (Fate::Landed, Some(fields)) => self.leases.note(stage.record.id, fields),

@@ -48,7 +48,11 @@ impl Store {
             let store = store.clone();
             async move { store.insert_documents(documents).await }
         };
-        self.groups.inserts.submit(documents, bytes, &self.runtime, run).await.unwrap_or_else(failed)
+        self.groups
+            .inserts
+            .submit(documents, bytes, self.deadline(), &self.runtime, run)
+            .await
+            .unwrap_or_else(failed)
     }
 
     /// Creates a task that somebody claims from the start: one write instead of two. The task as it was claimed comes

@@ -33,7 +33,7 @@ mod transition;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, RawDocumentBuf};
@@ -96,7 +96,8 @@ impl Default for Groups {
         };
         Self {
             inserts: GroupCommit::new(limits),
-            writes: GroupCommit::new(limits),
+            // Much of what the database does for a move keeps one thread busy: two commands at once use both ends.
+            writes: GroupCommit::new(Limits { enough: 32, ..limits }),
             reads: GroupCommit::new(limits),
             claim_ids: GroupCommit::new(limits),
         }
@@ -139,6 +140,11 @@ impl Store {
     /// The time, by the database's clock.
     pub fn clock(&self) -> &Arc<Clock> {
         &self.clock
+    }
+
+    /// By when a call that begins now has its answer.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
     }
 
     /// All tasks that a filter finds.

@@ -64,12 +64,12 @@ impl Store {
     /// Makes these changes; each gets its own answer, in order. Several of one task are made one after the other and
     /// written at once. Reads and writes of callers that arrive together are carried by one command each.
     pub async fn apply(&self, changes: Vec<Change>) -> Vec<Result<Applied, Refused>> {
-        let give_up = Instant::now() + self.timeout * 2;
+        let until = self.deadline();
         let mut call = Call::of(changes);
         let mut overloaded = false;
-        while !call.open.is_empty() && !overloaded && Instant::now() < give_up {
+        while !call.open.is_empty() && !overloaded && Instant::now() < until {
             let (mut staged, unread) = self.stage_from_memory(&mut call);
-            match self.read_for_change(unread).await {
+            match self.read_for_change(unread, until).await {
                 Ok(records) => staged.extend(self.stage_from_database(&mut call, records)),
                 Err(error) => {
                     overloaded = error == StoreError::Overloaded;
@@ -83,15 +83,13 @@ impl Store {
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
             let ids: Vec<_> = staged.iter().map(|stage| stage.record.id).collect();
-            let Ok(fates) = self.write(staged).await else {
-                overloaded = true;
-                break;
-            };
+            let fates = self.write(staged, until).await;
             let mut doubt = false;
             for (id, fate) in ids.into_iter().zip(fates) {
                 match fate {
                     Fate::Landed => drop(call.open.remove(&id)),
                     Fate::Missed => {}
+                    Fate::Failed(error) => call.fail(id, error),
                     Fate::Unknown => doubt |= call.in_doubt.insert(id) || call.open.contains_key(&id),
                 }
             }
@@ -202,6 +200,7 @@ impl Store {
     async fn read_for_change(
         &self,
         wanted: Vec<Wanted>,
+        until: Instant,
     ) -> Result<Vec<(Uuid, Option<TaskRecord>)>, StoreError> {
         let ids: Vec<_> = wanted.iter().map(|it| it.id).collect();
         let store = self.clone();
@@ -209,7 +208,7 @@ impl Store {
             let store = store.clone();
             async move { store.read_now(wanted).await }
         };
-        let read = self.groups.reads.submit(wanted, 0, &self.runtime, run).await?;
+        let read = self.groups.reads.submit(wanted, 0, until, &self.runtime, run).await?;
         ids.into_iter().zip(read).map(|(id, record)| Ok((id, record?))).collect()
     }
 
@@ -261,13 +260,19 @@ impl Call {
         }
     }
 
-    /// What is still open has an answer that never became true.
+    /// A task that is still open has an answer that never became true.
+    fn fail(&mut self, id: Uuid, error: StoreError) {
+        let error = if self.in_doubt.contains(&id) { StoreError::OutcomeUnknown } else { error };
+        for index in self.open.remove(&id).unwrap_or_default() {
+            self.results[index] = Err(Refused::Store(error));
+        }
+    }
+
+    /// All tasks that are still open have failed.
     fn end(mut self, error: StoreError) -> Vec<Result<Applied, Refused>> {
-        for (id, indexes) in self.open {
-            let error = if self.in_doubt.contains(&id) { StoreError::OutcomeUnknown } else { error };
-            for index in indexes {
-                self.results[index] = Err(Refused::Store(error));
-            }
+        let open: Vec<_> = self.open.keys().copied().collect();
+        for id in open {
+            self.fail(id, error);
         }
         self.results
     }

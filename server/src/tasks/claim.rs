@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use task_repo_protocol::claim::ClaimOne;
 use task_repo_protocol::{Claim, Status, Task, Uuid};
 use tokio::sync::oneshot;
+use tokio::time::timeout_at;
 
 use super::desk::Turn;
 use super::waiters::Waiter;
@@ -77,10 +78,13 @@ impl TaskService {
     /// When the key may not use one of the types, or the database does not answer.
     pub async fn claim(self: &Arc<Self>, scope: &Scope, claim: Claim) -> Result<Handout, Failure> {
         self.may_claim(scope, &claim)?;
+        let wait = Duration::from_millis(claim.wait_ms.unwrap_or(0));
+        let until = tokio::time::Instant::from(self.store.deadline()) + wait;
+        let too_late = |_| Failure::from(StoreError::Unavailable);
         let claim_id = claim.claim_id.map(|id| claim_hash(scope, id));
         let turn = match &claim_id {
             // The same claim sent twice at once must not take work twice.
-            Some(id) => Some(self.desk.turn(id).await),
+            Some(id) => Some(timeout_at(until, self.desk.turn(id)).await.map_err(too_late)?),
             None => None,
         };
         if let Some(id) = &claim_id
@@ -90,7 +94,6 @@ impl TaskService {
             handout.repeated = true;
             return Ok(handout);
         }
-        let wait = Duration::from_millis(claim.wait_ms.unwrap_or(0));
         let (reply, answer) = oneshot::channel();
         let (looked, has_looked) = oneshot::channel();
         let waiter = Waiter {
@@ -115,25 +118,26 @@ impl TaskService {
         }
         let answer = seat.answer();
         if wait.is_zero() {
-            return answer.await.unwrap_or(Err(StoreError::Unavailable)).map_err(Failure::from);
+            let answered = timeout_at(until, answer).await.map_err(too_late)?;
+            return answered.unwrap_or(Err(StoreError::Unavailable)).map_err(Failure::from);
         }
         let time_is_up = async {
             tokio::time::sleep(wait).await;
             // However short the wait: what is ready now is found. Dropped counts as told.
-            let _ = has_looked.await;
-        };
-        let answered = tokio::select! {
-            answered = &mut *answer => Some(answered),
-            () = time_is_up => None,
-            () = self.draining.cancelled() => None,
+            timeout_at(until, has_looked).await.is_ok()
         };
         let nothing = || Ok(Handout::of(Vec::new(), None, self));
-        if let Some(answered) = answered {
-            return answered.unwrap_or_else(|_| nothing()).map_err(Failure::from);
-        }
+        let has_looked = tokio::select! {
+            answered = &mut *answer => {
+                return answered.unwrap_or_else(|_| nothing()).map_err(Failure::from);
+            }
+            has_looked = time_is_up => has_looked,
+            () = self.draining.cancelled() => true,
+        };
         // Time is up. What was claimed just now still counts; nothing can come after this.
         answer.close();
-        answer.try_recv().unwrap_or_else(|_| nothing()).map_err(Failure::from)
+        let unanswered = |_| if has_looked { nothing() } else { Err(StoreError::Unavailable) };
+        answer.try_recv().unwrap_or_else(unanswered).map_err(Failure::from)
     }
 
     /// Refuses a claim of types that the key may not use.

@@ -205,9 +205,11 @@ impl Desk {
     }
 
     pub(super) async fn turn(&self, id: &[u8]) -> Turn {
-        let turn = Arc::clone(lock(&self.turns).entry(id.to_vec()).or_default());
-        let guard = Some(turn.lock_owned().await);
-        Turn { id: id.to_vec(), turns: Arc::clone(&self.turns), guard }
+        // Made first: a caller that goes away before it is its turn leaves nothing behind.
+        let mut turn = Turn { id: id.to_vec(), turns: Arc::clone(&self.turns), guard: None };
+        let place = Arc::clone(lock(&self.turns).entry(id.to_vec()).or_default());
+        turn.guard = Some(place.lock_owned().await);
+        turn
     }
 
     /// What callers wait for, by tenant, each thing once.
