@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::json;
 use task_repo_tests::{API_KEY, TestServer, encode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -150,6 +151,43 @@ async fn a_slow_body_is_not_waited_for() {
         let answer = answer_to(&server, &create(headers, part)).await;
         assert_eq!(status_of(&answer), Some(400), "{headers}{part}: {answer}");
         assert!(answer.contains("malformed_json") && answer.contains("in time"), "{answer}");
+    }
+    assert_nothing_was_created(&server).await;
+}
+
+/// Sends that, and then chunks for ever; what the server says until it closes the connection, which it must do by itself.
+async fn said_to_endless(server: &TestServer, request: &[u8]) -> String {
+    let url = server.url();
+    let stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+    let (mut answers, mut requests) = stream.into_split();
+    requests.write_all(request).await.unwrap();
+    let chunks = async {
+        while requests.write_all(b"5\r\nmore!\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await; // tidy: sleep — the pace of a caller who sends for ever
+        }
+    };
+    let mut answer = Vec::new();
+    let closed = async { while answers.read_buf(&mut answer).await.is_ok_and(|read| read > 0) {} };
+    let both = async { tokio::join!(chunks, closed) };
+    let in_time = tokio::time::timeout(PATIENCE, both).await.is_ok();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(in_time, "never closed: {answer}");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_never_ends_ends_with_its_connection() {
+    let server = TestServer::start_with(|settings| settings.http.http_body_timeout_ms = 300).await;
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let nobody = format!("POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\n{chunked}\r\n").into_bytes();
+    let unread = format!("GET /health HTTP/1.1\r\nHost: x\r\n{chunked}\r\n").into_bytes();
+    let late = create(chunked, "");
+    let answers = join_all([(&nobody, 401), (&unread, 200), (&late, 400)].map(|(request, status)| {
+        let server = &server;
+        async move { (said_to_endless(server, request).await, status) }
+    }));
+    for (answer, status) in answers.await {
+        assert_eq!(status_of(&answer), Some(status), "{answer}");
     }
     assert_nothing_was_created(&server).await;
 }

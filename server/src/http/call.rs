@@ -19,6 +19,9 @@ use crate::json_value::fingerprint;
 use crate::scope::Scope;
 use crate::tasks::{Failure, IdempotencyKey, Identity, TaskService};
 
+/// Most bytes that are reserved for a body before it has come.
+const MAX_RESERVED: usize = 64 << 10;
+
 /// Names a request in answers and logs.
 #[derive(Debug, Clone)]
 pub(super) struct RequestId(pub(super) String);
@@ -117,7 +120,8 @@ impl Call {
         if declared.is_some_and(|length| length > limit) {
             return Err(too_large());
         }
-        let mut body = BytesMut::with_capacity(declared.unwrap_or(0));
+        // What a caller only announces costs nothing yet.
+        let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(MAX_RESERVED));
         let mut arrives = std::pin::pin!(tokio::time::sleep(self.app.body_timeout));
         loop {
             let chunk = tokio::select! {

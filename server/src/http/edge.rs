@@ -2,17 +2,20 @@
 
 use std::cell::RefCell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::ConnectionType;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage as _, web};
+use futures_util::Stream as _;
+use futures_util::stream::poll_fn;
 use task_repo_protocol::key::visible_ascii;
 use task_repo_protocol::{Uuid, path};
 use tracing::Instrument as _;
@@ -41,6 +44,22 @@ impl InFlight {
 struct Counted {
     body: BoxBody,
     _in_flight: Option<InFlight>,
+    _unread: Option<Unread>,
+}
+
+/// What comes of a request in chunks. actix reads on and on from a caller whose body nobody wants any more; while this
+/// is kept, a body that was not read to its end ends with its connection once it is answered.
+type Unread = Rc<RefCell<Payload>>;
+
+fn keep_chunks(request: &mut ServiceRequest) -> Option<Unread> {
+    if !request.headers().contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    let unread = Rc::new(RefCell::new(request.take_payload()));
+    let chunks = Rc::clone(&unread);
+    let chunks = poll_fn(move |context| Pin::new(&mut *chunks.borrow_mut()).poll_next(context));
+    request.set_payload(Payload::Stream { payload: Box::pin(chunks) });
+    Some(unread)
 }
 
 impl MessageBody for Counted {
@@ -79,6 +98,7 @@ pub(crate) async fn edge(
         request.headers_mut().remove(header::ACCEPT_ENCODING);
     }
     request.extensions_mut().insert(RequestId(request_id.clone()));
+    let unread = keep_chunks(&mut request);
     let mut response = async {
         match authenticate(&request).await {
             Ok(identity) => {
@@ -100,7 +120,7 @@ pub(crate) async fn edge(
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     note(&span, &response, began);
-    Ok(response.map_body(|_, body| BoxBody::new(Counted { body, _in_flight: in_flight })))
+    Ok(response.map_body(|_, body| BoxBody::new(Counted { body, _in_flight: in_flight, _unread: unread })))
 }
 
 /// What is counted of one route. To look a metric up by its labels costs more than to count.
