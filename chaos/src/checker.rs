@@ -7,6 +7,10 @@ use serde::Serialize;
 use task_repo_client::{Status, Uuid};
 
 use crate::history::{Event, Record, Said, Verb};
+use crate::load::{POISON, POISON_ATTEMPTS};
+
+/// The longest that a server may take to say how it is.
+const HEALTH_LIMIT: Duration = Duration::from_millis(100);
 
 /// A task as it is in the end.
 #[derive(Debug, Clone)]
@@ -20,6 +24,8 @@ pub(crate) struct Found {
     pub(crate) executions: usize,
     /// Of those, the completed ones.
     pub(crate) completed: usize,
+    /// Of those that ended with their lease, which nobody had renewed: how long after its end, in milliseconds.
+    pub(crate) lost_after: Vec<i64>,
 }
 
 /// What the history says.
@@ -47,6 +53,20 @@ pub(crate) struct Verdict {
     pub(crate) settled_by_zombies: Vec<Uuid>,
     /// Tasks whose attempts did not go up from one claim to the next, or that two claims got as the same version.
     pub(crate) attempts_out_of_order: Vec<Uuid>,
+    /// Tasks that were taken from workers who had said all the time that they were alive.
+    pub(crate) taken: Vec<Uuid>,
+    /// Tasks that end their workers and did not fail after as many as they may have.
+    pub(crate) poison: Vec<String>,
+    /// Attempts that were lost with their worker.
+    pub(crate) losses: usize,
+    /// The longest from the end of such an attempt's lease until its task was back, in milliseconds.
+    pub(crate) longest_back_ms: i64,
+    /// Questions for the health of a server while its database was exhausted.
+    pub(crate) health_asked: usize,
+    /// Those that took more than 100 ms.
+    pub(crate) health_late: usize,
+    /// The longest of them, in milliseconds.
+    pub(crate) health_slowest_ms: u128,
     /// Tasks that are not final.
     pub(crate) stuck: Vec<Uuid>,
     /// Answers that the contract does not know.
@@ -81,6 +101,8 @@ impl Verdict {
             ("handed out after their completion", self.claimed_after_completion.len()),
             ("settled by a lease that somebody else's had replaced", self.settled_by_zombies.len()),
             ("attempts out of order", self.attempts_out_of_order.len()),
+            ("taken from workers that had said that they were alive", self.taken.len()),
+            ("tasks that end their workers, and did not fail for it", self.poison.len()),
             ("stuck", self.stuck.len()),
             ("undocumented answers", self.undocumented.len()),
         ];
@@ -91,6 +113,10 @@ impl Verdict {
             .collect();
         if self.acknowledged == 0 || self.executions == 0 {
             violations.push("nothing was done".to_owned());
+        }
+        // One in a hundred may have met with the machine's own business.
+        if self.health_late * 100 > self.health_asked {
+            violations.push(format!("health took more than 100 ms {} times", self.health_late));
         }
         if self.slowest_ms > self.limit_ms {
             violations.push(format!("a call took {} ms: {}", self.slowest_ms, self.slowest_call));
@@ -109,11 +135,15 @@ pub(crate) fn check(record: &Record, found: &[Found], limit: Duration) -> Verdic
         limit_ms: limit.as_millis(),
         executions: found.iter().map(|task| task.executions).sum(),
         most_executions: found.iter().map(|task| task.executions).max().unwrap_or(0),
+        health_asked: record.health.len(),
+        health_late: record.health.iter().filter(|took| **took > HEALTH_LIMIT).count(),
+        health_slowest_ms: record.health.iter().max().map_or(0, Duration::as_millis),
         ..Verdict::default()
     };
     creates(record, found, &mut verdict);
     settlements(record, found, &mut verdict);
     claims(record, &mut verdict);
+    losses(record, found, &mut verdict);
     let is_stuck = |task: &&Found| !task.status.is_final();
     verdict.stuck = found.iter().filter(is_stuck).map(|task| task.id).collect();
     verdict.undocumented = record
@@ -125,6 +155,22 @@ pub(crate) fn check(record: &Record, found: &[Found], limit: Duration) -> Verdic
         })
         .collect();
     verdict
+}
+
+/// What became of tasks whose workers were lost, or were not.
+fn losses(record: &Record, found: &[Found], verdict: &mut Verdict) {
+    let is_taken = |event: &Event| match event {
+        Event::Taken { id } => Some(*id),
+        _ => None,
+    };
+    verdict.taken = record.events.iter().filter_map(is_taken).collect();
+    let lost_after = || found.iter().flat_map(|task| &task.lost_after);
+    verdict.losses = lost_after().count();
+    verdict.longest_back_ms = lost_after().copied().max().unwrap_or(0);
+    let has_failed =
+        |task: &Found| task.status == Status::Failed && task.executions == POISON_ATTEMPTS as usize;
+    let unkilled = found.iter().filter(|task| task.name.starts_with(POISON) && !has_failed(task));
+    verdict.poison.extend(unkilled.map(|task| task.name.clone()));
 }
 
 fn creates(record: &Record, found: &[Found], verdict: &mut Verdict) {
@@ -242,126 +288,4 @@ fn claims(record: &Record, verdict: &mut Verdict) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(number: u128) -> Uuid {
-        Uuid::from_u128(number)
-    }
-
-    fn created(name: &str, said: Said) -> Event {
-        let id = (said == Said::Accepted).then(|| id(1));
-        Event::Created { name: name.to_owned(), said, id }
-    }
-
-    fn claimed(token: &str, attempt: u32, version: u64) -> Event {
-        Event::Claimed { id: id(1), token: token.to_owned(), attempt, version }
-    }
-
-    fn settled(token: &str, verb: Verb, said: Said, version: u64) -> Event {
-        Event::Settled { id: id(1), token: token.to_owned(), verb, said, version: Some(version) }
-    }
-
-    fn task(name: &str, result: &str) -> Found {
-        Found {
-            id: id(1),
-            name: name.to_owned(),
-            status: Status::Completed,
-            result: Some(result.to_owned()),
-            executions: 1,
-            completed: 1,
-        }
-    }
-
-    /// Beside one task with which all is well.
-    fn violations(mut events: Vec<Event>, found: &[Found]) -> Vec<String> {
-        let good = Uuid::from_u128(99);
-        events.push(Event::Created { name: "good".to_owned(), said: Said::Accepted, id: Some(good) });
-        let mut found = found.to_vec();
-        found.push(Found { id: good, ..task("good", "t") });
-        let record = Record {
-            events,
-            calls: 0,
-            slowest: (Duration::ZERO, "none"),
-            longest_without_create: Duration::ZERO,
-        };
-        check(&record, &found, Duration::from_secs(1)).violations()
-    }
-
-    #[test]
-    fn a_task_that_was_created_claimed_and_completed_is_as_it_should_be() {
-        let events = vec![
-            created("a", Said::Unknown),
-            created("a", Said::Accepted),
-            claimed("t1", 1, 2),
-            settled("t1", Verb::Release, Said::Accepted, 3),
-            claimed("t2", 1, 4),
-            claimed("t3", 2, 6),
-            settled("t2", Verb::Complete, Said::Refused, 0),
-            settled("t3", Verb::Complete, Said::Accepted, 7),
-        ];
-        assert_eq!(violations(events, &[task("a", "t3")]), Vec::<String>::new());
-    }
-
-    #[test]
-    fn what_must_not_be_is_found() {
-        let cases: Vec<(&str, Vec<Event>, Vec<Found>)> = vec![
-            ("lost: 1", vec![created("a", Said::Accepted)], vec![]),
-            ("unexpected: 1", vec![], vec![task("a", "t")]),
-            ("unexpected: 1", vec![created("a", Said::Refused)], vec![task("a", "t")]),
-            ("duplicated: 1", vec![created("a", Said::Unknown)], vec![task("a", "t"), task("a", "t")]),
-            (
-                "completed twice: 1",
-                vec![
-                    created("a", Said::Accepted),
-                    settled("t1", Verb::Complete, Said::Accepted, 3),
-                    settled("t2", Verb::Complete, Said::Accepted, 5),
-                ],
-                vec![task("a", "t1")],
-            ),
-            (
-                "completed, and later different: 1",
-                vec![created("a", Said::Accepted), settled("t1", Verb::Complete, Said::Accepted, 3)],
-                vec![task("a", "t2")],
-            ),
-            (
-                "handed out after their completion: 1",
-                vec![
-                    created("a", Said::Accepted),
-                    claimed("t1", 1, 2),
-                    settled("t1", Verb::Complete, Said::Accepted, 3),
-                    claimed("t2", 2, 4),
-                ],
-                vec![task("a", "t1")],
-            ),
-            (
-                "settled by a lease that somebody else's had replaced: 1",
-                vec![
-                    created("a", Said::Accepted),
-                    claimed("t1", 1, 2),
-                    claimed("t2", 2, 4),
-                    settled("t1", Verb::Complete, Said::Accepted, 5),
-                ],
-                vec![task("a", "t1")],
-            ),
-            (
-                "attempts out of order: 1",
-                vec![created("a", Said::Accepted), claimed("t1", 1, 2), claimed("t2", 1, 4)],
-                vec![task("a", "t2")],
-            ),
-            (
-                "stuck: 1",
-                vec![created("a", Said::Accepted)],
-                vec![Found { status: Status::Processing, result: None, completed: 0, ..task("a", "t") }],
-            ),
-            (
-                "undocumented answers: 1",
-                vec![Event::Odd { call: "create", answer: "500".to_owned() }],
-                vec![],
-            ),
-        ];
-        for (violation, events, found) in cases {
-            assert_eq!(violations(events, &found), [violation]);
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! A MongoDB replica set of three members on the loopback address.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +9,7 @@ use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use tokio::sync::Mutex;
 
+use crate::disk::{self, Disk};
 use crate::net::free_port;
 use crate::process::Process;
 
@@ -20,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Member {
     port: u16,
+    data: PathBuf,
+    /// The small disk that its data is on, if it is on one.
+    _disk: Option<Disk>,
     process: Mutex<Process>,
     client: Client,
 }
@@ -30,19 +34,20 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the set below `folder` and waits for its primary.
-    pub(crate) async fn start(mongod: &Path, folder: &Path) -> Result<Self> {
+    /// Starts the set below `folder`, on small disks if asked to, and waits for its primary.
+    pub(crate) async fn start(mongod: &Path, folder: &Path, on_small_disks: bool) -> Result<Self> {
         let mut members = Vec::new();
         for number in 0..MEMBERS {
             let (port, data) = (free_port()?, folder.join(format!("mongod-{number}")));
             std::fs::create_dir_all(&data)?;
+            let disk = if on_small_disks { Some(Disk::mount(&data)?) } else { None };
             let mut process = Process::new(mongod.to_owned(), words(port, &data), data.with_extension("log"));
             process.start()?;
             let client = Client::with_uri_str(format!(
                 "mongodb://127.0.0.1:{port}/?directConnection=true&serverSelectionTimeoutMS=500&connectTimeoutMS=500"
             ))
             .await?;
-            members.push(Member { port, process: Mutex::new(process), client });
+            members.push(Member { port, data, _disk: disk, process: Mutex::new(process), client });
         }
         let cluster = Self { members };
         cluster.initiate().await?;
@@ -116,6 +121,53 @@ impl Cluster {
     /// Lets a frozen member go on.
     pub(crate) async fn thaw(&self, member: usize) -> Result<()> {
         self.members[member].process.lock().await.thaw().await
+    }
+
+    /// Sets a member's clock: it is killed and started again.
+    pub(crate) async fn set_clock(&self, member: usize, ahead: i64) -> Result<()> {
+        let mut process = self.members[member].process.lock().await;
+        process.kill().await?;
+        process.set_clock(ahead);
+        process.start()
+    }
+
+    /// Has a member become the primary, if the others let it.
+    pub(crate) async fn promote(&self, member: usize) -> Result<()> {
+        let admin = self.members[member].client.database("admin");
+        let started = Instant::now();
+        // One that has just been started must catch up before it can be elected.
+        while started.elapsed() < Duration::from_secs(15) {
+            if admin.run_command(doc! { "replSetStepUp": 1 }).await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        Ok(())
+    }
+
+    /// Leaves no byte free on the disks of all members, until [`Cluster::free_disks`].
+    pub(crate) fn fill_disks(&self) -> Result<()> {
+        self.members.iter().try_for_each(|member| disk::fill(&member.data))
+    }
+
+    /// Gives the room back.
+    pub(crate) fn free_disks(&self) -> Result<()> {
+        self.members.iter().try_for_each(|member| disk::free(&member.data))
+    }
+
+    /// Bytes of all indexes of the tasks, and how many tasks there are, while a member answers.
+    pub(crate) async fn sizes(&self) -> Option<(i64, i64)> {
+        let number = |stats: &Document, key: &str| {
+            stats.get_i64(key).or_else(|_| stats.get_i32(key).map(i64::from)).unwrap_or(0)
+        };
+        for member in &self.members {
+            let database = member.client.database("chaos");
+            let stats = database.run_command(doc! { "collStats": "tasks" });
+            if let Ok(Ok(stats)) = tokio::time::timeout(Duration::from_secs(1), stats).await {
+                return Some((number(&stats, "totalIndexSize"), number(&stats, "count")));
+            }
+        }
+        None
     }
 
     /// Lets commands fail as `data` says and as often as `mode` does, on all members.

@@ -1,28 +1,28 @@
 //! What is broken, one thing at a time.
 
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::ValueEnum;
 use futures_util::future::join_all;
 use mongodb::bson::{Document, doc};
+use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
-use rand::{RngExt as _, SeedableRng as _};
 use serde::Serialize;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
-use crate::cluster::MEMBERS;
-use crate::load::{API_KEY, LEASE};
+use crate::callers::{dawdle, flood, send_corpus, vanish};
+use crate::cluster::{Cluster, MEMBERS};
+use crate::disk;
+use crate::load::{Crew, LEASE};
+use crate::process::has_clocks;
 use crate::proxy::Weather;
 use crate::world::World;
 
 /// Callers that vanish in one go.
 const VANISHING: u64 = 200;
 /// How long bad weather lasts.
-const SPELL: Duration = Duration::from_secs(4);
+pub(crate) const SPELL: Duration = Duration::from_secs(4);
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ValueEnum)]
@@ -53,11 +53,34 @@ pub(crate) enum Fault {
     WorkersFreeze,
     /// Callers who send slowly, or never read
     SlowCallers,
+    /// A server's clock is an hour fast or slow
+    ServerClock,
+    /// The primary's clock is five minutes fast or slow
+    MemberClock,
+    /// The disks of all members of the database are full
+    DiskFull,
+    /// The database is slow, and callers are five times as many
+    PoolExhausted,
+    /// Payloads and bodies such as nobody would send
+    OddPayloads,
+    /// Nothing is broken
+    Calm,
 }
 
 impl Fault {
+    /// Why it cannot be made on this machine, if it cannot.
+    pub(crate) fn obstacle(self) -> Option<&'static str> {
+        match self {
+            Self::ServerClock | Self::MemberClock if !has_clocks() => {
+                Some("Debian's package libfaketime is not installed")
+            }
+            Self::DiskFull if !disk::is_possible() => Some("only an administrator can mount small disks"),
+            _ => None,
+        }
+    }
+
     /// Breaks it, waits, and mends it as far as it does not mend itself.
-    pub(crate) async fn strike(self, world: &World, dice: &mut SmallRng) -> Result<()> {
+    pub(crate) async fn strike(self, world: &World, crew: &Crew, dice: &mut SmallRng) -> Result<()> {
         let seconds = |range: std::ops::RangeInclusive<u64>, dice: &mut SmallRng| {
             Duration::from_millis(dice.random_range(range.start() * 1000..=range.end() * 1000))
         };
@@ -122,8 +145,57 @@ impl Fault {
                 join_all((0..30).map(|number| dawdle(port, number))).await;
                 Ok(())
             }
+            Self::ServerClock => {
+                let server = dice.random_range(0..world.servers());
+                world.set_server_clock(server, if dice.random() { 3600 } else { -3600 }).await?;
+                tokio::time::sleep(seconds(4..=8, dice)).await;
+                world.set_server_clock(server, 0).await
+            }
+            Self::MemberClock => wrong_primary_clock(&world.cluster, dice).await,
+            Self::DiskFull => full_disks(&world.cluster, seconds(4..=8, dice)).await,
+            Self::PoolExhausted => slow_database(world, crew, dice.random()).await,
+            Self::OddPayloads => {
+                let port = world.port(dice.random_range(0..world.servers()));
+                send_corpus(port, crew.history(), dice.random()).await;
+                Ok(())
+            }
+            Self::Calm => {
+                tokio::time::sleep(SPELL).await;
+                Ok(())
+            }
         }
     }
+}
+
+/// A member with a wrong clock becomes the primary.
+async fn wrong_primary_clock(cluster: &Cluster, dice: &mut SmallRng) -> Result<()> {
+    let primary = cluster.primary().await?;
+    let wrong = (primary + dice.random_range(1..MEMBERS)) % MEMBERS;
+    cluster.set_clock(wrong, if dice.random() { 300 } else { -300 }).await?;
+    cluster.promote(wrong).await?;
+    tokio::time::sleep(Duration::from_millis(dice.random_range(6000..=10_000))).await;
+    cluster.set_clock(wrong, 0).await
+}
+
+async fn full_disks(cluster: &Cluster, how_long: Duration) -> Result<()> {
+    cluster.fill_disks()?;
+    tokio::time::sleep(how_long).await;
+    cluster.free_disks()?;
+    for member in 0..MEMBERS {
+        // A database that cannot write its journal ends.
+        cluster.restart(member).await?;
+    }
+    Ok(())
+}
+
+async fn slow_database(world: &World, crew: &Crew, seed: u32) -> Result<()> {
+    let slow = doc! {
+        "failCommands": ["insert", "update", "find"], "namespace": "chaos.tasks",
+        "blockConnection": true, "blockTimeMS": 500,
+    };
+    world.cluster.fail_commands(doc! { "activationProbability": 1.0 }, slow).await?;
+    flood(world, crew, seed, Instant::now() + SPELL).await?;
+    world.cluster.heal_commands().await
 }
 
 /// One way in which commands fail.
@@ -143,46 +215,4 @@ async fn spell(world: &World, weather: Weather) -> Result<()> {
     tokio::time::sleep(SPELL).await;
     world.set_weather(Weather::default());
     Ok(())
-}
-
-/// Asks for work, waits a moment, and is gone. That it fails is no news.
-async fn vanish(port: u16, seed: u64, number: u64) {
-    let mut dice = SmallRng::seed_from_u64(seed);
-    let body = format!(
-        r#"{{"task_types":["chaos.a","chaos.b"],"worker_id":"ghost-{number}","limit":3,"wait_ms":5000}}"#
-    );
-    let request = format!(
-        "POST /api/v1/tasks/claim HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    tokio::time::sleep(Duration::from_millis(dice.random_range(0..500))).await;
-    if let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
-        let _ = stream.write_all(request.as_bytes()).await;
-        tokio::time::sleep(Duration::from_millis(dice.random_range(0..=20))).await;
-        if dice.random_bool(0.5) {
-            // With a reset instead of an orderly end.
-            let _ = stream.set_zero_linger();
-        }
-    }
-}
-
-/// Sends a head or a body a few bytes at a time, or asks and never reads.
-async fn dawdle(port: u16, number: u32) {
-    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return };
-    let head = format!("POST /api/v1/tasks HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\n");
-    let text = match number % 3 {
-        0 => head,
-        1 => format!("{head}content-type: application/json\r\ncontent-length: 100000\r\n\r\n{{"),
-        _ => format!(
-            "GET /api/v1/tasks?status=any&limit=100&include=payload HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\n\r\n"
-        ),
-    };
-    for piece in text.as_bytes().chunks(16) {
-        if stream.write_all(piece).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(150)).await;
-    }
-    tokio::time::sleep(SPELL).await;
 }

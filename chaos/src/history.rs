@@ -35,6 +35,8 @@ pub(crate) enum Event {
     Created { name: String, said: Said, id: Option<Uuid> },
     /// A worker got a task.
     Claimed { id: Uuid, token: String, attempt: u32, version: u64 },
+    /// A worker that had said all the time that it was alive was told that it had lost its task.
+    Taken { id: Uuid },
     /// A worker settled a task.
     Settled { id: Uuid, token: String, verb: Verb, said: Said, version: Option<u64> },
     /// An answer that the contract does not know.
@@ -47,6 +49,8 @@ pub(crate) struct History {
 }
 
 struct Inner {
+    began: Instant,
+    health: Vec<Duration>,
     events: Vec<Event>,
     calls: u64,
     slowest: (Duration, &'static str),
@@ -64,12 +68,16 @@ pub(crate) struct Record {
     pub(crate) slowest: (Duration, &'static str),
     /// The longest time between two accepted creates.
     pub(crate) longest_without_create: Duration,
+    /// How long each question for the health of a server took while its database was exhausted.
+    pub(crate) health: Vec<Duration>,
 }
 
 impl History {
     /// An empty one.
     pub(crate) fn new() -> Self {
         let inner = Inner {
+            began: Instant::now(),
+            health: Vec::new(),
             events: Vec::new(),
             calls: 0,
             slowest: (Duration::ZERO, "none"),
@@ -81,6 +89,16 @@ impl History {
 
     fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         change(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How long it is since the beginning.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.with(|inner| inner.began.elapsed())
+    }
+
+    /// A server's health was asked for, which took so long.
+    pub(crate) fn asked_for_health(&self, took: Duration) {
+        self.with(|inner| inner.health.push(took));
     }
 
     /// Adds an event.
@@ -123,6 +141,7 @@ impl History {
             calls: inner.calls,
             slowest: inner.slowest,
             longest_without_create: inner.longest_without_create,
+            health: inner.health.clone(),
         })
     }
 

@@ -1,14 +1,15 @@
 //! Producers and workers, built on the client, who note each call and its answer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use task_repo_client::protocol::claim::HeartbeatItem;
 use task_repo_client::{
-    Backoff, Claim, ClaimedTask, ClientError, Json, NewTask, Receipt, RetryBudget, RetryPolicy, SettleError,
-    TaskClient, TaskFailure, Uuid,
+    Backoff, Claim, ClaimedTask, ClientError, ErrorCode, Json, NewTask, Receipt, RetryBudget, RetryPolicy,
+    SettleError, TaskClient, TaskFailure, Uuid,
 };
 use tokio::sync::watch;
 
@@ -18,6 +19,12 @@ use crate::history::{Event, History, Said, Verb};
 pub(crate) const API_KEY: &str = "chaos_api_key";
 /// Task types, so that several groups of callers wait.
 const QUEUES: [&str; 2] = ["chaos.a", "chaos.b"];
+/// Tasks that are worked on for long, by workers who say all the time that they are alive.
+pub(crate) const STEADY: &str = "chaos.steady";
+/// How the names of tasks begin that end their workers.
+pub(crate) const POISON: &str = "poison";
+/// How many workers such a task ends.
+pub(crate) const POISON_ATTEMPTS: u32 = 3;
 /// How long a lease holds.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// When the client gives a call up, beyond the wait that it asked for. The service answers before.
@@ -45,6 +52,42 @@ pub(crate) struct Caller {
     phase: watch::Receiver<Phase>,
 }
 
+/// What callers have in common.
+pub(crate) struct Crew {
+    servers: Vec<TaskClient>,
+    seed: u64,
+    history: Arc<History>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Crew {
+    /// Of callers of these servers.
+    pub(crate) fn new(
+        servers: Vec<TaskClient>,
+        seed: u64,
+        history: Arc<History>,
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
+        Self { servers, seed, history, phase }
+    }
+
+    /// One more caller; each number has its own dice.
+    pub(crate) fn caller(&self, name: String, number: u64) -> Caller {
+        Caller {
+            name,
+            servers: self.servers.clone(),
+            dice: SmallRng::seed_from_u64(self.seed.wrapping_mul(1_000_000).wrapping_add(number)),
+            history: Arc::clone(&self.history),
+            phase: self.phase.clone(),
+        }
+    }
+
+    /// What is noted.
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+}
+
 /// Clients that never repeat anything by themselves: each call is one line of the history.
 pub(crate) fn clients(urls: &[String]) -> Result<Vec<TaskClient>> {
     let client = |url: &String| {
@@ -59,17 +102,6 @@ pub(crate) fn clients(urls: &[String]) -> Result<Vec<TaskClient>> {
 }
 
 impl Caller {
-    /// One of that name, whose dice fall as `seed` says.
-    pub(crate) fn new(
-        name: String,
-        servers: Vec<TaskClient>,
-        seed: u64,
-        history: Arc<History>,
-        phase: watch::Receiver<Phase>,
-    ) -> Self {
-        Self { name, servers, dice: SmallRng::seed_from_u64(seed), history, phase }
-    }
-
     fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
@@ -88,12 +120,17 @@ impl Caller {
             if self.phase() != Phase::Storm {
                 return;
             }
-            let name = format!("{}-{number}", self.name);
-            let queue = QUEUES[self.dice.random_range(0..QUEUES.len())];
+            let dice: f64 = self.dice.random();
+            let (queue, kind, max_attempts) = match dice {
+                0.995.. => (QUEUES[0], format!("{POISON}-"), POISON_ATTEMPTS),
+                0.98.. => (STEADY, String::new(), 50),
+                _ => (QUEUES[self.dice.random_range(0..QUEUES.len())], String::new(), 50),
+            };
+            let name = format!("{kind}{}-{number}", self.name);
             let task = NewTask {
                 name: Some(name.clone()),
                 request: Json::of(&number).ok(),
-                max_attempts: Some(50),
+                max_attempts: Some(i64::from(max_attempts)),
                 lease_seconds: i64::try_from(LEASE.as_secs()).ok(),
                 retry: Some(RetryPolicy {
                     backoff: Backoff::Fixed,
@@ -114,6 +151,18 @@ impl Caller {
         }
     }
 
+    /// Creates as many tasks as the service takes, until then.
+    pub(crate) async fn flood(mut self, until: Instant) {
+        let mut number = 0;
+        while Instant::now() < until {
+            let name = format!("{}-{number}", self.name);
+            let lease_seconds = i64::try_from(LEASE.as_secs()).ok();
+            let task = NewTask { name: Some(name.clone()), lease_seconds, ..NewTask::new(QUEUES[0]) };
+            self.create(&task, &name).await;
+            number += 1;
+        }
+    }
+
     async fn create(&mut self, task: &NewTask, name: &str) -> Said {
         let server = self.server();
         let created =
@@ -129,37 +178,78 @@ impl Caller {
     /// Claims and settles until all is over.
     pub(crate) async fn work(mut self) {
         while self.phase() != Phase::Over {
-            let claim = Claim {
-                limit: Some(self.dice.random_range(1..=4)),
-                wait_ms: u64::try_from(WAIT.as_millis()).ok(),
-                claim_id: Some(Uuid::now_v7()),
-                task_types: QUEUES.map(str::to_owned).to_vec(),
-                worker_id: self.name.clone(),
-                ..Claim::default()
-            };
-            let mut claimed = Err(Said::Unknown);
-            for _ in 0..5 {
-                let server = self.server();
-                claimed = self.history.call("claim", WAIT, server.claim(&claim)).await;
-                match claimed {
-                    Err(Said::Unknown) => self.pause(20..200).await,
-                    _ => break,
-                }
-            }
-            for task in claimed.unwrap_or_default() {
-                self.history.note(Event::Claimed {
-                    id: task.id(),
-                    token: task.lease_token().to_owned(),
-                    attempt: task.task().attempt,
-                    version: task.task().version,
-                });
+            let limit = self.dice.random_range(1..=4);
+            for task in self.claim(&QUEUES, limit).await {
                 self.treat(task).await;
             }
         }
     }
 
+    /// Claims tasks that take long, one at a time, and says all the time that it works on them. No such task may ever
+    /// be taken from it.
+    pub(crate) async fn work_steadily(mut self) {
+        while self.phase() != Phase::Over {
+            let claimed = self.claim(&[STEADY], 1).await;
+            let Some(task) = claimed.into_iter().next() else { continue };
+            let until = Instant::now() + LEASE.mul_f64(self.dice.random_range(1.0..5.0));
+            let item = HeartbeatItem {
+                id: task.id().to_string(),
+                lease_token: task.lease_token().to_owned(),
+                lease_seconds: None,
+                progress: None,
+            };
+            while Instant::now() < until && self.phase() == Phase::Storm {
+                let server = self.server();
+                let beat = server.heartbeats(std::slice::from_ref(&item));
+                let answer = self.history.call("heartbeat", Duration::ZERO, beat).await.unwrap_or_default();
+                let problem = answer.into_iter().find_map(|result| result.problem);
+                if problem.is_some_and(|problem| problem.code == ErrorCode::LeaseLost) {
+                    break;
+                }
+                self.pause(300..500).await;
+            }
+            let id = task.id();
+            if self.settle(task, Verb::Complete).await == Said::Refused {
+                self.history.note(Event::Taken { id });
+            }
+        }
+    }
+
+    async fn claim(&mut self, queues: &[&str], limit: u32) -> Vec<ClaimedTask> {
+        let claim = Claim {
+            limit: Some(limit),
+            wait_ms: u64::try_from(WAIT.as_millis()).ok(),
+            claim_id: Some(Uuid::now_v7()),
+            task_types: queues.iter().map(|queue| (*queue).to_owned()).collect(),
+            worker_id: self.name.clone(),
+            ..Claim::default()
+        };
+        let mut claimed = Err(Said::Unknown);
+        for _ in 0..5 {
+            let server = self.server();
+            claimed = self.history.call("claim", WAIT, server.claim(&claim)).await;
+            match claimed {
+                Err(Said::Unknown) => self.pause(20..200).await,
+                _ => break,
+            }
+        }
+        let claimed = claimed.unwrap_or_default();
+        for task in &claimed {
+            self.history.note(Event::Claimed {
+                id: task.id(),
+                token: task.lease_token().to_owned(),
+                attempt: task.task().attempt,
+                version: task.task().version,
+            });
+        }
+        claimed
+    }
+
     /// Works on a task, well or badly.
     async fn treat(&mut self, task: ClaimedTask) {
+        if task.task().name.as_deref().is_some_and(|name| name.starts_with(POISON)) {
+            return;
+        }
         let dice: f64 = if self.phase() == Phase::Storm { self.dice.random() } else { 0.0 };
         if task.task().losses > 0 && self.phase() == Phase::Storm {
             // Long enough that whoever had it before may come back meanwhile.
@@ -178,10 +268,15 @@ impl Caller {
             0.80.. => Verb::Fail,
             _ => Verb::Complete,
         };
+        self.settle(task, verb).await;
+    }
+
+    /// Ends an attempt, and says what came of it.
+    async fn settle(&mut self, task: ClaimedTask, verb: Verb) -> Said {
         let (id, token) = (task.id(), task.lease_token().to_owned());
         let mut task = Some(task);
         for _ in 0..20 {
-            let Some(held) = task.take() else { return };
+            let Some(held) = task.take() else { return Said::Unknown };
             let server = self.server();
             let settling = async {
                 let settled: Result<Receipt, SettleError> = match verb {
@@ -201,9 +296,10 @@ impl Caller {
             };
             self.history.note(Event::Settled { id, token: token.clone(), verb, said, version });
             if said != Said::Unknown || self.phase() == Phase::Over {
-                return;
+                return said;
             }
             self.pause(20..300).await;
         }
+        Said::Unknown
     }
 }

@@ -6,14 +6,18 @@
 //! | [`run`](mod@run) | one run: load, faults, mending, draining, the check |
 //! | [`fault`] | what is broken |
 //! | [`world`], [`cluster`], [`process`], [`proxy`], [`net`] | what it is broken in: servers, a replica set of three, proxies |
-//! | [`load`] | producers and workers |
+//! | [`disk`], [`measure`] | full disks; how large everything is |
+//! | [`load`], [`callers`] | producers and workers; callers as no one wants them |
 //! | [`history`], [`checker`] | every call and its answer, and what they must come to |
 
+mod callers;
 mod checker;
 mod cluster;
+mod disk;
 mod fault;
 mod history;
 mod load;
+mod measure;
 mod net;
 mod process;
 mod proxy;
@@ -30,7 +34,7 @@ use tokio::sync::watch;
 
 use crate::fault::Fault;
 use crate::history::History;
-use crate::load::{Caller, Phase};
+use crate::load::{Crew, Phase};
 use crate::run::{Outcome, Plan};
 use crate::world::Programs;
 
@@ -93,19 +97,32 @@ async fn main() -> Result<ExitCode> {
             let (_phase, watched) = watch::channel(Phase::Storm);
             let name = format!("process-{seed}");
             let history = Arc::new(History::new());
-            Caller::new(name, load::clients(&url)?, seed, history, watched).work().await;
+            Crew::new(load::clients(&url)?, seed, history, watched).caller(name, 0).work().await;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
 async fn runs(options: &RunOptions) -> Result<ExitCode> {
-    let faults = if options.faults.is_empty() { Fault::value_variants() } else { &options.faults };
+    let mut wanted = options.faults.clone();
+    if wanted.is_empty() {
+        wanted.extend(Fault::value_variants().iter().filter(|fault| **fault != Fault::Calm));
+    }
+    let (mut faults, mut left_out) = (Vec::new(), Vec::new());
+    for fault in wanted {
+        match fault.obstacle() {
+            None => faults.push(fault),
+            Some(why) => left_out.push(format!("{fault:?} is left out: {why}")),
+        }
+    }
+    for line in left_out {
+        println!("{line}");
+    }
     let programs = Programs { mongod: options.mongod.clone(), server: options.server.clone(), mistake: None };
     let mut outcomes = Vec::new();
     for seed in options.seed..options.seed + options.seeds {
         let folder = empty(options.output.join(format!("seed-{seed}")))?;
-        let plan = Plan { seed, seconds: options.seconds, faults: faults.to_vec() };
+        let plan = Plan { seed, seconds: options.seconds, faults: faults.clone() };
         let outcome = run::run(&programs, &folder, plan).await?;
         print(&outcome);
         outcomes.push(outcome);
@@ -181,6 +198,25 @@ fn print(outcome: &Outcome) {
     println!(
         "  calls: {}, the longest {} ms ({}); without an accepted create for {} ms at most",
         verdict.calls, verdict.slowest_ms, verdict.slowest_call, verdict.longest_without_create_ms,
+    );
+    println!(
+        "  attempts lost with their workers: {}; their tasks were back {} ms after the end of the lease at most",
+        verdict.losses, verdict.longest_back_ms,
+    );
+    if verdict.health_asked > 0 {
+        println!(
+            "  health, asked {} times: the slowest {} ms, {} over 100 ms",
+            verdict.health_asked, verdict.health_slowest_ms, verdict.health_late,
+        );
+    }
+    let growth = &outcome.growth;
+    println!(
+        "  a server: at most {:.0} MiB, growing by {:.2} MiB a minute; at most {} open files, {} in the end; indexes: {:.0} bytes a task",
+        growth.most_memory_mib,
+        growth.memory_mib_per_minute,
+        growth.most_open_files,
+        growth.open_files_at_end,
+        growth.index_bytes_per_task,
     );
     for violation in &outcome.violations {
         println!("  VIOLATED: {violation}");

@@ -1,7 +1,7 @@
 //! A process that is killed, frozen and started again.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
@@ -13,13 +13,23 @@ pub(crate) struct Process {
     words: Vec<String>,
     environment: Vec<(&'static str, String)>,
     log: PathBuf,
+    /// How far its clock is ahead, in seconds.
+    ahead: i64,
     child: Option<Child>,
+}
+
+/// What gives a process another clock: Debian's package `libfaketime`.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+/// Whether processes can be given another clock.
+pub(crate) fn has_clocks() -> bool {
+    Path::new(FAKETIME).exists()
 }
 
 impl Process {
     /// Not started yet.
     pub(crate) fn new(program: PathBuf, words: Vec<String>, log: PathBuf) -> Self {
-        Self { program, words, environment: Vec::new(), log, child: None }
+        Self { program, words, environment: Vec::new(), log, ahead: 0, child: None }
     }
 
     /// With these variables in its environment.
@@ -31,7 +41,13 @@ impl Process {
     /// Starts it. What it says is added to its log.
     pub(crate) fn start(&mut self) -> Result<()> {
         let output = File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        if self.ahead != 0 {
+            command.env("LD_PRELOAD", FAKETIME).env("FAKETIME", format!("{:+}s", self.ahead));
+            // Only what time it is, not how fast it goes by.
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        }
+        let child = command
             .args(&self.words)
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
@@ -42,6 +58,16 @@ impl Process {
             .with_context(|| format!("cannot start {}", self.program.display()))?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// Its clock is ahead by so many seconds from its next start on.
+    pub(crate) fn set_clock(&mut self, ahead: i64) {
+        self.ahead = ahead;
+    }
+
+    /// Its number, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
     }
 
     /// Whether it runs.
@@ -68,7 +94,7 @@ impl Process {
     }
 
     async fn signal(&self, name: &str) -> Result<()> {
-        let Some(pid) = self.child.as_ref().and_then(Child::id) else { return Ok(()) };
+        let Some(pid) = self.pid() else { return Ok(()) };
         let status = Command::new("kill").args([name, &pid.to_string()]).status().await?;
         ensure!(status.success(), "kill {name} of {} failed", self.program.display());
         Ok(())

@@ -18,13 +18,25 @@ use tokio::task::JoinSet;
 use crate::checker::{Found, Verdict, check};
 use crate::fault::Fault;
 use crate::history::History;
-use crate::load::{CALL_LIMIT, Caller, Phase, clients};
+use crate::load::{Crew, LEASE, Phase, STEADY, clients};
+use crate::measure::{Growth, Size, growth};
 use crate::world::{Programs, World};
 
 /// Producers in this process.
 const PRODUCERS: u64 = 4;
 /// Workers in this process.
 const WORKERS: u64 = 6;
+/// Workers that say all the time that they are alive.
+const STEADY_WORKERS: u64 = 3;
+/// The longest that an answer may take beyond the time that its call asked the service to wait: the service gives
+/// itself 4.5 s (`MONGODB_TIMEOUT_MS`), and all of this shares a machine.
+const ANSWER_LIMIT: Duration = Duration::from_secs(6);
+/// How long the last caller may be counted after it is gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that a lost task may take to be back after the end of its lease.
+const BACK_LIMIT_MS: i64 = 1000;
+/// How often everything is measured.
+const MEASURED: Duration = Duration::from_secs(2);
 /// Calm after each fault.
 const CALM: Duration = Duration::from_secs(1);
 /// The longest that tasks may take to become final when nothing is broken any more: the longest lease and all its
@@ -50,6 +62,9 @@ pub(crate) struct Outcome {
     /// The faults in their order, and when each began, in seconds.
     pub(crate) struck: Vec<(f64, Fault)>,
     pub(crate) verdict: Verdict,
+    pub(crate) growth: Growth,
+    /// Measurements, and when each was made, in seconds.
+    pub(crate) sizes: Vec<(f64, Size)>,
     pub(crate) violations: Vec<String>,
 }
 
@@ -60,22 +75,26 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     bar.set_style(style);
     bar.set_prefix(format!("seed {}", plan.seed));
     bar.set_message("starting");
-    let world = World::start(programs, folder, plan.seed).await?;
+    let on_small_disks = plan.faults.contains(&Fault::DiskFull);
+    let world = World::start(programs, folder, plan.seed, on_small_disks).await?;
     let history = Arc::new(History::new());
     let (phase, watched) = watch::channel(Phase::Storm);
-    let callers = clients(&world.urls())?;
-    let caller = |name: String, number: u64| {
-        let seed = plan.seed.wrapping_mul(1000).wrapping_add(number);
-        Caller::new(name, callers.clone(), seed, Arc::clone(&history), watched.clone())
-    };
+    let crew = Crew::new(clients(&world.urls())?, plan.seed, Arc::clone(&history), watched);
     let (mut producers, mut workers) = (JoinSet::new(), JoinSet::new());
     for number in 0..PRODUCERS {
-        producers.spawn(caller(format!("p{number}"), number).produce());
+        producers.spawn(crew.caller(format!("p{number}"), number).produce());
     }
     for number in 0..WORKERS {
-        workers.spawn(caller(format!("w{number}"), PRODUCERS + number).work());
+        workers.spawn(crew.caller(format!("w{number}"), PRODUCERS + number).work());
     }
-    let struck = storm(&world, &plan, &history, &bar).await?;
+    for number in 0..STEADY_WORKERS {
+        workers.spawn(crew.caller(format!("s{number}"), PRODUCERS + WORKERS + number).work_steadily());
+    }
+    let mut sizes = Vec::new();
+    let struck = tokio::select! {
+        struck = storm(&world, &plan, &crew, &bar) => struck?,
+        () = measure(&world, &history, &mut sizes) => Vec::new(),
+    };
     bar.set_message("mending");
     world.heal().await?;
     phase.send_replace(Phase::Drain);
@@ -91,18 +110,38 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     world.stop_workers().await?;
     bar.set_message("checking");
     let found = found(&reader).await?;
-    let verdict = check(&history.record(), &found, CALL_LIMIT);
+    let verdict = check(&history.record(), &found, ANSWER_LIMIT);
+    let mut violations = verdict.violations();
+    // With nothing else broken, the other server takes care of what a dead worker had.
+    if plan.faults == [Fault::ServerKill] && verdict.longest_back_ms > BACK_LIMIT_MS {
+        violations.push(format!("a lost task was back {} ms after its lease", verdict.longest_back_ms));
+    }
+    let gone = Instant::now();
+    while world.waiting().await? > 0 && gone.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    if world.waiting().await? > 0 {
+        violations.push("somebody waits for work although nobody is there".to_owned());
+    }
+    sizes.push((history.elapsed(), world.measure().await));
     bar.finish_and_clear();
-    Ok(Outcome { plan, struck, violations: verdict.violations(), verdict })
+    Ok(Outcome { plan, struck, verdict, growth: growth(&sizes), sizes: seconds(sizes), violations })
+}
+
+/// Measures all the time, until it is dropped.
+async fn measure(world: &World, history: &History, sizes: &mut Vec<(Duration, Size)>) {
+    loop {
+        sizes.push((history.elapsed(), world.measure().await));
+        tokio::time::sleep(MEASURED).await;
+    }
+}
+
+fn seconds(sizes: Vec<(Duration, Size)>) -> Vec<(f64, Size)> {
+    sizes.into_iter().map(|(at, size)| (at.as_secs_f64(), size)).collect()
 }
 
 /// Makes one fault after the other, each kind as often as the others, until time is up.
-async fn storm(
-    world: &World,
-    plan: &Plan,
-    history: &History,
-    bar: &ProgressBar,
-) -> Result<Vec<(f64, Fault)>> {
+async fn storm(world: &World, plan: &Plan, crew: &Crew, bar: &ProgressBar) -> Result<Vec<(f64, Fault)>> {
     let mut dice = SmallRng::seed_from_u64(plan.seed);
     let (began, until) = (Instant::now(), Duration::from_secs(plan.seconds));
     let (mut struck, mut left) = (Vec::new(), Vec::new());
@@ -114,8 +153,8 @@ async fn storm(
         }
         let Some(fault) = left.pop() else { bail!("there is no fault to make") };
         struck.push((began.elapsed().as_secs_f64(), fault));
-        bar.set_message(format!("{fault:?} · {} tasks", history.accepted()));
-        fault.strike(world, &mut dice).await?;
+        bar.set_message(format!("{fault:?} · {} tasks", crew.history().accepted()));
+        fault.strike(world, crew, &mut dice).await?;
         bar.set_position(began.elapsed().as_secs().min(plan.seconds));
         let calm = CALM.mul_f64(dice.random_range(0.3..2.0));
         tokio::time::sleep(calm).await;
@@ -136,12 +175,19 @@ async fn found(reader: &TaskClient) -> Result<Vec<Found>> {
         .map(|task| async move {
             let executions = reader.get_executions(task.id).await?;
             let is_completed = |status| status == ExecutionStatus::Completed;
+            let lost_after = executions.iter().filter_map(|it| {
+                let is_lost = it.status == ExecutionStatus::Lost && task.task_type != STEADY;
+                let lasted = (it.completed_at? - it.started_at).num_milliseconds();
+                is_lost.then(|| lasted - i64::try_from(LEASE.as_millis()).unwrap_or(0))
+            });
+            let lost_after = lost_after.collect();
             anyhow::Ok(Found {
                 id: task.id,
                 name: task.name.unwrap_or_default(),
                 status: task.status,
                 result: task.result.json().and_then(|json| serde_json::from_str(json.as_str()).ok()),
                 executions: executions.len(),
+                lost_after,
                 completed: executions.iter().filter(|it| is_completed(it.status)).count(),
             })
         })

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::cluster::Cluster;
 use crate::load::{API_KEY, clients};
+use crate::measure::{self, Size};
 use crate::net::free_port;
 use crate::process::Process;
 use crate::proxy::{Proxy, Weather};
@@ -42,9 +43,14 @@ pub(crate) struct Programs {
 }
 
 impl World {
-    /// Starts all of it below `folder`.
-    pub(crate) async fn start(programs: &Programs, folder: &Path, seed: u64) -> Result<Self> {
-        let cluster = Cluster::start(&programs.mongod, folder).await?;
+    /// Starts all of it below `folder`, the database on small disks if asked to.
+    pub(crate) async fn start(
+        programs: &Programs,
+        folder: &Path,
+        seed: u64,
+        on_small_disks: bool,
+    ) -> Result<Self> {
+        let cluster = Cluster::start(&programs.mongod, folder, on_small_disks).await?;
         let mut servers = Vec::new();
         for number in 0..SERVERS {
             let port = free_port()?;
@@ -102,6 +108,39 @@ impl World {
         let mut process = self.servers[server].process.lock().await;
         process.kill().await?;
         process.start()
+    }
+
+    /// Sets a server's clock: it is killed and started again.
+    pub(crate) async fn set_server_clock(&self, server: usize, ahead: i64) -> Result<()> {
+        let mut process = self.servers[server].process.lock().await;
+        process.kill().await?;
+        process.set_clock(ahead);
+        process.start()
+    }
+
+    /// How large everything is now; what does not answer is left out.
+    pub(crate) async fn measure(&self) -> Size {
+        let mut size = Size::default();
+        for server in &self.servers {
+            if let Some(pid) = server.process.lock().await.pid() {
+                let (memory, files) = measure::of_process(pid);
+                size.memory_kib = size.memory_kib.max(memory);
+                size.open_files = size.open_files.max(files);
+            }
+        }
+        (size.index_bytes, size.tasks) = self.cluster.sizes().await.unwrap_or_default();
+        size
+    }
+
+    /// Callers that wait for work at any server, by the servers' own metrics.
+    pub(crate) async fn waiting(&self) -> Result<u64> {
+        let mut waiting = 0;
+        for number in 0..self.servers() {
+            let metrics = self.direct(number)?.metrics().await?;
+            let value = metrics.lines().find_map(|line| line.strip_prefix("task_repo_waiting_claims "));
+            waiting += value.context("a metric of waiting claims")?.trim().parse::<u64>()?;
+        }
+        Ok(waiting)
     }
 
     /// What all proxies do from now on.

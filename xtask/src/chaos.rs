@@ -1,6 +1,7 @@
 //! `cargo xtask chaos`: breaks servers, databases and connections under load, and checks that nothing was lost.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::Result;
 use tokio::process::Command;
@@ -13,6 +14,13 @@ use crate::process;
 const CHAOS: &str = "task-repo-chaos";
 /// The server's program.
 const SERVER: &str = "task-repo-server";
+
+/// A library that gives programs another clock.
+const CLOCKS: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+/// Debian's package of it; its lists may be missing.
+const INSTALL_CLOCKS: &str = "export DEBIAN_FRONTEND=noninteractive
+    timeout 60 apt-get install --yes libfaketime ||
+    { timeout 60 apt-get update && timeout 60 apt-get install --yes libfaketime; }";
 
 /// Options of `cargo xtask chaos`.
 #[derive(clap::Args)]
@@ -54,12 +62,23 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         build.args(["--features", "task-repo-server/mistakes"]);
     }
     process::run(build.current_dir(layout::root())).await?;
+    install_clocks().await;
     let programs = layout::target().join(if args.release { "release" } else { "debug" });
     let mut command = Command::new(programs.join(CHAOS));
     command.arg(if args.mistakes { "mistakes" } else { "run" }).args(words(args)).current_dir(layout::root());
     command.arg("--mongod").arg(mongod::program().await?).arg("--server").arg(programs.join(SERVER));
     command.arg("--output").arg(output());
     process::run(&mut command).await
+}
+
+/// Installs what gives programs another clock, where an administrator runs this on Debian. Without it the faults of
+/// clocks are left out, and the program says so.
+async fn install_clocks() {
+    if !Path::new(CLOCKS).exists() {
+        let mut install = Command::new("sh");
+        let _ =
+            install.args(["-c", INSTALL_CLOCKS]).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+    }
 }
 
 /// Where data, logs and results are kept until the next run.

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::doc;
-use chrono::{DateTime, Utc};
+use bson::{Document, doc};
+use chrono::Utc;
 use mongodb::Client;
+use mongodb::event::EventHandler;
+use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, SelectionCriteria, WriteConcern};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -52,13 +54,15 @@ impl Store {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn connect(settings: &DatabaseSettings) -> Result<Self, ConnectError> {
-        let options = options(settings).await?;
+        let clock = Arc::new(Clock::set_to(Utc::now()));
+        let mut options = options(settings).await?;
+        options.sdam_event_handler = Some(hearing(&clock));
         let client = Client::with_options(options).map_err(|_| ConnectError::Uri)?;
         let database = client.database(&settings.mongodb_database);
         let store = Self {
             tasks: database.collection(&settings.mongodb_tasks_collection),
             keys: database.collection("api_keys"),
-            clock: Arc::new(Clock::set_to(Utc::now(), Instant::now())),
+            clock,
             runtime: Handle::current(),
             timeout: Duration::from_millis(settings.mongodb_timeout_ms),
             groups: Arc::default(),
@@ -67,6 +71,7 @@ impl Store {
             client,
             database,
         };
+        let asked = Instant::now();
         let hello = store
             .database
             .run_command(doc! { "hello": 1 })
@@ -75,26 +80,10 @@ impl Store {
         if !hello.contains_key("setName") && hello.get_str("msg").ok() != Some("isdbgrid") {
             return Err(ConnectError::Standalone);
         }
-        store.synchronize_clock().await.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        let member = hello.get_str("me").unwrap_or("the database");
+        hear(&store.clock, member.to_owned(), &hello, asked + asked.elapsed() / 2);
         store.make_indexes().await.map_err(|error| ConnectError::Indexes(error.to_string()))?;
         Ok(store)
-    }
-
-    /// Reads the database's clock.
-    ///
-    /// # Errors
-    /// When the database does not answer; the clock goes on as it was.
-    pub async fn synchronize_clock(&self) -> Result<(), StoreError> {
-        let database = self.database.clone();
-        let asked = Instant::now();
-        let hello =
-            self.call("hello", async move { database.run_command(doc! { "hello": 1 }).await }).await?;
-        if let Ok(time) = hello.get_datetime("localTime") {
-            // Half the round trip is the best guess at when the database looked at its clock.
-            let time: DateTime<Utc> = time.to_chrono();
-            self.clock.correct(time, asked + asked.elapsed() / 2);
-        }
-        Ok(())
     }
 
     /// Whether the database takes writes now, and how long it took to say so.
@@ -115,6 +104,27 @@ impl Store {
         let client = self.client.clone();
         // The driver's own work must run where its connections live.
         let _ = self.runtime.spawn(async move { client.shutdown().immediate(true).await }).await;
+    }
+}
+
+/// The driver asks each member how it is once a second, and each says what time it has.
+fn hearing(clock: &Arc<Clock>) -> EventHandler<SdamEvent> {
+    let clock = Arc::clone(clock);
+    EventHandler::callback(move |event| match event {
+        SdamEvent::ServerHeartbeatSucceeded(heard) => {
+            // Of an awaited answer only the last way counts; of any other half of both is the best guess.
+            let way = if heard.awaited { Duration::ZERO } else { heard.duration / 2 };
+            let at = Instant::now().checked_sub(way).unwrap_or_else(Instant::now);
+            hear(&clock, heard.server_address.to_string(), &heard.reply, at);
+        }
+        SdamEvent::ServerClosed(closed) => clock.forget(&closed.address.to_string()),
+        _ => {}
+    })
+}
+
+fn hear(clock: &Clock, member: String, hello: &Document, at: Instant) {
+    if let Ok(time) = hello.get_datetime("localTime") {
+        clock.hear(member, time.to_chrono(), at);
     }
 }
 

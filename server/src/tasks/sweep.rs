@@ -1,5 +1,5 @@
 //! The loops beside the requests: the sweeper takes back what ran out, the promoter moves what is due, the waker
-//! looks for what other servers did, the timekeeper reads the database's clock.
+//! looks for what other servers did.
 //!
 //! Every server may run all of them: each step is a guarded update, so doing it twice changes nothing. A database
 //! that does not answer makes a round fail, not the loop.
@@ -27,8 +27,6 @@ const PARALLEL_LOOKS: usize = 8;
 const STALL: Duration = Duration::from_secs(2);
 /// How often the promoter looks for what other servers scheduled.
 const PROMOTE_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the database's clock is read.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a loop waits after a round that failed.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A job that has not finished a round for so long is failing.
@@ -144,9 +142,6 @@ impl TaskService {
         let sweep = Duration::from_millis(self.settings.sweep_interval_ms);
         self.spawn_loop("sweeper", move |service| async move { (service.sweep().await, sweep) });
         self.spawn_loop("waker", move |service| async move { (service.wake_waiting().await, wake) });
-        self.spawn_loop("timekeeper", |service| async move {
-            (service.store.synchronize_clock().await.map(|()| Duration::ZERO), CLOCK_INTERVAL)
-        });
         let service = Arc::clone(self);
         self.background.spawn(async move { service.promote_until_stopped().await });
     }

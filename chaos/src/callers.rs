@@ -1,0 +1,169 @@
+//! Callers as no one wants them: who vanish, dawdle, come all at once, or send what nobody would.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use futures_util::future::join_all;
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::fault::SPELL;
+use crate::history::{Event, History, Said};
+use crate::load::{API_KEY, Crew};
+use crate::world::World;
+
+/// Callers of a flood: five times as many as there are in all.
+const FLOOD: u64 = 60;
+/// How often a server's health is asked for during a flood.
+const PULSE: Duration = Duration::from_millis(20);
+
+/// Asks for work, waits a moment, and is gone. That it fails is no news.
+pub(crate) async fn vanish(port: u16, seed: u64, number: u64) {
+    let mut dice = SmallRng::seed_from_u64(seed);
+    let body = format!(
+        r#"{{"task_types":["chaos.a","chaos.b"],"worker_id":"ghost-{number}","limit":3,"wait_ms":5000}}"#
+    );
+    let request = format!(
+        "POST /api/v1/tasks/claim HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    tokio::time::sleep(Duration::from_millis(dice.random_range(0..500))).await;
+    if let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+        let _ = stream.write_all(request.as_bytes()).await;
+        tokio::time::sleep(Duration::from_millis(dice.random_range(0..=20))).await;
+        if dice.random_bool(0.5) {
+            // With a reset instead of an orderly end.
+            let _ = stream.set_zero_linger();
+        }
+    }
+}
+
+/// Sends a head or a body a few bytes at a time, or asks and never reads.
+pub(crate) async fn dawdle(port: u16, number: u32) {
+    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return };
+    let head = format!("POST /api/v1/tasks HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\n");
+    let text = match number % 3 {
+        0 => head,
+        1 => format!("{head}content-type: application/json\r\ncontent-length: 100000\r\n\r\n{{"),
+        _ => format!(
+            "GET /api/v1/tasks?status=any&limit=100&include=payload HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\n\r\n"
+        ),
+    };
+    for piece in text.as_bytes().chunks(16) {
+        if stream.write_all(piece).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    tokio::time::sleep(SPELL).await;
+}
+
+/// Creates as much as the service takes until then, and asks all the time how it is.
+pub(crate) async fn flood(world: &World, crew: &Crew, seed: u32, until: Instant) -> Result<()> {
+    let callers = (0..FLOOD).map(|number| {
+        let name = format!("flood-{seed}-{number}");
+        tokio::spawn(crew.caller(name, u64::from(seed) << 8 | number).flood(until))
+    });
+    let callers: Vec<_> = callers.collect();
+    let client = world.direct(0)?;
+    while Instant::now() < until {
+        let asked = Instant::now();
+        client.health().await?;
+        crew.history().asked_for_health(asked.elapsed());
+        tokio::time::sleep(PULSE).await;
+    }
+    join_all(callers).await;
+    Ok(())
+}
+
+/// Tasks whose payload, or more, is odd. Whatever comes of each, it is no failure of the service.
+pub(crate) async fn send_corpus(port: u16, history: &History, seed: u32) {
+    for (number, text) in odd_texts().into_iter().enumerate() {
+        let name = format!("odd-{seed}-{number}");
+        let body = format!(
+            r#"{{"task_type":"chaos.a","name":"{name}","lease_seconds":3,"max_attempts":50,"request":{text}}}"#
+        );
+        let request = format!(
+            "POST /api/v1/tasks HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let status = exchange(port, request.as_bytes()).await;
+        let said = if matches!(status, Some(400..=499)) { Said::Refused } else { Said::Unknown };
+        history.note(Event::Created { name, said, id: None });
+        if let Some(status @ (500..=502 | 504..)) = status {
+            history.note(Event::Odd { call: "create", answer: format!("{status} to {text:.200}") });
+        }
+    }
+}
+
+/// The status of the answer, if one came.
+async fn exchange(port: u16, request: &[u8]) -> Option<u16> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+    stream.write_all(request).await.ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.ok()?;
+    String::from_utf8_lossy(&answer).split(' ').nth(1)?.parse().ok()
+}
+
+/// JSON at its edges, what is no JSON, and what other programs take for commands.
+fn odd_texts() -> Vec<String> {
+    let texts = [
+        "null",
+        "true",
+        "\"\"",
+        "[]",
+        "{}",
+        "0",
+        "-0",
+        "-0.0",
+        "1e308",
+        "1e309",
+        "-1e400",
+        "1E-400",
+        "9007199254740993",
+        "18446744073709551615",
+        "18446744073709551616",
+        "0.1000000000000000055511151231257827",
+        r#""\u0000""#,
+        r#""\ud800""#,
+        r#""\udfff\ud800""#,
+        r#""\ud83d\ude00""#,
+        "\"\u{202e}\u{feff}\u{1f468}\u{200d}\u{1f469}\"",
+        r#"{"a":1,"a":2}"#,
+        r#"{"":{"":{"":0}}}"#,
+        r#"{"$where":"sleep(10000)"}"#,
+        r#"{"$set":{"status":"completed"}}"#,
+        r#"{"$literal":"$$ROOT","$$ROOT":1}"#,
+        r#"{"a.b":{"$ne":null},"$a":"$b"}"#,
+        r#"{"__proto__":{"x":1},"constructor":0}"#,
+        r#""'; DROP TABLE tasks; --""#,
+        r#""${jndi:ldap://x}""#,
+        r#""%n%s%x""#,
+        "\"\t\"",
+        "nul",
+        "NaN",
+        "Infinity",
+        "01",
+        "1.",
+        "[1,]",
+        "{'a':1}",
+        "\"open",
+        "[[[[[[",
+        "}",
+        "1 2",
+        "",
+        "\u{0}",
+    ];
+    let mut texts: Vec<_> = texts.map(str::to_owned).to_vec();
+    texts.extend([30, 31, 32, 33, 5000].map(|depth| "[".repeat(depth) + &"]".repeat(depth)));
+    texts.push(format!("\"{}\"", "x".repeat(900_000)));
+    texts.push(format!("[{}0]", "0,".repeat(200_000)));
+    let wide: Vec<_> = (0..20_000).map(|key| format!("\"k{key}\":{key}")).collect();
+    texts.push(format!("{{{}}}", wide.join(",")));
+    texts
+}
