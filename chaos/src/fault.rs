@@ -89,7 +89,7 @@ impl Fault {
             Self::PrimaryKill => {
                 let primary = world.cluster.primary().await?;
                 world.cluster.kill(primary).await?;
-                tokio::time::sleep(seconds(5..=15, dice)).await;
+                tokio::time::sleep(Duration::from_secs(15)).await;
                 world.cluster.restart(primary).await
             }
             Self::PrimaryFreeze => {

@@ -112,6 +112,9 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     let found = found(&reader).await?;
     let verdict = check(&history.record(), &found, ANSWER_LIMIT);
     let mut violations = verdict.violations();
+    if struck.is_empty() {
+        violations.push("nothing was broken".to_owned());
+    }
     // With nothing else broken, the other server takes care of what a dead worker had.
     if plan.faults == [Fault::ServerKill] && verdict.longest_back_ms > BACK_LIMIT_MS {
         violations.push(format!("a lost task was back {} ms after its lease", verdict.longest_back_ms));

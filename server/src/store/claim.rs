@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bson::{Bson, Document, doc};
 use chrono::{DateTime, Utc};
@@ -264,16 +265,25 @@ impl Store {
     /// arrive together are one.
     ///
     /// # Errors
-    /// When the database does not answer.
-    pub async fn claimed_by(&self, scope: &Scope, claim_id: &[u8]) -> Result<Vec<TaskRecord>, StoreError> {
+    /// When the database does not answer by `until`.
+    pub async fn claimed_by(
+        &self,
+        scope: &Scope,
+        claim_id: &[u8],
+        until: Instant,
+    ) -> Result<Vec<TaskRecord>, StoreError> {
         let question = (Arc::clone(&scope.tenant), claim_id.to_vec());
         let store = self.clone();
         let run = move |questions| {
             let store = store.clone();
             async move { store.claimed_by_now(questions).await }
         };
-        let mut answers =
-            self.groups.claim_ids.submit(vec![question], 0, self.deadline(), &self.runtime, run).await?;
+        let asked = self.groups.claim_ids.submit(vec![question], 0, until, &self.runtime, run).await;
+        // Nothing can be in doubt of a question.
+        let mut answers = asked.map_err(|error| match error {
+            StoreError::OutcomeUnknown => StoreError::Unavailable,
+            other => other,
+        })?;
         answers.pop().unwrap_or(Err(StoreError::Unavailable))
     }
 

@@ -5,7 +5,7 @@
 //! that has gone away is given nothing: what was claimed for it goes back at once.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use sha2::{Digest, Sha256};
@@ -88,7 +88,8 @@ impl TaskService {
             None => None,
         };
         if let Some(id) = &claim_id
-            && let Some(held) = self.claimed_before(scope, id).await?
+            && let Some(held) =
+                self.claimed_before(scope, id, self.store.deadline().min(until.into())).await?
         {
             let mut handout = Handout::of(held, turn, self);
             handout.repeated = true;
@@ -173,11 +174,12 @@ impl TaskService {
         &self,
         scope: &Scope,
         claim_id: &[u8],
+        until: Instant,
     ) -> Result<Option<Vec<TaskRecord>>, Failure> {
         let since = self.store.clock().now() - REMEMBERED;
         let mut known = false;
         let mut held = Vec::new();
-        for task in self.store.claimed_by(scope, claim_id).await? {
+        for task in self.store.claimed_by(scope, claim_id, until).await? {
             let by_this = |attempt: &&AttemptRecord| {
                 attempt.claim_id.as_deref() == Some(claim_id) && attempt.started_at > since
             };
