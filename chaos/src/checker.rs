@@ -37,7 +37,7 @@ pub(crate) struct Verdict {
     pub(crate) acknowledged: usize,
     /// Accepted, and not there.
     pub(crate) lost: Vec<String>,
-    /// There, and nobody tried to create them, or they were refused.
+    /// There, and nobody tried to create them, or all answers were that nothing was applied.
     pub(crate) unexpected: Vec<String>,
     /// There more than once.
     pub(crate) duplicated: Vec<String>,

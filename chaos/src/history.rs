@@ -13,6 +13,8 @@ pub(crate) enum Said {
     Accepted,
     /// It was not applied, and never will be.
     Refused,
+    /// It was not applied; another time it may be.
+    Postponed,
     /// Nothing, or that it is not known.
     Unknown,
 }
@@ -130,7 +132,15 @@ impl History {
             if let Some(answer) = oddity(&error) {
                 self.note(Event::Odd { call: name, answer });
             }
-            if error.is_retryable() || error.may_have_been_applied() { Said::Unknown } else { Said::Refused }
+            match &error {
+                ClientError::Refused(problem)
+                    if matches!(problem.code, ErrorCode::Unavailable | ErrorCode::Overloaded) =>
+                {
+                    Said::Postponed
+                }
+                error if error.is_retryable() || error.may_have_been_applied() => Said::Unknown,
+                _ => Said::Refused,
+            }
         })
     }
 

@@ -140,7 +140,7 @@ impl Caller {
                 }),
                 ..NewTask::new(queue)
             };
-            while self.create(&task, &name).await == Said::Unknown {
+            while matches!(self.create(&task, &name).await, Said::Unknown | Said::Postponed) {
                 // Now and then a producer dies before it knows.
                 if self.dice.random_bool(0.1) || self.phase() == Phase::Over {
                     break;
@@ -198,20 +198,27 @@ impl Caller {
                 lease_seconds: None,
                 progress: None,
             };
+            let mut alive = None;
             while Instant::now() < until && self.phase() == Phase::Storm {
                 let server = self.server();
+                let said = Instant::now();
                 let beat = server.heartbeats(std::slice::from_ref(&item));
                 let answer = self.history.call("heartbeat", Duration::ZERO, beat).await.unwrap_or_default();
-                let problem = answer.into_iter().find_map(|result| result.problem);
-                if problem.is_some_and(|problem| problem.code == ErrorCode::LeaseLost) {
-                    break;
+                let problem = answer.iter().find_map(|result| result.problem.as_ref());
+                match problem {
+                    None if !answer.is_empty() => alive = Some(said),
+                    // What was said was heard, and the lease it renewed cannot have ended yet.
+                    Some(problem) if problem.code == ErrorCode::LeaseLost => {
+                        if alive.is_some_and(|alive| alive.elapsed() < LEASE) {
+                            self.history.note(Event::Taken { id: task.id() });
+                        }
+                        break;
+                    }
+                    _ => {}
                 }
                 self.pause(300..500).await;
             }
-            let id = task.id();
-            if self.settle(task, Verb::Complete).await == Said::Refused {
-                self.history.note(Event::Taken { id });
-            }
+            self.settle(task, Verb::Complete).await;
         }
     }
 
@@ -229,7 +236,7 @@ impl Caller {
             let server = self.server();
             claimed = self.history.call("claim", WAIT, server.claim(&claim)).await;
             match claimed {
-                Err(Said::Unknown) => self.pause(20..200).await,
+                Err(Said::Unknown | Said::Postponed) => self.pause(20..200).await,
                 _ => break,
             }
         }
@@ -295,7 +302,7 @@ impl Caller {
                 Err(said) => (said, None),
             };
             self.history.note(Event::Settled { id, token: token.clone(), verb, said, version });
-            if said != Said::Unknown || self.phase() == Phase::Over {
+            if !matches!(said, Said::Unknown | Said::Postponed) || self.phase() == Phase::Over {
                 return said;
             }
             self.pause(20..300).await;

@@ -3,13 +3,15 @@
 //! Invariant: no worker's clock, no jump of this machine's wall clock, and not one member's clock against those of the
 //! others decides when a lease runs out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+/// How many answers of a member count; the one that was under way for the shortest time is right.
+const ANSWERS: usize = 3;
 /// Differences that are due to the way of an answer, not to a clock, in milliseconds.
 const NOISE: u64 = 50;
 
@@ -19,8 +21,8 @@ pub struct Clock {
     began: Instant,
     /// The time at which it began, in milliseconds, as it is believed now.
     origin: AtomicI64,
-    /// The same, as each member has it.
-    members: Mutex<HashMap<String, i64>>,
+    /// The same, as each member has it: by its latest answers.
+    members: Mutex<HashMap<String, VecDeque<i64>>>,
 }
 
 impl Clock {
@@ -30,11 +32,28 @@ impl Clock {
         Self { began: Instant::now(), origin, members: Mutex::default() }
     }
 
-    /// A member's clock read `time` at `at`.
+    /// Reads `time` at `at`, until members are heard.
+    pub fn begin_at(&self, time: DateTime<Utc>, at: Instant) {
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if members.is_empty() {
+            self.origin.store(self.origin_of(time, at), Ordering::Relaxed);
+        }
+    }
+
+    fn origin_of(&self, time: DateTime<Utc>, at: Instant) -> i64 {
+        time.timestamp_millis() - millis(at.saturating_duration_since(self.began))
+    }
+
+    /// A member's clock read `time` at `at`, or before: answers may come late, but never too early.
     pub fn hear(&self, member: String, time: DateTime<Utc>, at: Instant) {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        members.insert(member, time.timestamp_millis() - millis(at.saturating_duration_since(self.began)));
-        let mut origins: Vec<_> = members.values().copied().collect();
+        let latest = members.entry(member).or_default();
+        latest.push_back(self.origin_of(time, at));
+        if latest.len() > ANSWERS {
+            latest.pop_front();
+        }
+        let mut origins: Vec<_> =
+            members.values().filter_map(|latest| latest.iter().max()).copied().collect();
         origins.sort_unstable();
         let now = self.origin.load(Ordering::Relaxed);
         // Where two are in the middle, the one that fits what was believed before.
@@ -117,6 +136,17 @@ mod tests {
         clock.forget("a");
         say(&clock, "b", time + FIVE_MINUTES);
         assert!(is_at(&clock, time + FIVE_MINUTES));
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_does_not_take_the_time_back() {
+        let (clock, time) = heard(&[("a", TimeDelta::zero())]);
+        let late = time - FIVE_MINUTES;
+        say(&clock, "a", late);
+        say(&clock, "a", late);
+        assert!(is_at(&clock, time));
+        say(&clock, "a", late);
+        assert!(is_at(&clock, late), "so many answers are not late: the clock was set back");
     }
 
     #[test]

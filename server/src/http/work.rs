@@ -10,8 +10,8 @@ use serde::Serialize;
 use task_repo_protocol::claim::{ClaimOne, Claimed, HeartbeatItem, Heartbeats, HeartbeatsAnswer};
 use task_repo_protocol::page::MAX_BATCH_BYTES;
 use task_repo_protocol::{
-    Claim, Complete, Fail, Heartbeat, HeartbeatReceipt, HeartbeatResult, Outcome, OutcomeKind, OutcomeResult,
-    Outcomes, OutcomesAnswer, Receipt, Release, Task,
+    Claim, Complete, Fail, Heartbeat, HeartbeatReceipt, HeartbeatResult, Outcome, OutcomeResult, Outcomes,
+    OutcomesAnswer, Receipt, Release, Task,
 };
 
 use super::body::{check, parse, parse_item, read};
@@ -152,19 +152,8 @@ pub(super) async fn outcomes(mut call: Call) -> Answer {
         call.service().may_claim(&call.scope, claim)?;
     }
     let (outcomes, places) = sort_out(&batch.outcomes, "outcomes", |outcome: Outcome| outcome);
-    // Next work need not wait for the end of work that does not become ready again.
-    let may_return =
-        outcomes.iter().flatten().any(|it| matches!(it.outcome, OutcomeKind::Failed | OutcomeKind::Released));
-    let (settled, claimed) = {
-        let settle = call.service().settle_many(&call.scope, outcomes);
-        let claim = async {
-            match batch.claim {
-                Some(claim) => Some(call.service().claim(&call.scope, claim).await),
-                None => None,
-            }
-        };
-        if may_return { (settle.await, claim.await) } else { tokio::join!(settle, claim) }
-    };
+    // First settled, then claimed: work that came in time must not be handed out again by its own call.
+    let settled = call.service().settle_many(&call.scope, outcomes).await;
     let results = in_place(settled, places)
         .map(|result| match result {
             Ok(receipt) => OutcomeResult { receipt: Some(receipt), problem: None },
@@ -173,11 +162,13 @@ pub(super) async fn outcomes(mut call: Call) -> Answer {
             }
         })
         .collect();
-    match claimed {
-        None => Ok(json(200, &OutcomesAnswer { results, tasks: Vec::new() })),
-        Some(Ok(handout)) => Ok(hand_over(handout, |tasks| OutcomesAnswer { results, tasks })),
+    let Some(claim) = batch.claim else {
+        return Ok(json(200, &OutcomesAnswer { results, tasks: Vec::new() }));
+    };
+    match call.service().claim(&call.scope, claim).await {
+        Ok(handout) => Ok(hand_over(handout, |tasks| OutcomesAnswer { results, tasks })),
         // What was settled is settled; the caller asks for more when it likes.
-        Some(Err(failure)) => {
+        Err(failure) => {
             tracing::warn!(%failure, "tasks were settled, but no work could be claimed");
             Ok(json(200, &OutcomesAnswer { results, tasks: Vec::new() }))
         }

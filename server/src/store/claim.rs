@@ -220,11 +220,15 @@ impl Store {
         Ok(ready)
     }
 
-    /// Leases these tasks: those that are still free.
+    /// Leases these tasks: those that are still free. What is not known by `until` is in doubt.
     ///
     /// # Errors
     /// When too much waits for the database already: nothing was leased.
-    pub async fn claim(&self, picks: Vec<(TaskRecord, Grant)>) -> Result<Claimed, StoreError> {
+    pub async fn claim(
+        &self,
+        picks: Vec<(TaskRecord, Grant)>,
+        until: Instant,
+    ) -> Result<Claimed, StoreError> {
         let now = self.clock().now();
         let mut staged = Vec::with_capacity(picks.len());
         let mut taken = Vec::with_capacity(picks.len());
@@ -240,7 +244,7 @@ impl Store {
                 staged.push(stage);
             }
         }
-        let fates = self.write(staged, self.deadline()).await;
+        let fates = self.write(staged, until).await;
         let mut claimed = Claimed::default();
         let mut failed = None;
         for ((task, payload), fate) in taken.into_iter().zip(fates) {

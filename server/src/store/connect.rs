@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::{Document, doc};
+use bson::doc;
 use chrono::Utc;
 use mongodb::Client;
 use mongodb::event::EventHandler;
@@ -80,8 +80,10 @@ impl Store {
         if !hello.contains_key("setName") && hello.get_str("msg").ok() != Some("isdbgrid") {
             return Err(ConnectError::Standalone);
         }
-        let member = hello.get_str("me").unwrap_or("the database");
-        hear(&store.clock, member.to_owned(), &hello, asked + asked.elapsed() / 2);
+        // By whatever name: what members say counts once they are heard by the names of the set.
+        if let Ok(time) = hello.get_datetime("localTime") {
+            store.clock.begin_at(time.to_chrono(), asked + asked.elapsed() / 2);
+        }
         store.make_indexes().await.map_err(|error| ConnectError::Indexes(error.to_string()))?;
         Ok(store)
     }
@@ -115,17 +117,13 @@ fn hearing(clock: &Arc<Clock>) -> EventHandler<SdamEvent> {
             // Of an awaited answer only the last way counts; of any other half of both is the best guess.
             let way = if heard.awaited { Duration::ZERO } else { heard.duration / 2 };
             let at = Instant::now().checked_sub(way).unwrap_or_else(Instant::now);
-            hear(&clock, heard.server_address.to_string(), &heard.reply, at);
+            if let Ok(time) = heard.reply.get_datetime("localTime") {
+                clock.hear(heard.server_address.to_string(), time.to_chrono(), at);
+            }
         }
         SdamEvent::ServerClosed(closed) => clock.forget(&closed.address.to_string()),
         _ => {}
     })
-}
-
-fn hear(clock: &Clock, member: String, hello: &Document, at: Instant) {
-    if let Ok(time) = hello.get_datetime("localTime") {
-        clock.hear(member, time.to_chrono(), at);
-    }
 }
 
 async fn options(settings: &DatabaseSettings) -> Result<ClientOptions, ConnectError> {

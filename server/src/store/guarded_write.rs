@@ -80,7 +80,15 @@ impl Staging {
         let fields = stored(&record)?;
         let (set, unset) = difference(&self.fields, &fields)?;
         let Self { tenant, status, stamp, .. } = self;
-        let remembered = Leases::want(&record).then_some(fields);
+        let remembered = if !Leases::want(&record) {
+            None
+        } else if record.has_payload() {
+            let mut bare = record.clone();
+            bare.take_payload();
+            stored(&bare)
+        } else {
+            Some(fields)
+        };
         Some(Staged { record: Arc::new(record), tenant, status, expected: stamp, remembered, set, unset })
     }
 }

@@ -26,6 +26,10 @@ pub enum InsertRefused {
 impl Store {
     /// Creates tasks; each gets its own answer, in order. Tasks of callers that arrive together are written together.
     pub async fn insert(&self, tasks: &[&TaskRecord]) -> Vec<Result<(), InsertRefused>> {
+        self.insert_until(tasks, self.deadline()).await
+    }
+
+    async fn insert_until(&self, tasks: &[&TaskRecord], until: Instant) -> Vec<Result<(), InsertRefused>> {
         let failed = |error| vec![Err(InsertRefused::Store(error)); tasks.len()];
         let documents: Result<Vec<_>, _> = tasks.iter().map(bson::serialize_to_raw_document_buf).collect();
         let documents = match documents {
@@ -48,11 +52,7 @@ impl Store {
             let store = store.clone();
             async move { store.insert_documents(documents).await }
         };
-        self.groups
-            .inserts
-            .submit(documents, bytes, self.deadline(), &self.runtime, run)
-            .await
-            .unwrap_or_else(failed)
+        self.groups.inserts.submit(documents, bytes, until, &self.runtime, run).await.unwrap_or_else(failed)
     }
 
     /// Creates a task that somebody claims from the start: one write instead of two. The task as it was claimed comes
@@ -66,7 +66,9 @@ impl Store {
             return (task, Err(InsertRefused::Store(StoreError::Unavailable)));
         }
         task.stamp = new_stamp();
-        let inserted = self.insert(&[&task]).await.pop();
+        // Whoever gives it back must not be faster than the command, which tries for two deadlines.
+        let until = self.deadline() + 2 * self.timeout;
+        let inserted = self.insert_until(&[&task], until).await.pop();
         let inserted = inserted.unwrap_or(Err(InsertRefused::Store(StoreError::OutcomeUnknown)));
         if inserted.is_ok() {
             let payload = task.take_payload();

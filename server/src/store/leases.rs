@@ -40,9 +40,9 @@ impl Leases {
         self.0.remove(&id).map(Arc::unwrap_or_clone)
     }
 
-    /// Whether a task is worth remembering: while it is leased, and without its payloads.
+    /// Whether a task is worth remembering, without its payloads: while it is leased.
     pub(super) fn want(task: &TaskRecord) -> bool {
-        task.status == Status::Processing && task.lease.is_some() && !task.has_payload()
+        task.status == Status::Processing && task.lease.is_some()
     }
 
     /// Remembers a task that is [wanted](Self::want) in this stored form.

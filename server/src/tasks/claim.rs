@@ -24,6 +24,8 @@ use crate::task::{AttemptRecord, TaskRecord};
 
 /// How long a claim id is remembered.
 const REMEMBERED: TimeDelta = TimeDelta::minutes(10);
+/// How long after its deadline a claim's answer may take from the database to its caller.
+const GRACE: Duration = Duration::from_millis(250);
 /// How long to wait before trying again to put tasks back.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -62,7 +64,7 @@ impl Drop for Handout {
         if !tasks.is_empty() && !self.repeated {
             let service = Arc::clone(&self.service);
             let put_back = async move {
-                service.give_back(tasks).await;
+                service.give_back(tasks, Instant::now()).await;
                 // Only now may the same claim id be answered again.
                 drop(turn);
             };
@@ -105,6 +107,7 @@ impl TaskService {
             turn,
             waits: !wait.is_zero(),
             looked: Some(looked),
+            until: until.into(),
             reply,
         };
         let selection = Selection {
@@ -112,6 +115,8 @@ impl TaskService {
             task_types: sorted(claim.task_types),
             tags: claim.tags.as_ref().map(TaskRecord::stored_tags).unwrap_or_default(),
         };
+        // Its answer is on its way by then.
+        let until = until + GRACE;
         let (mut seat, unserved) = self.desk.join(&selection, waiter, answer);
         if let Some(group) = unserved {
             let service = Arc::clone(self);
@@ -195,8 +200,9 @@ impl TaskService {
         Ok(known.then_some(held))
     }
 
-    /// Puts back what was claimed for a caller that has gone away, until the database has said what became of it.
-    pub(super) async fn give_back(&self, tasks: Vec<TaskRecord>) {
+    /// Puts back what was claimed for a caller that has gone away, until the database has said what became of it. A task
+    /// that is not there may still come until then.
+    pub(super) async fn give_back(&self, tasks: Vec<TaskRecord>, comes_until: Instant) {
         metrics::counter!("task_repo_claims_given_back_total").increment(tasks.len() as u64);
         let mut changes: Vec<_> = tasks
             .iter()
@@ -216,6 +222,7 @@ impl TaskService {
                 match result {
                     Ok(applied) => self.announce(&applied.task),
                     Err(Refused::Store(_)) => in_doubt.push(change),
+                    Err(Refused::Missing) if Instant::now() < comes_until => in_doubt.push(change),
                     // It was never claimed, or is not held any more.
                     Err(Refused::Missing | Refused::Task(_)) => {}
                 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest, Sha256};
@@ -23,6 +24,8 @@ use crate::task::TaskRecord;
 
 /// How long an idempotency key is remembered.
 const REMEMBERED: TimeDelta = TimeDelta::days(1);
+/// How long a task whose insert nobody heard of may take until a majority has it.
+const UNHEARD: Duration = Duration::from_secs(30);
 
 /// What makes a create safe to repeat.
 #[derive(Debug, Clone)]
@@ -211,15 +214,18 @@ impl TaskService {
                     if refused == InsertRefused::Store(StoreError::OutcomeUnknown) {
                         // If it is there after all, nobody knows of its lease.
                         let back = Arc::clone(&service);
-                        let give_back = async move { back.give_back(vec![task]).await };
+                        let comes_until = Instant::now() + UNHEARD;
+                        let give_back = async move { back.give_back(vec![task], comes_until).await };
                         service.background.spawn_on(give_back, &service.runtime);
                     }
                 }
             }
             inserted
         };
-        let inserted = self.background.spawn_on(inserting, &self.runtime).await;
-        inserted.unwrap_or(Err(InsertRefused::Store(StoreError::OutcomeUnknown))).map_err(Failure::from)
+        let inserting = self.background.spawn_on(inserting, &self.runtime);
+        let inserted = tokio::time::timeout_at(self.store.deadline().into(), inserting).await;
+        let unknown = Err(InsertRefused::Store(StoreError::OutcomeUnknown));
+        inserted.map_or(unknown, |inserted| inserted.unwrap_or(unknown)).map_err(Failure::from)
     }
 
     /// The task that `new` asked for when it was `stored`, as it was then. Payloads keep the spelling they came with

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
-use task_repo_protocol::Priority;
+use task_repo_protocol::{Priority, Uuid};
 
 use super::TaskService;
 use super::desk::{Group, Lent, lock};
@@ -69,6 +69,19 @@ fn assign(tasks: Vec<TaskRecord>, served: &[Served]) -> (Vec<(TaskRecord, usize)
         assigned.push((task, owner));
     }
     (assigned, left)
+}
+
+/// Leases in doubt that nobody would ever know of. Who is told nothing but that they are in doubt asks again with its
+/// claim id.
+fn orphans(in_doubt: Vec<TaskRecord>, owners: &HashMap<Uuid, usize>, served: &[Served]) -> Vec<TaskRecord> {
+    let asks_again = |task: &TaskRecord| {
+        let owner = task.lease.as_ref().and_then(|lease| owners.get(&lease.token));
+        owner.is_some_and(|owner| {
+            let Served { caller, tasks, .. } = &served[*owner];
+            caller.waiter.claim_id.is_some() && tasks.is_empty() && !caller.waiter.reply.is_closed()
+        })
+    };
+    in_doubt.into_iter().filter(|task| !asks_again(task)).collect()
 }
 
 /// What one pass over the ready work came to.
@@ -218,7 +231,9 @@ impl TaskService {
             })
             .collect();
         let picked = picks.len();
-        let (claimed, ()) = tokio::join!(self.store.claim(picks), look_above);
+        let until = served.iter().map(|it| it.caller.waiter.until).min().unwrap_or_else(Instant::now);
+        let until = until.min(self.store.deadline());
+        let (claimed, ()) = tokio::join!(self.store.claim(picks, until), look_above);
         let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -235,17 +250,10 @@ impl TaskService {
             }
         }
         if !claimed.in_doubt.is_empty() {
-            // Who has a claim id asks again with it; for the others nobody would ever know of these leases.
-            let orphans: Vec<_> = claimed
-                .in_doubt
-                .into_iter()
-                .filter(|task| {
-                    let owner = task.lease.as_ref().and_then(|lease| owners.get(&lease.token));
-                    owner.is_none_or(|owner| served[*owner].caller.waiter.claim_id.is_none())
-                })
-                .collect();
+            let orphans = orphans(claimed.in_doubt, &owners, served);
             let service = Arc::clone(self);
-            self.background.spawn_on(async move { service.give_back(orphans).await }, &self.runtime);
+            self.background
+                .spawn_on(async move { service.give_back(orphans, Instant::now()).await }, &self.runtime);
             return Pass::Failed(StoreError::OutcomeUnknown);
         }
         if landed < picked {

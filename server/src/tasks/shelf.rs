@@ -58,6 +58,8 @@ pub(super) struct Shelf {
     average_bytes: usize,
     /// When another server was seen to take from this queue as well.
     contended: Option<Instant>,
+    /// Something came back during the last look: only what is taken at once may go before it.
+    lacks_some: bool,
     /// While a look is under way.
     meanwhile: Option<Meanwhile>,
     total: Arc<AtomicUsize>,
@@ -74,6 +76,7 @@ impl Shelf {
             window: 0,
             average_bytes: TASK_BYTES,
             contended: None,
+            lacks_some: false,
             meanwhile: None,
             total,
         }
@@ -86,6 +89,9 @@ impl Shelf {
         }
         let tasks: Vec<_> = self.tasks.drain(..count.min(self.tasks.len())).collect();
         self.total.fetch_sub(tasks.iter().map(bytes).sum(), Ordering::Relaxed);
+        if std::mem::take(&mut self.lacks_some) {
+            self.forget();
+        }
         tasks
     }
 
@@ -153,6 +159,7 @@ impl Shelf {
         let meanwhile = self.meanwhile.take().unwrap_or_default();
         if meanwhile.came_back {
             self.known = Known::Nothing;
+            self.lacks_some = true;
         }
         for task in meanwhile.offered {
             if !self.has(&task) {
@@ -308,6 +315,12 @@ mod tests {
         shelf.add(from, limit, Ready { tasks: Vec::new(), is_cut: false });
         assert!(!shelf.is_known_to_be_empty());
         assert!(!shelf.offer(&task(2, 10)), "the look did not see what came back");
+
+        let (from, limit) = shelf.next_look(&selection(), 2);
+        shelf.make_way(task(1, 50).claim_order());
+        shelf.add(from, limit, Ready { tasks: vec![task(2, 50), task(3, 50)], is_cut: false });
+        assert_eq!(shelf.take(1).len(), 1, "what is wanted at once");
+        assert!(shelf.is_empty() && !shelf.knows_everything());
     }
 
     #[test]

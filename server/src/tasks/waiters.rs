@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -24,6 +25,8 @@ pub(super) struct Waiter {
     pub(super) waits: bool,
     /// Told, or dropped, once somebody has looked for work for it.
     pub(super) looked: Option<oneshot::Sender<()>>,
+    /// When it stops waiting for an answer: nothing may be on its way for it then.
+    pub(super) until: Instant,
     pub(super) reply: oneshot::Sender<Answer>,
 }
 
@@ -145,6 +148,7 @@ mod tests {
             turn: None,
             waits,
             looked: Some(oneshot::channel().0),
+            until: Instant::now(),
             reply,
         };
         (waiter, answer)
