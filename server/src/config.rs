@@ -44,7 +44,7 @@ pub struct DatabaseSettings {
     pub mongodb_tasks_collection: String,
     /// Most connections to the database.
     pub mongodb_max_connections: u32,
-    /// How long a call waits for the database before it is answered without, in milliseconds.
+    /// How long a step of a call waits for the database before it is answered without, in milliseconds.
     pub mongodb_timeout_ms: u64,
 }
 

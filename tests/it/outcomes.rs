@@ -5,7 +5,8 @@ use task_repo_tests::{Answer, TestServer, assert_problem, unique_type};
 use uuid::Uuid;
 
 use crate::verbs::{
-    STRANGE_TOKEN, assert_receipt, claim, create_many, executions, id, ids, shown, tasks, token, with,
+    STRANGE_TOKEN, assert_receipt, claim, create_many, executions, id, ids, shown, tasks, token,
+    until_status, with,
 };
 
 /// That many tasks of one queue, each of them held.
@@ -260,4 +261,21 @@ async fn what_looks_like_an_expression_stays_text_when_tasks_are_written_togethe
     for task in &held[2..] {
         assert_eq!(shown(&server, task).await["error"], error);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_comes_late_but_in_time_is_not_handed_out_again_by_its_own_call() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    create_many(&server, 5, |_| json!({"task_type": queue, "lease_seconds": 1})).await;
+    let held = tasks(&claim(&server, &queue, json!({"limit": 5})).await).clone();
+    for task in &held {
+        until_status(&server, task, "pending").await;
+    }
+    let outcomes: Vec<_> = held.iter().map(|task| outcome(task, "completed", json!({}))).collect();
+    let next = json!({"task_types": [queue], "worker_id": "w", "limit": 5});
+    let body = json!({"outcomes": outcomes, "claim": next});
+    let answer = server.post("/tasks/outcomes").json(&body).send().await.ok();
+    assert!(results(&answer).iter().all(|result| result["receipt"]["status"] == "completed"), "{answer:#}");
+    assert_eq!(answer["tasks"], json!([]));
 }
