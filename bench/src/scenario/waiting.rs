@@ -37,11 +37,12 @@ pub(crate) async fn waiting(bench: &Bench) -> Result<Measured> {
     let connections = stream::iter(0..count).map(|number| wait_by_hand(server.port(), number % QUEUES));
     let connections: Vec<TcpStream> = connections.buffer_unordered(CONNECTING).try_collect().await?;
     all_arrived(client, count).await?;
-    let operations = operations(&bench.server_status().await?);
+    let before = bench.server_status().await?;
     let meter = Meter::start(&stage.processes);
     tokio::time::sleep(bench.pick(Duration::from_secs(3), Duration::from_secs(12))).await;
     let (elapsed, usage) = meter.stop();
-    let operations = self::operations(&bench.server_status().await?) - operations;
+    let after = bench.server_status().await?;
+    let operations = operations(&after) - operations(&before) - session_upkeep(&before, &after);
     let still = arrived(client).await?;
     let seconds = elapsed.as_secs_f64();
     let mut measured = Measured { sample: None, server_mib: None, limit: None, notes: Vec::new() };
@@ -86,6 +87,17 @@ async fn arrived(client: &TaskClient) -> Result<usize> {
     let metrics = client.metrics().await?;
     let count = metrics.lines().find_map(|line| line.strip_prefix(GAUGE)).unwrap_or("0");
     Ok(count.trim().parse()?)
+}
+
+/// Every five minutes mongod writes one document for each session of all its clients, those of the raw limits too, and
+/// counts that among its operations. How many it wrote between these two.
+fn session_upkeep(before: &Document, after: &Document) -> i64 {
+    let number = |status: &Document, name: &str| {
+        let cache = status.get_document("logicalSessionRecordCache").ok();
+        cache.and_then(|cache| cache.get_i32(name).ok()).map_or(0, i64::from)
+    };
+    let jobs = |status| number(status, "sessionsCollectionJobCount");
+    if jobs(after) > jobs(before) { number(after, "lastSessionsCollectionJobEntriesRefreshed") } else { 0 }
 }
 
 /// What the database has been asked to do, ever.
