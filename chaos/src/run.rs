@@ -101,8 +101,10 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     while producers.join_next().await.is_some() {}
     bar.set_message("draining");
     let reader = world.direct(0)?.with_retry(RetryBudget::default());
-    let drained = Instant::now();
-    while !is_drained(&reader).await? && drained.elapsed() < DRAIN {
+    let (drained, mut empty) = (Instant::now(), 0);
+    // Twice: one look may just miss a task that moves from one status to another.
+    while empty < 2 && drained.elapsed() < DRAIN {
+        empty = if is_drained(&reader).await? { empty + 1 } else { 0 };
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     phase.send_replace(Phase::Over);
