@@ -95,7 +95,7 @@ impl Fault {
             Self::PrimaryFreeze => {
                 let primary = world.cluster.primary().await?;
                 world.cluster.freeze(primary).await?;
-                tokio::time::sleep(seconds(5..=20, dice)).await;
+                tokio::time::sleep(Duration::from_secs(20)).await;
                 world.cluster.thaw(primary).await
             }
             Self::SecondariesDown => {
@@ -104,7 +104,7 @@ impl Fault {
                 for member in &others {
                     world.cluster.kill(*member).await?;
                 }
-                tokio::time::sleep(seconds(5..=20, dice)).await;
+                tokio::time::sleep(Duration::from_secs(30)).await;
                 for member in others {
                     world.cluster.restart(member).await?;
                 }
