@@ -155,16 +155,24 @@ impl Cluster {
         self.members.iter().try_for_each(|member| disk::free(&member.data))
     }
 
-    /// Bytes of all indexes of the tasks, and how many tasks there are, while a member answers.
-    pub(crate) async fn sizes(&self) -> Option<(i64, i64)> {
+    /// Bytes of all indexes of the tasks, how many tasks there are, and how many of them are not final, while a member
+    /// answers.
+    pub(crate) async fn sizes(&self) -> Option<(i64, i64, i64)> {
         let number = |stats: &Document, key: &str| {
             stats.get_i64(key).or_else(|_| stats.get_i32(key).map(i64::from)).unwrap_or(0)
         };
         for member in &self.members {
             let database = member.client.database("chaos");
-            let stats = database.run_command(doc! { "collStats": "tasks" });
-            if let Ok(Ok(stats)) = tokio::time::timeout(Duration::from_secs(1), stats).await {
-                return Some((number(&stats, "totalIndexSize"), number(&stats, "count")));
+            let tasks = database.collection::<Document>("tasks");
+            let open =
+                doc! { "tenant": "default", "status": { "$in": ["pending", "processing", "scheduled"] } };
+            let asked = async {
+                let stats = database.run_command(doc! { "collStats": "tasks" }).await?;
+                anyhow::Ok((stats, tasks.count_documents(open).await?))
+            };
+            if let Ok(Ok((stats, open))) = tokio::time::timeout(Duration::from_secs(1), asked).await {
+                let open = i64::try_from(open).unwrap_or(i64::MAX);
+                return Some((number(&stats, "totalIndexSize"), number(&stats, "count"), open));
             }
         }
         None

@@ -1,6 +1,7 @@
 //! Producers and workers, built on the client, who note each call and its answer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -50,6 +51,7 @@ pub(crate) struct Caller {
     dice: SmallRng,
     history: Arc<History>,
     phase: watch::Receiver<Phase>,
+    is_crowded: Arc<AtomicBool>,
 }
 
 /// What callers have in common.
@@ -58,6 +60,7 @@ pub(crate) struct Crew {
     seed: u64,
     history: Arc<History>,
     phase: watch::Receiver<Phase>,
+    is_crowded: Arc<AtomicBool>,
 }
 
 impl Crew {
@@ -68,7 +71,7 @@ impl Crew {
         history: Arc<History>,
         phase: watch::Receiver<Phase>,
     ) -> Self {
-        Self { servers, seed, history, phase }
+        Self { servers, seed, history, phase, is_crowded: Arc::default() }
     }
 
     /// One more caller; each number has its own dice.
@@ -79,7 +82,13 @@ impl Crew {
             dice: SmallRng::seed_from_u64(self.seed.wrapping_mul(1_000_000).wrapping_add(number)),
             history: Arc::clone(&self.history),
             phase: self.phase.clone(),
+            is_crowded: Arc::clone(&self.is_crowded),
         }
+    }
+
+    /// Whether producers wait for the workers.
+    pub(crate) fn hold_back(&self, is_crowded: bool) {
+        self.is_crowded.store(is_crowded, Ordering::Relaxed);
     }
 
     /// What is noted.
@@ -148,6 +157,9 @@ impl Caller {
                 self.pause(20..200).await;
             }
             self.pause(2..20).await;
+            while self.is_crowded.load(Ordering::Relaxed) && self.phase() == Phase::Storm {
+                self.pause(100..300).await;
+            }
         }
     }
 

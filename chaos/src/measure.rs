@@ -17,6 +17,8 @@ pub(crate) struct Size {
     pub(crate) index_bytes: i64,
     /// Tasks that are there.
     pub(crate) tasks: i64,
+    /// Those that are not final.
+    pub(crate) open: i64,
 }
 
 /// Resident memory in KiB and open files of a process; zeros when it has ended.

@@ -35,6 +35,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(6);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest that a lost task may take to be back after the end of its lease.
 const BACK_LIMIT_MS: i64 = 1000;
+/// Tasks that are not final yet, beyond which producers wait for the workers.
+const CROWD: i64 = 500;
 /// How often everything is measured.
 const MEASURED: Duration = Duration::from_secs(2);
 /// Calm after each fault.
@@ -93,7 +95,7 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     let mut sizes = Vec::new();
     let struck = tokio::select! {
         struck = storm(&world, &plan, &crew, &bar) => struck?,
-        () = measure(&world, &history, &mut sizes) => Vec::new(),
+        () = measure(&world, &crew, &mut sizes) => Vec::new(),
     };
     bar.set_message("mending");
     world.heal().await?;
@@ -134,9 +136,11 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
 }
 
 /// Measures all the time, until it is dropped.
-async fn measure(world: &World, history: &History, sizes: &mut Vec<(Duration, Size)>) {
+async fn measure(world: &World, crew: &Crew, sizes: &mut Vec<(Duration, Size)>) {
     loop {
-        sizes.push((history.elapsed(), world.measure().await));
+        let size = world.measure().await;
+        crew.hold_back(size.open > CROWD);
+        sizes.push((crew.history().elapsed(), size));
         tokio::time::sleep(MEASURED).await;
     }
 }

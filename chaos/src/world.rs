@@ -128,7 +128,7 @@ impl World {
                 size.open_files = size.open_files.max(files);
             }
         }
-        (size.index_bytes, size.tasks) = self.cluster.sizes().await.unwrap_or_default();
+        (size.index_bytes, size.tasks, size.open) = self.cluster.sizes().await.unwrap_or_default();
         size
     }
 
