@@ -20,17 +20,22 @@ const FLOOD: u64 = 60;
 /// How often a server's health is asked for during a flood.
 const PULSE: Duration = Duration::from_millis(20);
 
+/// A request that is the last on its connection.
+fn post(path: &str, body: &str) -> String {
+    format!(
+        "POST /api/v1{path} HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 /// Asks for work, waits a moment, and is gone. That it fails is no news.
 pub(crate) async fn vanish(port: u16, seed: u64, number: u64) {
     let mut dice = SmallRng::seed_from_u64(seed);
     let body = format!(
         r#"{{"task_types":["chaos.a","chaos.b"],"worker_id":"ghost-{number}","limit":3,"wait_ms":5000}}"#
     );
-    let request = format!(
-        "POST /api/v1/tasks/claim HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let request = post("/tasks/claim", &body);
     tokio::time::sleep(Duration::from_millis(dice.random_range(0..500))).await;
     if let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
         let _ = stream.write_all(request.as_bytes()).await;
@@ -87,11 +92,7 @@ pub(crate) async fn send_corpus(port: u16, history: &History, seed: u32) {
         let body = format!(
             r#"{{"task_type":"chaos.a","name":"{name}","lease_seconds":3,"max_attempts":50,"request":{text}}}"#
         );
-        let request = format!(
-            "POST /api/v1/tasks HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\nconnection: close\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request = post("/tasks", &body);
         let status = exchange(port, request.as_bytes()).await;
         let said = if matches!(status, Some(400..=499)) { Said::Refused } else { Said::Unknown };
         history.note(Event::Created { name, said, id: None });

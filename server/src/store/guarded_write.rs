@@ -200,13 +200,16 @@ impl Store {
     /// Writes what was staged, together with what other callers have staged; says of each, in order, what became of
     /// it, as far as that is known by `until`. Who has much to write has it carried by several commands side by side.
     pub(super) async fn write(&self, mut staged: Vec<Staged>, until: Instant) -> Vec<Fate> {
-        let mut pieces = Vec::with_capacity(staged.len() / MAX_PIECE + 1);
-        while staged.len() > MAX_PIECE {
-            let rest = staged.split_off(MAX_PIECE);
-            pieces.push(self.write_piece(std::mem::replace(&mut staged, rest), until));
+        if staged.len() <= MAX_PIECE {
+            return self.write_piece(staged, until).await;
         }
-        pieces.push(self.write_piece(staged, until));
-        join_all(pieces).await.concat()
+        let mut pieces = Vec::with_capacity(staged.len().div_ceil(MAX_PIECE));
+        while !staged.is_empty() {
+            let first = staged.len().saturating_sub(MAX_PIECE);
+            pieces.push(staged.split_off(first));
+        }
+        pieces.reverse();
+        join_all(pieces.into_iter().map(|piece| self.write_piece(piece, until))).await.concat()
     }
 
     async fn write_piece(&self, staged: Vec<Staged>, until: Instant) -> Vec<Fate> {
