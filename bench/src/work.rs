@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
-use task_repo_client::{Claim, ClaimedTask, Json, NewTask, Payload, TaskClient, Template};
+use task_repo_client::{Claim, ClaimedTask, Json, NewTask, Payload, TaskClient, Template, Uuid};
 
 /// Tasks in one batch.
 pub(crate) const BATCH: usize = 500;
@@ -27,9 +27,16 @@ pub(crate) fn task(task_type: &str, text: usize) -> Result<NewTask> {
     })
 }
 
-/// The result that a usual task is completed with.
-pub(crate) fn result() -> serde_json::Value {
-    json!({ "text": "done" })
+/// The result that a usual task is completed with: no two have the same.
+pub(crate) fn result(task: Uuid) -> serde_json::Value {
+    json!({ "text": format!("done {}", task.simple()) })
+}
+
+/// Completes a usual task.
+pub(crate) async fn complete(claimed: ClaimedTask) -> Result<()> {
+    let result = result(claimed.id());
+    claimed.complete(&result).await?;
+    Ok(())
 }
 
 /// A claim of up to `limit` tasks, for longer than any scenario holds one.

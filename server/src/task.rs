@@ -172,12 +172,12 @@ pub struct LeaseRecord {
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRecord {
-    /// Names the attempt.
+    /// Names the attempt among those of its task. Tasks that were claimed together have the same.
     #[serde_as(as = "Id")]
     pub id: Uuid,
     /// Which one it was, counted from 1.
     pub number: u32,
-    /// The lease's token; absent for self-managed work.
+    /// The lease's token; absent for self-managed work. Tasks that were claimed together have the same.
     #[serde_as(as = "Option<Id>")]
     pub token: Option<Uuid>,
     /// Hash of the claim's id and caller.

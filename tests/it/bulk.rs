@@ -1,11 +1,13 @@
 //! More in one call than one database command could carry.
 
+use std::collections::HashSet;
+
 use bson::doc;
 use mongodb::options::ReadConcern;
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, eventually, unique_type};
 
-use crate::verbs::{claim, create_many, executions, id, ids, tasks, token};
+use crate::verbs::{claim, create_many, executions, id, ids, post, settle, tasks, token};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_of_a_thousand_that_fills_its_body_is_created_whole() {
@@ -78,4 +80,37 @@ async fn tasks_with_long_histories_are_moved_together() {
     let held = claim_all().await;
     report(&held, json!({"outcome": "completed"})).await;
     assert_eq!(executions(&server, &created[TASKS - 1]).await.len(), FAILURES + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_that_are_claimed_together_each_have_a_lease_of_their_own() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    create_many(&server, 40, |_| json!({"task_type": queue})).await;
+    let claimed = claim(&server, &queue, json!({"limit": 40})).await;
+    let held = tasks(&claimed);
+    let mut ids_of_attempts = HashSet::new();
+    for task in held {
+        for attempt in executions(&server, task).await {
+            ids_of_attempts.insert(attempt["execution_id"].clone());
+        }
+    }
+    let tokens: HashSet<_> = held.iter().map(token).collect();
+    assert_eq!((tokens.len(), ids_of_attempts.len()), (40, 40));
+
+    let stored = server.database().collection::<bson::Document>("tasks");
+    let stamps = stored.distinct("stamp", doc! {"task_type": &queue}).await.expect("stamps");
+    assert_eq!(stamps.len(), 40, "each write of a task has a stamp of its own");
+
+    let [one, other, ..] = &held[..] else { panic!("40 tasks") };
+    let swapped = json!({"lease_token": token(other)});
+    post(&server, one, "complete", swapped).await.problem(409, "lease_lost");
+    let beats: Vec<_> = held.iter().map(|task| json!({"id": id(task), "lease_token": token(task)})).collect();
+    let answer = server.post("/tasks/heartbeat").json(&json!({"heartbeats": beats})).send().await.ok();
+    for result in answer["results"].as_array().unwrap() {
+        assert!(result["expires_at"].is_string(), "{result}");
+    }
+    for task in held {
+        settle(&server, task, "complete", json!({})).await.ok();
+    }
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::CALLERS;
 use crate::bench::{Bench, Measured};
 use crate::load::{Load, Step, closed_loop};
-use crate::work::{QUEUE, fill_queue, result, take};
+use crate::work::{QUEUE, complete, fill_queue, take};
 
 /// One task a call.
 pub(crate) async fn singles(bench: &Bench) -> Result<Measured> {
@@ -19,7 +19,7 @@ pub(crate) async fn singles(bench: &Bench) -> Result<Measured> {
         let claimed = held.lock().unwrap_or_else(PoisonError::into_inner).pop();
         async move {
             let Some(claimed) = claimed else { return Ok(Step::Done) };
-            claimed.complete(&result()).await?;
+            complete(claimed).await?;
             Ok(Step::Did(1))
         }
     })

@@ -25,9 +25,11 @@ impl Worker {
     /// Settles what it holds and takes what `next` brings; how many were settled.
     pub(super) async fn turn(&self, client: &TaskClient, next: Claim) -> Result<usize> {
         let held = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let completion = Completion::of(&result())?;
-        let settle = |claimed| Settlement { claimed, ending: Ending::Completed(completion.clone()) };
-        let settlements: Vec<_> = held.into_iter().map(settle).collect();
+        let settle = |claimed: ClaimedTask| {
+            let completion = Completion::of(&result(claimed.id()))?;
+            Ok(Settlement { claimed, ending: Ending::Completed(completion) })
+        };
+        let settlements = held.into_iter().map(settle).collect::<Result<Vec<_>>>()?;
         let (count, tasks) = if settlements.is_empty() {
             (0, client.claim(&next).await?)
         } else {

@@ -11,7 +11,7 @@ use super::CALLERS;
 use super::drain::Worker;
 use crate::bench::{Bench, Measured};
 use crate::load::{Load, Step, closed_loop};
-use crate::work::{BATCH, QUEUE, TEXT, claim, create_all, result, task};
+use crate::work::{BATCH, QUEUE, TEXT, claim, complete, create_all, task};
 
 /// Those who create in batches, and those who work in batches.
 const PRODUCERS: usize = 2;
@@ -42,7 +42,7 @@ async fn one_by_one(bench: &Bench, callers: usize, task: NewTask) -> Result<Meas
             client.create_task(&task).await?;
             let mut lives = 0;
             for claimed in client.claim(&next).await? {
-                claimed.complete(&result()).await?;
+                complete(claimed).await?;
                 lives += 1;
             }
             Ok(Step::counted(lives))

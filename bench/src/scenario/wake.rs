@@ -8,7 +8,7 @@ use task_repo_client::{Claim, TaskClient};
 use crate::bench::{Bench, Measured, Stage};
 use crate::load::{Sample, histogram, micros};
 use crate::meter::Meter;
-use crate::work::{QUEUE, TEXT, claim, result, task};
+use crate::work::{QUEUE, TEXT, claim, complete, task};
 
 /// How long a worker is given to arrive before a task is created for it.
 const ARRIVAL: Duration = Duration::from_millis(10);
@@ -46,7 +46,7 @@ async fn measure(times: u64, stage: Stage, creator: TaskClient, worker: TaskClie
         ensure!(claimed.len() == 1, "the worker got {} tasks", claimed.len());
         latencies.saturating_record(micros(answered.saturating_duration_since(sent)));
         for claimed in claimed {
-            claimed.complete(&result()).await?;
+            complete(claimed).await?;
         }
     }
     let (elapsed, usage) = meter.stop();

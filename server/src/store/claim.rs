@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use task_repo_protocol::Uuid;
 
-use super::guarded_write::{Fate, Staging};
+use super::guarded_write::{Fate, Mark, Staging};
 use super::indexes::{CLAIMS, READY, READY_BY_TAG, READY_BY_USER};
 use super::{Store, StoreError, stored_bytes, stored_id};
 use crate::lifecycle::{self, Effect, Grant, Intent};
@@ -229,13 +229,18 @@ impl Store {
         picks: Vec<(TaskRecord, Grant)>,
         until: Instant,
     ) -> Result<Claimed, StoreError> {
-        let now = self.clock().now();
+        let (now, mark) = (self.clock().now(), Mark::new());
         let mut staged = Vec::with_capacity(picks.len());
         let mut taken = Vec::with_capacity(picks.len());
+        let mut named = HashSet::with_capacity(picks.len());
         for (mut task, grant) in picks {
+            // The stamp tells one write of a task from those of others, not from another of the same call.
+            if !named.insert(task.id) {
+                continue;
+            }
             // Payloads do not change; they need not be compared.
             let payload = task.take_payload();
-            let Some(staging) = Staging::of(&task) else { continue };
+            let Some(staging) = Staging::of(&task, mark) else { continue };
             if lifecycle::apply(&mut task, &Intent::Claim(grant), now) != Ok(Effect::Changed) {
                 continue;
             }

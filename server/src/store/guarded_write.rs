@@ -3,37 +3,34 @@
 //! Each write leaves a stamp of its own in the task, a random number, and each names the stamp it expects to find. So
 //! a write succeeds only on exactly the task that was read, two can never both succeed, and a write whose answer was
 //! lost is found again by its stamp instead of guessed at.
-//!
-//! What the database does for each *statement* (parse, plan, lock) costs more than what it does for each task. Tasks
-//! that move alike therefore share one statement: it finds them by id and stamp and merges into each what has changed
-//! in it, looked up by its id. No statement carries two writes of one task.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod statement;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bson::{RawArrayBuf, RawBsonRef, RawDocumentBuf, doc, rawdoc};
+use bson::{RawBsonRef, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use mongodb::options::FindOptions;
 use task_repo_protocol::{Status, Uuid};
 
-use super::command::{Written, cstr};
+use super::command::Written;
 use super::leases::Leases;
-use super::{Store, StoreError, stored_id};
+use super::{Store, StoreError};
 use crate::mistake::{self, Mistake};
 use crate::task::TaskRecord;
 
 /// Most writes of one caller that go together: the database works on one command with one thread.
 const MAX_PIECE: usize = 125;
-/// Most bytes of changes in one statement that several tasks share.
-const MAX_SHARED_BYTES: usize = 2 << 20;
 
 /// A task as it was read, to be compared with what becomes of it.
 pub(super) struct Staging {
     tenant: String,
     status: Status,
     stamp: i64,
+    mark: Mark,
     fields: RawDocumentBuf,
 }
 
@@ -44,8 +41,10 @@ pub(super) struct Staged {
     tenant: String,
     status: Status,
     expected: i64,
+    mark: Mark,
     /// Its stored form, as it will be, if that is worth remembering.
     remembered: Option<RawDocumentBuf>,
+    /// What is new or differs, but for the stamp.
     set: RawDocumentBuf,
     unset: Vec<String>,
 }
@@ -65,21 +64,21 @@ pub(super) enum Fate {
 
 impl Staging {
     /// Remembers `record` as it is. `None`: BSON cannot hold it.
-    pub(super) fn of(record: &TaskRecord) -> Option<Self> {
-        stored(record).map(|fields| Self::with(record, fields))
+    pub(super) fn of(record: &TaskRecord, mark: Mark) -> Option<Self> {
+        stored(record).map(|fields| Self::with(record, fields, mark))
     }
 
     /// The same where its stored form is at hand.
-    pub(super) fn with(record: &TaskRecord, fields: RawDocumentBuf) -> Self {
-        Self { tenant: record.tenant.clone(), status: record.status, stamp: record.stamp, fields }
+    pub(super) fn with(record: &TaskRecord, fields: RawDocumentBuf, mark: Mark) -> Self {
+        Self { tenant: record.tenant.clone(), status: record.status, stamp: record.stamp, mark, fields }
     }
 
     /// The write that turns what was remembered into `record`.
     pub(super) fn finish(self, mut record: TaskRecord) -> Option<Staged> {
-        record.stamp = new_stamp();
+        let Self { tenant, status, stamp, mark, .. } = self;
+        record.stamp = mark.of(stamp);
         let fields = stored(&record)?;
         let (set, unset) = difference(&self.fields, &fields)?;
-        let Self { tenant, status, stamp, .. } = self;
         let remembered = if !Leases::want(&record) {
             None
         } else if record.has_payload() {
@@ -89,7 +88,16 @@ impl Staging {
         } else {
             Some(fields)
         };
-        Some(Staged { record: Arc::new(record), tenant, status, expected: stamp, remembered, set, unset })
+        Some(Staged {
+            record: Arc::new(record),
+            tenant,
+            status,
+            expected: stamp,
+            mark,
+            remembered,
+            set,
+            unset,
+        })
     }
 }
 
@@ -107,93 +115,27 @@ impl Staged {
         (is_claim && mistake::is_made(Mistake::UnguardedClaim))
             || (is_loss && mistake::is_made(Mistake::UnguardedSweeper))
     }
+}
 
-    fn id(&self) -> bson::Binary {
-        stored_id(self.record.id)
+/// What the writes of one call leave behind. It turns the stamp of each task into a new one, so tasks whose stamps
+/// differed still have different ones, though the database is told one number for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Mark(i64);
+
+impl Mark {
+    /// One that no other call has.
+    pub(super) fn new() -> Self {
+        Self(rand::random::<i64>() & !1)
     }
 
-    /// A statement of its own.
-    fn statement(&self) -> RawDocumentBuf {
-        let mut update = rawdoc! { "$set": self.set.clone() };
-        if !self.unset.is_empty() {
-            let mut unset = RawDocumentBuf::new();
-            for field in &self.unset {
-                unset.append(cstr(field), "");
-            }
-            update.append(cstr("$unset"), unset);
-        }
-        let mut query = rawdoc! {
-            "_id": self.id(), "tenant": self.tenant.as_str(), "status": self.status.as_str(), "stamp": self.expected,
-        };
-        if self.is_unguarded() {
-            query = rawdoc! { "_id": self.id() };
-        }
-        rawdoc! { "q": query, "u": update, "hint": "_id_" }
+    fn of(self, stamp: i64) -> i64 {
+        stamp ^ self.0
     }
 }
 
-/// Tells one write from any other; never 0.
-pub(super) fn new_stamp() -> i64 {
+/// The stamp of a new task: odd, as all that come of it, and so never 0.
+pub fn new_stamp() -> i64 {
     rand::random::<i64>() | 1
-}
-
-/// One statement for tasks of one tenant and status that lose the same fields.
-fn shared_statement(alike: &[&Staged]) -> RawDocumentBuf {
-    let (mut ids, mut stamps, mut sets) = (RawArrayBuf::new(), RawArrayBuf::new(), RawArrayBuf::new());
-    for staged in alike {
-        ids.push(staged.id());
-        stamps.push(staged.expected);
-        sets.push(&*staged.set);
-    }
-    let first = alike[0];
-    let query = rawdoc! {
-        "_id": { "$in": ids.clone() },
-        "tenant": first.tenant.as_str(),
-        "status": first.status.as_str(),
-        "stamp": { "$in": stamps },
-    };
-    // Everything from callers stands under $literal, so that nothing in it is an expression.
-    let place = rawdoc! { "$indexOfArray": [{ "$literal": ids }, "$_id"] };
-    let change = rawdoc! { "$arrayElemAt": [{ "$literal": sets }, place] };
-    let mut pipeline = RawArrayBuf::new();
-    pipeline.push(rawdoc! { "$replaceWith": { "$mergeObjects": ["$$ROOT", change] } });
-    if !first.unset.is_empty() {
-        let mut unset = RawArrayBuf::new();
-        for field in &first.unset {
-            unset.push(field.as_str());
-        }
-        pipeline.push(rawdoc! { "$unset": unset });
-    }
-    rawdoc! { "q": query, "u": pipeline, "multi": true, "hint": "_id_" }
-}
-
-fn statements(staged: &[Staged]) -> Vec<RawDocumentBuf> {
-    let mut alike: BTreeMap<_, Vec<&Staged>> = BTreeMap::new();
-    let mut statements = Vec::new();
-    let mut named = HashSet::with_capacity(staged.len());
-    for stage in staged {
-        if named.insert(stage.record.id) && !stage.is_unguarded() {
-            alike.entry((&stage.tenant, stage.status.as_str(), &stage.unset)).or_default().push(stage);
-        } else {
-            // A shared statement tells the writes of one task apart by nothing but its id: the stamp that one of them
-            // expects would let the change of another in.
-            statements.push(stage.statement());
-        }
-    }
-    for mut rest in alike.values().map(Vec::as_slice) {
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let is_full = |stage: &&Staged| {
-                bytes += stage.bytes();
-                bytes > MAX_SHARED_BYTES
-            };
-            let count = rest.iter().position(is_full).unwrap_or(rest.len()).max(1);
-            let (now, later) = rest.split_at(count);
-            statements.push(if let [lone] = now { lone.statement() } else { shared_statement(now) });
-            rest = later;
-        }
-    }
-    statements
 }
 
 impl Store {
@@ -228,7 +170,7 @@ impl Store {
 
     async fn write_now(&self, staged: Vec<Staged>) -> Vec<Fate> {
         let mut refused = Vec::new();
-        let mut written = self.update_command(&statements(&staged)).await;
+        let mut written = self.update_command(&statement::statements(&staged)).await;
         if let Written::Answered { matched: before, errors } = &written
             && !errors.is_empty()
         {
@@ -304,8 +246,8 @@ pub(super) fn stored(record: &TaskRecord) -> Option<RawDocumentBuf> {
         .ok()
 }
 
-/// The top-level fields that are new or differ, and the names of those that are gone. Both documents are stored forms
-/// of a task, so their fields come in one order.
+/// The top-level fields that are new or differ, but for the stamp, and the names of those that are gone. Both documents
+/// are stored forms of a task, so their fields come in one order.
 fn difference(before: &RawDocumentBuf, after: &RawDocumentBuf) -> Option<(RawDocumentBuf, Vec<String>)> {
     let before: Vec<(_, RawBsonRef<'_>)> = before.iter().collect::<Result<_, _>>().ok()?;
     let (mut set, mut unset) = (RawDocumentBuf::new(), Vec::new());
@@ -316,7 +258,7 @@ fn difference(before: &RawDocumentBuf, after: &RawDocumentBuf) -> Option<(RawDoc
             None => set.append(key, value),
             Some(place) => {
                 unset.extend(rest[..place].iter().map(|(name, _)| name.as_str().to_owned()));
-                if rest[place].1 != value {
+                if rest[place].1 != value && key != "stamp" {
                     set.append(key, value);
                 }
                 rest = &rest[place + 1..];
@@ -329,15 +271,18 @@ fn difference(before: &RawDocumentBuf, after: &RawDocumentBuf) -> Option<(RawDoc
 
 #[cfg(test)]
 mod tests {
+    use bson::rawdoc;
+
     use super::*;
 
-    fn write(id: u128, expected: i64) -> Staged {
+    pub(super) fn write(id: u128, expected: i64) -> Staged {
         let record = TaskRecord { stamp: expected + 1000, ..TaskRecord::pending(Uuid::from_u128(id)) };
         Staged {
             record: Arc::new(record),
             tenant: "default".to_owned(),
             status: Status::Pending,
             expected,
+            mark: Mark::new(),
             remembered: None,
             set: rawdoc! { "version": expected },
             unset: Vec::new(),
@@ -355,24 +300,6 @@ mod tests {
         assert_eq!(fates(Some(0), [4, 5, 6]), [missed; 3]);
         assert_eq!(fates(None, [1010, 5, 6]), [there, unknown, unknown]);
         assert_eq!(super::fates(&staged, Some(1), None), [unknown; 3]);
-    }
-
-    #[test]
-    fn a_statement_never_carries_two_writes_of_one_task() {
-        // One was read before the other's write: side by side, the stamp of one would let the change of the other in.
-        let statements = statements(&[write(1, 10), write(2, 20), write(1, 11), write(3, 30)]);
-        let mut found: Vec<_> = statements
-            .iter()
-            .map(|statement| {
-                let query = statement.get_document("q").unwrap();
-                match query.get_document("_id").and_then(|ids| ids.get_array("$in")) {
-                    Ok(ids) => ids.into_iter().count(),
-                    Err(_) => 1,
-                }
-            })
-            .collect();
-        found.sort_unstable();
-        assert_eq!(found, [1, 3]);
     }
 
     #[test]

@@ -52,6 +52,7 @@ use group_commit::{GroupCommit, Limits};
 pub use claim::{Awaited, ClaimOrder, Claimed, From, Ready, Selection};
 pub use connect::ConnectError;
 pub use due::DueTask;
+pub use guarded_write::new_stamp;
 pub use insert::InsertRefused;
 pub use keys::{KeyRecord, SecretHash};
 pub use query::{Found, Listing, Order, Position, Want};

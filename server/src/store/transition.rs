@@ -12,7 +12,7 @@ use bson::doc;
 use mongodb::options::FindOptions;
 use task_repo_protocol::{Receipt, Uuid};
 
-use super::guarded_write::{Fate, Staged, Staging};
+use super::guarded_write::{Fate, Mark, Staged, Staging};
 use super::query::without_payload;
 use super::{Store, StoreError, stored_id};
 use crate::lifecycle::{self, Effect, Intent, Refusal};
@@ -104,13 +104,14 @@ impl Store {
     /// changes a task is believed: whatever else comes out is not said before the database was asked.
     fn stage_from_memory(&self, call: &mut Call) -> (Vec<Staged>, Vec<Wanted>) {
         let (mut staged, mut unread) = (Vec::with_capacity(call.open.len()), Vec::new());
+        let mark = Mark::new();
         for (id, indexes) in &call.open {
             let payload = indexes.iter().any(|index| call.changes[*index].intent.needs_payload());
             let recalled = if payload { None } else { self.leases.take(*id) };
             let stage = recalled.and_then(|fields| {
                 let record: TaskRecord = bson::deserialize_from_slice(fields.as_bytes()).ok()?;
                 let before = record.version.unsigned_abs();
-                let staging = Some(Staging::with(&record, fields));
+                let staging = Some(Staging::with(&record, fields, mark));
                 let stage = self.stage(record, staging, indexes, &call.changes, &mut call.results)?;
                 let is_new = |index: &usize| {
                     call.results[*index].as_ref().is_ok_and(|applied| applied.receipt.version >= before)
@@ -128,10 +129,11 @@ impl Store {
     /// Stages what the database says of tasks; those that nothing is to be written for have their answers.
     fn stage_from_database(&self, call: &mut Call, records: Vec<(Uuid, Option<TaskRecord>)>) -> Vec<Staged> {
         let mut staged = Vec::with_capacity(records.len());
+        let mark = Mark::new();
         for (id, record) in records {
             let Some(indexes) = call.open.remove(&id) else { continue };
             let stage = if let Some(record) = record {
-                let staging = Staging::of(&record);
+                let staging = Staging::of(&record, mark);
                 self.stage(record, staging, &indexes, &call.changes, &mut call.results)
             } else {
                 for index in &indexes {

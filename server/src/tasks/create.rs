@@ -19,7 +19,7 @@ use crate::json_value;
 use crate::lifecycle::DEFAULT_MAX_ATTEMPTS;
 use crate::mistake::{self, Mistake};
 use crate::scope::Scope;
-use crate::store::{InsertRefused, StoreError};
+use crate::store::{InsertRefused, StoreError, new_stamp};
 use crate::task::TaskRecord;
 
 /// How long an idempotency key is remembered.
@@ -319,7 +319,7 @@ impl TaskService {
             deleted_at: None,
             expire_at: None,
             version: 1,
-            stamp: 0,
+            stamp: new_stamp(),
             input_bytes: u32::try_from(input).unwrap_or(u32::MAX),
             attempts: Vec::new(),
             claim_ids: Vec::new(),

@@ -11,6 +11,7 @@
 //! | [`keys`] | issuing, rotating and checking API keys |
 //! | [`present`] | how a task looks from outside |
 
+mod apart;
 mod claim;
 mod create;
 mod desk;

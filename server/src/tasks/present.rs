@@ -29,7 +29,7 @@ pub(super) fn view_and_strip(task: &mut TaskRecord, with_token: bool) -> Task {
 pub fn view_without_payload(task: TaskRecord, with_token: bool) -> Task {
     let expires_at = task.lease_until;
     let lease = task.lease.zip(expires_at).map(|(lease, expires_at)| Lease {
-        token: with_token.then(|| lease.token.to_string()),
+        token: with_token.then(|| of_task(task.id, lease.token).to_string()),
         worker_id: lease.worker_id,
         expires_at,
     });
@@ -90,14 +90,17 @@ pub fn status_report(task: TaskRecord) -> StatusReport {
 
 /// The answer of `GET /tasks/{id}/executions`.
 pub fn execution_list(task: TaskRecord) -> ExecutionList {
-    ExecutionList { executions: task.attempts.into_iter().rev().map(execution).collect() }
+    let id = task.id;
+    ExecutionList {
+        executions: task.attempts.into_iter().rev().map(|attempt| execution(id, attempt)).collect(),
+    }
 }
 
-fn execution(attempt: AttemptRecord) -> Execution {
+fn execution(task: Uuid, attempt: AttemptRecord) -> Execution {
     let duration =
         attempt.ended_at.map(|end| (end - attempt.started_at).num_milliseconds().max(0).unsigned_abs());
     Execution {
-        execution_id: attempt.id,
+        execution_id: of_task(task, attempt.id),
         attempt: attempt.number,
         worker_id: attempt.worker_id,
         trigger: attempt.trigger,
@@ -124,7 +127,15 @@ fn null() -> Json {
     Json::from_text("null".to_owned()).unwrap_or_else(|_| unreachable!("null is JSON"))
 }
 
-/// A lease token as it stands in a request: any text may be one, few are.
-pub(super) fn token(text: &str) -> Uuid {
-    Uuid::try_parse(text).ok().filter(|token| token.to_string() == text).unwrap_or(Uuid::nil())
+/// A lease token of a task as it stands in a request, to what is stored; any text may be one, few are.
+pub(super) fn token(task: Uuid, text: &str) -> Uuid {
+    let token = Uuid::try_parse(text).ok().filter(|token| token.to_string() == text);
+    token.map_or(Uuid::nil(), |token| of_task(task, token))
+}
+
+/// Tasks that are claimed together share the stored token of their leases and the stored id of their attempts. Seen from
+/// outside each has its own: the random part of the task's id is put over that of what is stored, or taken off again.
+fn of_task(task: Uuid, shared: Uuid) -> Uuid {
+    const RANDOM: u128 = (1 << 62) - 1;
+    Uuid::from_u128(shared.as_u128() ^ (task.as_u128() & RANDOM))
 }

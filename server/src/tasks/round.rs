@@ -183,7 +183,7 @@ impl TaskService {
         if tasks.len() < wanted && (group.take_look() || !knows_everything) {
             // Where others are faster, look further.
             let missing = ((wanted - tasks.len()) << fruitless.min(6)).min(MAX_LOOK);
-            let (from, limit) = lock(&group.shelf).next_look(&group.selection, missing);
+            let (from, limit) = lock(&group.shelf).next_look(&group.selection, missing, tasks.len());
             let ready = match self.store.ready(&group.selection, from, limit).await {
                 Ok(ready) => ready,
                 Err(error) => {
@@ -191,8 +191,12 @@ impl TaskService {
                     return Pass::Failed(error);
                 }
             };
-            is_all = from == From::Front && ready.tasks.len() < limit && !ready.is_cut;
             has_looked = from == From::Front;
+            is_all = has_looked && ready.tasks.len() < limit && !ready.is_cut;
+            if has_looked {
+                // They are among what was found, if they are still there.
+                tasks.clear();
+            }
             let mut ahead = lock(&group.shelf);
             ahead.add(from, limit, ready);
             tasks.extend(ahead.take(wanted - tasks.len()));
@@ -221,15 +225,10 @@ impl TaskService {
         if assigned.is_empty() {
             return Pass::Empty;
         }
-        let mut owners = HashMap::with_capacity(assigned.len());
-        let picks: Vec<_> = assigned
-            .into_iter()
-            .map(|(task, owner)| {
-                let grant = served[owner].caller.waiter.grant();
-                owners.insert(grant.token, owner);
-                (task, grant)
-            })
-            .collect();
+        // All tasks of a caller get the same, so that the database is told it once.
+        let grants: Vec<_> = served.iter().map(|it| it.caller.waiter.grant()).collect();
+        let owners: HashMap<_, _> = grants.iter().map(|grant| grant.token).zip(0..).collect();
+        let picks: Vec<_> = assigned.into_iter().map(|(task, owner)| (task, grants[owner].clone())).collect();
         let picked = picks.len();
         let until = served.iter().map(|it| it.caller.waiter.until).min().unwrap_or_else(Instant::now);
         let until = until.min(self.store.deadline());
@@ -256,9 +255,7 @@ impl TaskService {
                 .spawn_on(async move { service.give_back(orphans, Instant::now()).await }, &self.runtime);
             return Pass::Failed(StoreError::OutcomeUnknown);
         }
-        if landed < picked {
-            lock(&group.shelf).missed(fruitless > 0);
-        }
+        lock(&group.shelf).claimed(picked, landed);
         match landed {
             0 => Pass::Fruitless,
             _ if is_all && landed == picked => Pass::Empty,

@@ -21,7 +21,7 @@ impl TaskService {
     /// # Errors
     /// When the token does not hold the task, or the result is too large.
     pub async fn complete(&self, scope: &Scope, id: Uuid, body: Complete) -> Settled {
-        self.settle(scope, id, completed(body)).await
+        self.settle(scope, id, completed(id, body)).await
     }
 
     /// The attempt failed.
@@ -29,7 +29,7 @@ impl TaskService {
     /// # Errors
     /// When the token does not hold the task.
     pub async fn fail(&self, scope: &Scope, id: Uuid, body: Fail) -> Settled {
-        self.settle(scope, id, failed(body)).await
+        self.settle(scope, id, failed(id, body)).await
     }
 
     /// The worker gives the task back.
@@ -37,7 +37,7 @@ impl TaskService {
     /// # Errors
     /// When the token does not hold the task.
     pub async fn release(&self, scope: &Scope, id: Uuid, body: Release) -> Settled {
-        self.settle(scope, id, released(&body)).await
+        self.settle(scope, id, released(id, &body)).await
     }
 
     /// The worker acknowledges the cancellation.
@@ -45,7 +45,7 @@ impl TaskService {
     /// # Errors
     /// When the token does not hold the task.
     pub async fn acknowledge_cancel(&self, scope: &Scope, id: Uuid, lease_token: &str) -> Settled {
-        self.settle(scope, id, Intent::AcknowledgeCancel { token: token(lease_token) }).await
+        self.settle(scope, id, Intent::AcknowledgeCancel { token: token(id, lease_token) }).await
     }
 
     /// Settles many tasks; a bad one does not stop the others.
@@ -55,7 +55,7 @@ impl TaskService {
             .map(|outcome| {
                 let outcome = outcome?;
                 let id = task_id(&outcome.id)?;
-                Ok(Change { scope: scope.clone(), id, intent: settlement(outcome) })
+                Ok(Change { scope: scope.clone(), id, intent: settlement(id, outcome) })
             })
             .collect();
         self.change_many(changes).await.into_iter().map(|applied| Ok(applied?.receipt)).collect()
@@ -71,7 +71,7 @@ impl TaskService {
         id: Uuid,
         body: Heartbeat,
     ) -> Result<HeartbeatReceipt, Failure> {
-        self.change(scope, id, beat(body)).await.map(|applied| alive(&applied))
+        self.change(scope, id, beat(id, body)).await.map(|applied| alive(&applied))
     }
 
     /// Renews many leases; a bad one does not stop the others.
@@ -84,7 +84,8 @@ impl TaskService {
             .into_iter()
             .map(|item| {
                 let (id, body) = item?;
-                Ok(Change { scope: scope.clone(), id: task_id(&id)?, intent: beat(body) })
+                let id = task_id(&id)?;
+                Ok(Change { scope: scope.clone(), id, intent: beat(id, body) })
             })
             .collect();
         self.change_many(changes).await.into_iter().map(|applied| Ok(alive(&applied?))).collect()
@@ -129,27 +130,27 @@ fn alive(applied: &Applied) -> HeartbeatReceipt {
     }
 }
 
-fn beat(body: Heartbeat) -> Intent {
+fn beat(id: Uuid, body: Heartbeat) -> Intent {
     Intent::Heartbeat {
-        token: token(&body.lease_token),
+        token: token(id, &body.lease_token),
         lease_seconds: whole(body.lease_seconds),
         progress: body.progress,
     }
 }
 
-fn completed(body: Complete) -> Intent {
+fn completed(id: Uuid, body: Complete) -> Intent {
     Intent::Complete {
-        token: token(&body.lease_token),
+        token: token(id, &body.lease_token),
         result: body.result.map(task_repo_protocol::Json::into_text),
         result_id: body.result_id,
         usage: body.usage.unwrap_or_default(),
     }
 }
 
-fn failed(body: Fail) -> Intent {
+fn failed(id: Uuid, body: Fail) -> Intent {
     let TaskError { message, code, details } = body.error;
     Intent::Fail {
-        token: token(&body.lease_token),
+        token: token(id, &body.lease_token),
         failure: lifecycle::Failure {
             error: ErrorRecord { message, code, details: details.map(task_repo_protocol::Json::into_text) },
             retry: body.retry.unwrap_or_default(),
@@ -160,25 +161,32 @@ fn failed(body: Fail) -> Intent {
     }
 }
 
-fn released(body: &Release) -> Intent {
-    Intent::Release { token: token(&body.lease_token), delay_seconds: whole(body.delay_seconds).unwrap_or(0) }
+fn released(id: Uuid, body: &Release) -> Intent {
+    Intent::Release {
+        token: token(id, &body.lease_token),
+        delay_seconds: whole(body.delay_seconds).unwrap_or(0),
+    }
 }
 
-fn settlement(outcome: Outcome) -> Intent {
+fn settlement(id: Uuid, outcome: Outcome) -> Intent {
     let Outcome { lease_token, usage, .. } = outcome;
     match outcome.outcome {
-        OutcomeKind::Completed => {
-            completed(Complete { lease_token, result: outcome.result, result_id: outcome.result_id, usage })
-        }
-        OutcomeKind::Failed => failed(Fail {
-            lease_token,
-            error: outcome.error.unwrap_or_default(),
-            retry: outcome.retry,
-            retry_after_seconds: outcome.retry_after_seconds,
-            usage,
-        }),
-        OutcomeKind::Released => released(&Release { lease_token, delay_seconds: outcome.delay_seconds }),
-        OutcomeKind::Cancelled => Intent::AcknowledgeCancel { token: token(&lease_token) },
+        OutcomeKind::Completed => completed(
+            id,
+            Complete { lease_token, result: outcome.result, result_id: outcome.result_id, usage },
+        ),
+        OutcomeKind::Failed => failed(
+            id,
+            Fail {
+                lease_token,
+                error: outcome.error.unwrap_or_default(),
+                retry: outcome.retry,
+                retry_after_seconds: outcome.retry_after_seconds,
+                usage,
+            },
+        ),
+        OutcomeKind::Released => released(id, &Release { lease_token, delay_seconds: outcome.delay_seconds }),
+        OutcomeKind::Cancelled => Intent::AcknowledgeCancel { token: token(id, &lease_token) },
     }
 }
 

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rand::RngExt as _;
-
+use super::apart::Apart;
 use crate::store::{ClaimOrder, From, Ready, Selection};
 use crate::task::TaskRecord;
 
@@ -56,8 +55,7 @@ pub(super) struct Shelf {
     window: usize,
     /// Of the tasks that were read last.
     average_bytes: usize,
-    /// When another server was seen to take from this queue as well.
-    contended: Option<Instant>,
+    apart: Apart,
     /// Something came back during the last look: only what is taken at once may go before it.
     lacks_some: bool,
     /// While a look is under way.
@@ -75,7 +73,7 @@ impl Shelf {
             read: None,
             window: 0,
             average_bytes: TASK_BYTES,
-            contended: None,
+            apart: Apart::default(),
             lacks_some: false,
             meanwhile: None,
             total,
@@ -110,9 +108,9 @@ impl Shelf {
         self.tasks.is_empty() && self.knows_everything() && self.meanwhile.is_none()
     }
 
-    /// Where to look next, and how many tasks to read, when `wanted` are needed now. The look ends with
-    /// [`add`](Self::add) or [`forget`](Self::forget).
-    pub(super) fn next_look(&mut self, selection: &Selection, wanted: usize) -> (From, usize) {
+    /// Where to look next, and how many tasks to read, when `wanted` are needed now beside `held`, which were taken off
+    /// and are found again by a look at the front. The look ends with [`add`](Self::add) or [`forget`](Self::forget).
+    pub(super) fn next_look(&mut self, selection: &Selection, wanted: usize, held: usize) -> (From, usize) {
         let pause = self.read.map_or(Duration::MAX, |read| read.elapsed());
         let has_room = self.total.load(Ordering::Relaxed) < MAX_BYTES;
         // For who keeps asking, each look reads further ahead, as far as what it brings is used while it is fresh.
@@ -122,14 +120,13 @@ impl Shelf {
             pause if pause < FRESH => self.window,
             _ => 0,
         };
-        self.window = ahead.min(MAX_AHEAD_BYTES / self.average_bytes).max(wanted).min(MAX_LOOK);
         let is_fresh = self.looked.is_some_and(|looked| looked.elapsed() < FRESH);
         let from = match self.known {
-            Known::UpTo(order) if is_fresh && !self.is_contended() && selection.is_one_queue() => {
-                From::After(order)
-            }
+            Known::UpTo(order) if is_fresh && selection.is_one_queue() => From::After(order),
             Known::UpTo(_) | Known::Nothing | Known::Everything => From::Front,
         };
+        let wanted = if from == From::Front { wanted + held } else { wanted };
+        self.window = ahead.min(MAX_AHEAD_BYTES / self.average_bytes).max(wanted).min(MAX_LOOK);
         self.meanwhile = Some(Meanwhile::default());
         (from, self.window)
     }
@@ -151,11 +148,12 @@ impl Shelf {
             (_, Some(last)) => Known::UpTo(last.claim_order()),
             (_, None) => Known::Nothing,
         };
-        self.total.fetch_add(added, Ordering::Relaxed);
-        self.tasks.extend(ready.tasks);
-        if from == From::Front && self.is_contended() {
-            self.start_apart();
+        let mut brought = VecDeque::from(ready.tasks);
+        if !self.apart.leave(&mut brought, from == From::Front, is_all) {
+            self.known = Known::Nothing;
         }
+        self.total.fetch_add(brought.iter().map(bytes).sum(), Ordering::Relaxed);
+        self.tasks.append(&mut brought);
         let meanwhile = self.meanwhile.take().unwrap_or_default();
         if meanwhile.came_back {
             self.known = Known::Nothing;
@@ -242,31 +240,14 @@ impl Shelf {
         self.known = Known::Nothing;
     }
 
-    /// Others were faster with tasks that were taken off. If that goes on, another server takes from
-    /// this queue too, and looks start apart from its for a while.
-    pub(super) fn missed(&mut self, goes_on: bool) {
-        if goes_on || self.is_contended() {
-            self.contended = Some(Instant::now());
+    /// Of `picked` tasks that were taken off, `landed` could be claimed; others were faster with the rest.
+    pub(super) fn claimed(&mut self, picked: usize, landed: usize) {
+        if !self.apart.claimed(picked, landed) {
+            self.forget();
+        } else if landed < picked {
+            // Some may be ready still, but have changed.
+            self.known = Known::Nothing;
         }
-        self.forget();
-    }
-
-    fn is_contended(&self) -> bool {
-        self.contended.is_some_and(|since| since.elapsed() < Duration::from_secs(1))
-    }
-
-    /// Begins at a random place among the tasks of the first priority, so that servers do not meet at each task.
-    fn start_apart(&mut self) {
-        let first = self.tasks.front().map(|task| task.priority);
-        let alike = self.tasks.iter().take_while(|task| Some(task.priority) == first).count();
-        if alike > 1 {
-            let mut run: VecDeque<_> = self.tasks.drain(..alike).collect();
-            run.rotate_left(rand::rng().random_range(0..alike));
-            run.append(&mut self.tasks);
-            self.tasks = run;
-        }
-        // Not in order, so nothing can be said of places in it.
-        self.known = Known::Nothing;
     }
 
     fn clear(&mut self) {
@@ -290,6 +271,9 @@ fn bytes(task: &TaskRecord) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::ops::Bound;
+
     use task_repo_protocol::Uuid;
 
     use super::*;
@@ -310,13 +294,13 @@ mod tests {
     #[test]
     fn what_came_back_during_a_look_is_not_overtaken_by_what_is_offered_after_it() {
         let mut shelf = shelf();
-        let (from, limit) = shelf.next_look(&selection(), 1);
+        let (from, limit) = shelf.next_look(&selection(), 1, 0);
         shelf.make_way(task(1, 90).claim_order());
         shelf.add(from, limit, Ready { tasks: Vec::new(), is_cut: false });
         assert!(!shelf.is_known_to_be_empty());
         assert!(!shelf.offer(&task(2, 10)), "the look did not see what came back");
 
-        let (from, limit) = shelf.next_look(&selection(), 2);
+        let (from, limit) = shelf.next_look(&selection(), 2, 0);
         shelf.make_way(task(1, 50).claim_order());
         shelf.add(from, limit, Ready { tasks: vec![task(2, 50), task(3, 50)], is_cut: false });
         assert_eq!(shelf.take(1).len(), 1, "what is wanted at once");
@@ -326,10 +310,40 @@ mod tests {
     #[test]
     fn what_is_offered_to_a_queue_known_to_be_empty_needs_no_look() {
         let mut shelf = shelf();
-        let (from, limit) = shelf.next_look(&selection(), 1);
+        let (from, limit) = shelf.next_look(&selection(), 1, 0);
         shelf.add(from, limit, Ready { tasks: Vec::new(), is_cut: false });
         assert!(shelf.is_known_to_be_empty());
         assert!(shelf.offer(&task(2, 10)));
         assert_eq!(shelf.take(2).len(), 1);
+    }
+
+    #[test]
+    fn two_servers_soon_keep_out_of_each_other_s_way() {
+        let mut queue: BTreeMap<_, _> =
+            (0..20_000).map(|id| task(id, 50)).map(|task| (task.claim_order(), task)).collect();
+        let mut servers = [shelf(), shelf()];
+        let mut missed = Vec::new();
+        while !queue.is_empty() {
+            let picks = servers.each_mut().map(|shelf| {
+                if shelf.is_empty() {
+                    let (from, limit) = shelf.next_look(&selection(), 20, 0);
+                    let first =
+                        if let From::After(order) = from { Bound::Excluded(order) } else { Bound::Unbounded };
+                    let tasks =
+                        queue.range((first, Bound::Unbounded)).take(limit).map(|it| it.1.clone()).collect();
+                    shelf.add(from, limit, Ready { tasks, is_cut: false });
+                }
+                shelf.take(20)
+            });
+            let mut missed_now = 0;
+            for (shelf, picked) in servers.iter_mut().zip(picks) {
+                let landed = picked.iter().filter(|task| queue.remove(&task.claim_order()).is_some()).count();
+                shelf.claimed(picked.len(), landed);
+                missed_now += picked.len() - landed;
+            }
+            missed.push(missed_now);
+        }
+        let late = &missed[missed.len() / 4..missed.len() * 3 / 4];
+        assert!(late.iter().sum::<usize>() * 50 < 40 * late.len(), "{missed:?}");
     }
 }

@@ -1,0 +1,172 @@
+//! How servers that take from one queue keep out of each other's way.
+//!
+//! They know nothing of each other; each sees only that others were faster. Who sees it twice in a row takes, of the
+//! tasks of the first priority, one half and leaves the other to whoever is there: which half a task belongs to is in
+//! its id, which half is ours is drawn, and drawn again while others are still faster. Two servers that have drawn
+//! different halves do not meet any more. It is over when nobody takes what was left.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+use task_repo_protocol::Uuid;
+
+use crate::task::TaskRecord;
+
+/// How many claims in a row in which others were faster with some of the tasks mean that another server is there.
+const SUSPICIOUS: u32 = 2;
+/// How long a task is left to others who do not come.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Which part of a queue this server takes.
+#[derive(Default)]
+pub(super) struct Apart {
+    /// Claims in a row in which others were faster with some of the tasks.
+    misses: u32,
+    half: Option<Half>,
+}
+
+/// Half of all tasks.
+struct Half {
+    /// The last bit of their ids.
+    bit: u128,
+    /// Others take from this half as well: it is begun anywhere.
+    is_crowded: bool,
+    /// The first task that was left to others, and since when it has been.
+    left: Option<(Uuid, Instant)>,
+}
+
+impl Half {
+    fn has(&self, task: &TaskRecord) -> bool {
+        task.id.as_u128() & 1 == self.bit
+    }
+
+    /// Whether nobody comes for what is left to others, now that `first` is the first such task.
+    fn is_left_alone(&mut self, first: Option<Uuid>) -> bool {
+        match self.left {
+            Some((id, since)) if Some(id) == first => since.elapsed() > PATIENCE,
+            _ => {
+                self.left = first.map(|id| (id, Instant::now()));
+                false
+            }
+        }
+    }
+}
+
+impl Apart {
+    /// Of `picked` tasks to be claimed, `landed` were still there. Says whether those that were read with them are
+    /// still worth trying.
+    pub(super) fn claimed(&mut self, picked: usize, landed: usize) -> bool {
+        if landed == picked {
+            self.misses = 0;
+            return true;
+        }
+        self.misses += 1;
+        if self.misses >= SUSPICIOUS {
+            self.misses = 0;
+            let bit = u128::from(rand::random::<bool>());
+            self.half = Some(Half { bit, is_crowded: self.half.is_some(), left: None });
+            return false;
+        }
+        2 * landed > picked
+    }
+
+    /// Takes away what is left to others of the tasks that a look has brought, in claim order. Where that is all there
+    /// is, or `is_all` says that no more are ready, it comes behind ours instead. `false`: they are not in order any
+    /// more, or more than what others take is missing.
+    pub(super) fn leave(&mut self, tasks: &mut VecDeque<TaskRecord>, is_front: bool, is_all: bool) -> bool {
+        let Some(half) = &mut self.half else { return true };
+        let first = tasks.front().map(|task| task.priority);
+        let alike = tasks.partition_point(|task| Some(task.priority) == first);
+        let theirs = tasks.range(..alike).find(|task| !half.has(task)).map(|task| task.id);
+        if is_front && half.is_left_alone(theirs) {
+            self.half = None;
+            return true;
+        }
+        let lower = tasks.split_off(alike);
+        let (mut ours, mut theirs): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(tasks).into_iter().partition(|task| half.has(task));
+        if half.is_crowded {
+            begin_anywhere(&mut ours);
+        }
+        let is_whole = lower.is_empty() && !half.is_crowded;
+        if is_all || ours.is_empty() {
+            begin_anywhere(&mut theirs);
+            tasks.extend(ours.into_iter().chain(theirs).chain(lower));
+            return false;
+        }
+        *tasks = ours;
+        is_whole
+    }
+}
+
+fn begin_anywhere(tasks: &mut VecDeque<TaskRecord>) {
+    if !tasks.is_empty() {
+        tasks.rotate_left(rand::rng().random_range(0..tasks.len()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tasks(ids: impl IntoIterator<Item = u128>) -> VecDeque<TaskRecord> {
+        ids.into_iter().map(|id| TaskRecord::pending(Uuid::from_u128(id))).collect()
+    }
+
+    fn ids(tasks: &VecDeque<TaskRecord>) -> Vec<u128> {
+        tasks.iter().map(|task| task.id.as_u128()).collect()
+    }
+
+    fn half(bit: u128) -> Apart {
+        Apart { misses: 0, half: Some(Half { bit, is_crowded: false, left: None }) }
+    }
+
+    #[test]
+    fn ours_comes_first_and_nothing_is_lost() {
+        let mut all = tasks([1, 2, 3, 4]);
+        assert!(!half(0).leave(&mut all, true, true));
+        let mut found = ids(&all);
+        assert_eq!(found[..2], [2, 4]);
+        found.sort_unstable();
+        assert_eq!(found, [1, 2, 3, 4]);
+
+        let mut some = tasks([1, 2, 3, 4]);
+        assert!(half(0).leave(&mut some, true, false));
+        assert_eq!(ids(&some), [2, 4]);
+
+        let mut theirs = tasks([1, 3]);
+        assert!(!half(0).leave(&mut theirs, true, false));
+        assert_eq!(theirs.len(), 2, "there is nothing else to take");
+    }
+
+    #[test]
+    fn work_of_lower_priority_is_not_taken_before_what_is_left_to_others() {
+        let mut look = tasks([1, 2, 3, 4]);
+        look[2].priority -= 1;
+        look[3].priority -= 1;
+        assert!(!half(0).leave(&mut look, true, false));
+        assert_eq!(ids(&look), [2]);
+    }
+
+    #[test]
+    fn it_is_over_when_nobody_comes_for_what_was_left() {
+        let mut apart = half(0);
+        apart.leave(&mut tasks([1, 2, 3]), true, false);
+        assert!(apart.half.is_some());
+        let Some(Half { left: Some((first, since)), .. }) = &mut apart.half else {
+            panic!("nothing was left")
+        };
+        assert_eq!(first.as_u128(), 1);
+        *since -= 2 * PATIENCE;
+        let mut look = tasks([1, 3, 4]);
+        assert!(apart.leave(&mut look, true, false));
+        assert_eq!(ids(&look), [1, 3, 4]);
+        assert!(apart.half.is_none());
+
+        let mut apart = half(0);
+        apart.leave(&mut tasks([1, 2, 3]), true, false);
+        apart.leave(&mut tasks([3, 4]), true, false);
+        assert!(apart.half.is_some(), "the other has taken the first one");
+    }
+}
