@@ -50,6 +50,11 @@ impl Args {
     pub(crate) fn short() -> Self {
         Self { seed: 1, seeds: 1, seconds: 75, faults: None, mistakes: false, release: false }
     }
+
+    /// Whether the check would find anything.
+    pub(crate) fn mistakes() -> Self {
+        Self { seconds: 15, mistakes: true, ..Self::short() }
+    }
 }
 
 /// Starts a replica set of three, servers, producers and workers, breaks them, and checks. An error when something was

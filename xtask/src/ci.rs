@@ -3,7 +3,6 @@
 //! A continuous integration server runs this very command, so there is nothing it can find that cannot be found here.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -11,11 +10,7 @@ use tokio::process::Command;
 
 use crate::layout;
 use crate::process;
-use crate::spinner::Spinner;
-use crate::{chaos, fuzz, test, tidy};
-
-/// The `cargo-deny` that `deny.toml` was written for.
-const CARGO_DENY: &str = "0.20.2";
+use crate::{chaos, dependencies, fuzz, test, tidy};
 
 /// Runs all steps; the first that fails ends it.
 pub(crate) async fn run() -> Result<()> {
@@ -36,7 +31,8 @@ async fn steps(report: &mut Report) -> Result<()> {
     report.skippable("dependencies", dependencies()).await?;
     report.step("tests", test::run(&test::Args::default())).await?;
     report.step("fuzz", fuzz::run(&fuzz::Args::short())).await?;
-    report.step("chaos", chaos::run(&chaos::Args::short())).await
+    report.step("chaos", chaos::run(&chaos::Args::short())).await?;
+    report.step("mistakes", chaos::run(&chaos::Args::mistakes())).await
 }
 
 async fn cargo(words: &[&str]) -> Result<()> {
@@ -49,43 +45,11 @@ async fn documentation() -> Result<()> {
     process::run(command.current_dir(layout::root())).await
 }
 
-/// Licences, sources and banned packages, as `deny.toml` says.
 async fn dependencies() -> Result<Outcome> {
-    let tool = match cargo_deny().await {
-        Ok(tool) => tool,
-        Err(error) => return Ok(Outcome::Skipped(format!("cargo-deny could not be installed: {error:#}"))),
-    };
-    // It looks at the packages of all platforms, also those that nothing was built for yet.
-    cargo(&["fetch", "--locked"]).await?;
-    let words = ["--offline", "check", "licenses", "bans", "sources"];
-    process::run(Command::new(tool).args(words).current_dir(layout::root())).await?;
-    Ok(Outcome::Passed)
-}
-
-/// Builds the tool once: a minute. Without optimisations, which would cost more than one check can win back.
-async fn cargo_deny() -> Result<PathBuf> {
-    let folder = layout::data().join(format!("cargo-deny-{CARGO_DENY}"));
-    let tool = folder.join("bin/cargo-deny");
-    if !tool.exists() {
-        let spinner = Spinner::new(format!("building cargo-deny {CARGO_DENY}"));
-        let mut command = Command::new("cargo");
-        command.args([
-            "install",
-            "--quiet",
-            "--locked",
-            "--debug",
-            "cargo-deny",
-            "--version",
-            CARGO_DENY,
-            "--root",
-        ]);
-        let target = folder.join("target");
-        command.arg(&folder).env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TARGET_DIR", &target);
-        process::output(&mut command).await?;
-        std::fs::remove_dir_all(&target)?;
-        spinner.done();
+    match dependencies::cargo_deny().await {
+        Ok(tool) => dependencies::check(&tool).await.map(|()| Outcome::Passed),
+        Err(error) => Ok(Outcome::Skipped(format!("cargo-deny could not be installed: {error:#}"))),
     }
-    Ok(tool)
 }
 
 /// How a step ended.

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask start | test | ci | fuzz | bench | chaos | tidy`.
+//! The project's own commands: `cargo xtask start | test | ci | fuzz | bench | chaos | audit | tidy`.
 //!
 //! Whatever a person, a script or CI does with this repository beyond plain `cargo` is a command here, so that all
 //! of them do it in the same way. Every command that needs a database brings one along: see [`mongod`].
@@ -6,6 +6,7 @@
 mod bench;
 mod chaos;
 mod ci;
+mod dependencies;
 mod fuzz;
 mod layout;
 mod mongod;
@@ -43,6 +44,8 @@ enum Command {
     Bench(bench::Args),
     /// Break servers, databases and connections under load, and check that nothing was lost
     Chaos(chaos::Args),
+    /// Look for known vulnerabilities of the packages we build on
+    Audit,
     /// Check the rules of this repository that no compiler knows
     Tidy,
 }
@@ -67,6 +70,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Fuzz(args) => process::unless_interrupted(Box::pin(fuzz::run(&args))).await,
         Command::Bench(args) => process::unless_interrupted(Box::pin(bench::run(&args))).await,
         Command::Chaos(args) => process::unless_interrupted(Box::pin(chaos::run(&args))).await,
+        Command::Audit => process::unless_interrupted(dependencies::audit()).await,
         Command::Tidy => tidy::run(),
     }
 }

@@ -105,6 +105,8 @@ fn options(port: u16, purpose: Purpose) -> Vec<String> {
         "--quiet".into(),
         // A lone member has no other to hand over to, so it need not wait the default 15 s for that.
         "--setParameter=shutdownTimeoutMillisForSignaledShutdown=100".into(),
+        // As in `config/mongod.conf`.
+        "--setParameter=minSnapshotHistoryWindowInSeconds=5".into(),
     ];
     if purpose == Purpose::Measurements {
         // As large as the default of a small database host: what is measured is not a cache that is full.

@@ -1,0 +1,53 @@
+//! What the packages that we build on bring with them: licences and sources, which are ours to choose, and advisories,
+//! which others publish at any time.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tokio::process::Command;
+
+use crate::layout;
+use crate::process;
+use crate::spinner::Spinner;
+
+/// The `cargo-deny` that `deny.toml` was written for.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Licences, sources and banned packages, as `deny.toml` says.
+pub(crate) async fn check(tool: &Path) -> Result<()> {
+    // It looks at the packages of all platforms, also those that nothing was built for yet.
+    process::run(Command::new("cargo").args(["fetch", "--locked"]).current_dir(layout::root())).await?;
+    let words = ["--offline", "check", "licenses", "bans", "sources"];
+    process::run(Command::new(tool).args(words).current_dir(layout::root())).await
+}
+
+/// Known vulnerabilities of the packages in `Cargo.lock`. Not a step of CI: an advisory that came out today is no fault
+/// of the change that is being checked.
+pub(crate) async fn audit() -> Result<()> {
+    let tool = cargo_deny().await?;
+    let deny = |words: &[&str]| {
+        let mut command = Command::new(&tool);
+        command.args(words).current_dir(layout::root());
+        command
+    };
+    process::run(&mut deny(&["fetch", "db"])).await.context("RustSec's advisories could not be fetched")?;
+    process::run(&mut deny(&["--offline", "check", "advisories"])).await
+}
+
+/// Builds the tool once: a minute. Without optimisations, which would cost more than one check can win back.
+pub(crate) async fn cargo_deny() -> Result<PathBuf> {
+    let folder = layout::data().join(format!("cargo-deny-{CARGO_DENY}"));
+    let tool = folder.join("bin/cargo-deny");
+    if !tool.exists() {
+        let spinner = Spinner::new(format!("building cargo-deny {CARGO_DENY}"));
+        let mut command = Command::new("cargo");
+        let words = ["install", "--quiet", "--locked", "--debug", "cargo-deny", "--version", CARGO_DENY, "--root"];
+        let target = folder.join("target");
+        command.args(words).arg(&folder);
+        command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TARGET_DIR", &target);
+        process::output(&mut command).await?;
+        std::fs::remove_dir_all(&target)?;
+        spinner.done();
+    }
+    Ok(tool)
+}
