@@ -41,7 +41,8 @@ pub(crate) async fn cargo_deny() -> Result<PathBuf> {
     if !tool.exists() {
         let spinner = Spinner::new(format!("building cargo-deny {CARGO_DENY}"));
         let mut command = Command::new("cargo");
-        let words = ["install", "--quiet", "--locked", "--debug", "cargo-deny", "--version", CARGO_DENY, "--root"];
+        let words =
+            ["install", "--quiet", "--locked", "--debug", "cargo-deny", "--version", CARGO_DENY, "--root"];
         let target = folder.join("target");
         command.args(words).arg(&folder);
         command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TARGET_DIR", &target);
