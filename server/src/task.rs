@@ -165,6 +165,9 @@ pub struct LeaseRecord {
     pub worker_id: String,
     /// How long a heartbeat renews it, in seconds.
     pub seconds: u32,
+    /// Its claim was answered once more: it does not go back with the first answer.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub repeated: bool,
 }
 
 /// One attempt, with the receipt of its settlement.

@@ -4,9 +4,12 @@ use bson::{Document, doc};
 use futures_util::future::join_all;
 use serde_json::json;
 use task_repo_tests::{TestServer, eventually, id_of, unique_type};
+use uuid::Uuid;
 
 use crate::fail_point::FailPoint;
-use crate::verbs::{claim, create_many, executions, id, ids, settle, shown, tasks};
+use crate::verbs::{
+    claim, claim_unheard, create_many, executions, id, ids, let_calls_wait, settle, shown, tasks,
+};
 
 /// Lets the next command of that name on this test's tasks fail.
 async fn fail_next(server: &TestServer, command: &str, how: Document) -> FailPoint {
@@ -138,4 +141,27 @@ async fn work_of_higher_priority_from_another_server_waits_for_one_round_at_most
     let urgent = other.create(json!({"task_type": queue, "priority": 90})).await;
     let next = [claim(&server, &queue, json!({})).await, claim(&server, &queue, json!({})).await];
     assert!(next.iter().any(|claimed| ids(claimed) == [id(&urgent)]), "{next:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_repeat_has_brought_is_not_taken_back_by_the_server_that_was_asked_first() {
+    let server = TestServer::start().await;
+    let other = server.sibling().await;
+    let key = server.issue_key(&["worker"], json!({})).await;
+    let queue = unique_type();
+    let task = server.create(json!({"task_type": queue})).await;
+    let repeated = json!({"task_types": [queue], "worker_id": "w", "claim_id": Uuid::now_v7()});
+
+    // Both the lease and its way back take a second, and the caller goes away during the first.
+    let slow = doc! {"blockConnection": true, "blockTimeMS": 1000};
+    let fail_point = FailPoint::set(&server, "update", doc! {"times": 2}, slow).await;
+    let caller = claim_unheard(&other, &key, &repeated).await;
+    let_calls_wait().await;
+    drop(caller);
+    fail_point.has_hit(2).await;
+    let again = server.post("/tasks/claim").json(&repeated).send().await.ok();
+    assert_eq!(ids(&again), [id(&task)]);
+    other.stop().await;
+    assert_eq!(fail_point.end().await, 2);
+    settle(&server, &tasks(&again)[0], "complete", json!({})).await.ok();
 }

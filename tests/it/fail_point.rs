@@ -2,7 +2,7 @@
 
 use bson::{Bson, Document, doc};
 use mongodb::Database;
-use task_repo_tests::TestServer;
+use task_repo_tests::{TestServer, eventually};
 use tokio::sync::{Mutex, MutexGuard};
 
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -31,6 +31,17 @@ impl FailPoint {
         Self { admin, hits_before, _turn: turn }
     }
 
+    /// Resolves when it has hit that many commands; the last may still be held up by it.
+    pub(crate) async fn has_hit(&self, times: i64) {
+        eventually("the commands are hit", async || {
+            let question = doc! { "getParameter": 1, "failpoint.failCommand": 1 };
+            let answer = self.admin.run_command(question).await.expect("a fail point");
+            let state = answer.get_document("failpoint.failCommand").expect("its state");
+            count(state, "timesEntered") - self.hits_before >= times
+        })
+        .await;
+    }
+
     /// Ends it; how many commands it has hit.
     pub(crate) async fn end(self) -> i64 {
         configure(&self.admin, doc! { "mode": "off" }).await - self.hits_before
@@ -42,5 +53,9 @@ async fn configure(admin: &Database, how: Document) -> i64 {
     let mut command = doc! { "configureFailPoint": "failCommand" };
     command.extend(how);
     let answer = admin.run_command(command).await.expect("a MongoDB started with enableTestCommands=1");
-    answer.get_i64("count").or_else(|_| answer.get_i32("count").map(i64::from)).expect("a count")
+    count(&answer, "count")
+}
+
+fn count(answer: &Document, field: &str) -> i64 {
+    answer.get_i64(field).or_else(|_| answer.get_i32(field).map(i64::from)).expect("a count")
 }

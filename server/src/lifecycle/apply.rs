@@ -37,12 +37,13 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
         Intent::Heartbeat { lease_seconds, progress, .. } => {
             settle::heartbeat(task, *lease_seconds, progress.as_ref(), now);
         }
+        Intent::Repeat { .. } => settle::repeat(task),
         Intent::Complete { result, result_id, usage, token } => {
             settle::complete(task, *token, (result.as_ref(), result_id.as_ref()), *usage, now)?;
         }
         Intent::Fail { failure, usage, .. } => settle::fail(task, failure, *usage, now),
         Intent::Release { delay_seconds, .. } => settle::release(task, *delay_seconds, now),
-        Intent::Withdraw { .. } => settle::withdraw(task, now),
+        Intent::Withdraw { .. } => settle::withdraw(task, now)?,
         Intent::AcknowledgeCancel { .. } => settle::acknowledge_cancel(task, now),
         Intent::Expire { jitter } => settle::expire(task, *jitter, now)?,
         Intent::Promote => operate::promote(task, now)?,
@@ -75,15 +76,16 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
             settle::end_self_managed(task, *status, work, error_message.as_deref(), now)?;
         }
     }
-    // A heartbeat that says nothing new is kept, but is no change of the task.
-    if intent.verb() != Verb::Heartbeat || task.progress != before {
+    // What only says that the holder is there is kept, but is no change of the task.
+    let is_sign_of_life = matches!(intent.verb(), Verb::Heartbeat | Verb::Repeat);
+    if !is_sign_of_life || task.progress != before {
         task.version += 1;
         task.updated_at = now;
     }
     if intent.verb() == Verb::Cancel {
         task.cancel_receipt = Some(task.receipt_record());
     }
-    if let Some(token) = intent.token().filter(|_| intent.verb() != Verb::Heartbeat) {
+    if let Some(token) = intent.token().filter(|_| !is_sign_of_life) {
         let receipt = task.receipt_record();
         if let Some(attempt) = task.attempts.iter_mut().rev().find(|attempt| attempt.token == Some(token)) {
             attempt.receipt = Some(receipt);
@@ -105,7 +107,8 @@ fn claim(task: &mut TaskRecord, grant: &Grant, now: Now) {
     };
     begin_attempt(task, now);
     let seconds = grant.lease_seconds.or(task.lease_seconds).unwrap_or(TaskRecord::LEASE_SECONDS);
-    task.lease = Some(LeaseRecord { token: grant.token, worker_id: grant.worker_id.clone(), seconds });
+    let worker_id = grant.worker_id.clone();
+    task.lease = Some(LeaseRecord { token: grant.token, worker_id, seconds, repeated: false });
     task.lease_until = Some(lease_end(task, seconds, now));
     task.attempts.push(AttemptRecord {
         id: grant.execution_id,

@@ -29,6 +29,8 @@ pub enum Verb {
     Claim,
     /// Its worker reports that it goes on.
     Heartbeat,
+    /// Its claim is answered once more: it is no longer withdrawn with the first answer.
+    Repeat,
     /// Its worker brings the result.
     Complete,
     /// Its worker gives up this attempt.
@@ -77,9 +79,10 @@ const fn row(verb: Verb, from: &'static [Status], to: &'static [Status], needs_l
 use Status::{Cancelled, Completed, Failed, Pending, Processing, Scheduled};
 
 /// The state machine. A late `complete` is the one exception to `from`: see [`settle`].
-pub const TRANSITIONS: [Transition; 15] = [
+pub const TRANSITIONS: [Transition; 16] = [
     row(Verb::Claim, &[Pending], &[Processing], false),
     row(Verb::Heartbeat, &[Processing], &[Processing], true),
+    row(Verb::Repeat, &[Processing], &[Processing], true),
     row(Verb::Complete, &[Processing], &[Completed], true),
     row(Verb::Fail, &[Processing], &[Scheduled, Failed, Cancelled], true),
     row(Verb::Release, &[Processing], &[Pending, Scheduled, Cancelled], true),
@@ -116,6 +119,11 @@ pub enum Intent {
         lease_seconds: Option<u32>,
         /// What changed of the progress.
         progress: Option<ProgressUpdate>,
+    },
+    /// See [`Verb::Repeat`].
+    Repeat {
+        /// To be shown by the worker.
+        token: Uuid,
     },
     /// See [`Verb::Complete`].
     Complete {
@@ -228,6 +236,7 @@ impl Intent {
         match self {
             Self::Claim(_) => Verb::Claim,
             Self::Heartbeat { .. } => Verb::Heartbeat,
+            Self::Repeat { .. } => Verb::Repeat,
             Self::Complete { .. } => Verb::Complete,
             Self::Fail { .. } => Verb::Fail,
             Self::Release { .. } => Verb::Release,
@@ -248,6 +257,7 @@ impl Intent {
     pub fn token(&self) -> Option<Uuid> {
         match self {
             Self::Heartbeat { token, .. }
+            | Self::Repeat { token }
             | Self::Complete { token, .. }
             | Self::Fail { token, .. }
             | Self::Release { token, .. }

@@ -160,11 +160,22 @@ pub(super) fn release(task: &mut TaskRecord, delay_seconds: u32, now: Now) {
 }
 
 /// Undoes a claim that never reached its caller: no attempt was made and no claim id was used.
-pub(super) fn withdraw(task: &mut TaskRecord, now: Now) {
+/// Its holder has asked for it again and been told.
+pub(super) fn repeat(task: &mut TaskRecord) {
+    if let Some(lease) = &mut task.lease {
+        lease.repeated = true;
+    }
+}
+
+pub(super) fn withdraw(task: &mut TaskRecord, now: Now) -> Result<(), Refusal> {
+    if task.lease.as_ref().is_some_and(|lease| lease.repeated) {
+        return Err(Refusal::WrongState(task.status));
+    }
     release(task, 0, now);
     if let Some(claim_id) = task.attempts.pop().and_then(|attempt| attempt.claim_id) {
         task.claim_ids.retain(|id| *id != claim_id);
     }
+    Ok(())
 }
 
 pub(super) fn acknowledge_cancel(task: &mut TaskRecord, now: Now) {
@@ -253,4 +264,38 @@ pub(super) fn end_self_managed(
     task.error = error;
     finish(task, status, reason, now);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use task_repo_protocol::Uuid;
+
+    use super::super::{Grant, Intent, apply};
+    use super::*;
+
+    #[test]
+    fn a_lease_that_was_asked_for_again_does_not_go_back_with_the_first_answer() {
+        let token = Uuid::new_v4();
+        let (execution_id, worker_id) = (Uuid::now_v7(), "w".to_owned());
+        let grant = Grant { token, execution_id, worker_id, lease_seconds: None, claim_id: Some(vec![7]) };
+        let now = chrono::Utc::now();
+        let mut claimed = TaskRecord::pending(Uuid::now_v7());
+        assert_eq!(apply(&mut claimed, &Intent::Claim(grant), now), Ok(Effect::Changed));
+
+        let mut withdrawn = claimed.clone();
+        assert_eq!(apply(&mut withdrawn, &Intent::Withdraw { token }, now), Ok(Effect::Changed));
+        assert_eq!(
+            (withdrawn.status, withdrawn.attempt, withdrawn.lease.clone()),
+            (Status::Pending, 0, None)
+        );
+        assert!(apply(&mut withdrawn, &Intent::Repeat { token }, now).is_err(), "it was too late");
+
+        let mut repeated = claimed.clone();
+        assert_eq!(apply(&mut repeated, &Intent::Repeat { token }, now), Ok(Effect::Changed));
+        assert_eq!((repeated.version, repeated.lease_until), (claimed.version, claimed.lease_until));
+        let refused = apply(&mut repeated.clone(), &Intent::Withdraw { token }, now);
+        assert_eq!(refused, Err(Refusal::WrongState(Status::Processing)));
+        let release = Intent::Release { token, delay_seconds: 0 };
+        assert_eq!(apply(&mut repeated, &release, now), Ok(Effect::Changed), "its holder may give it back");
+    }
 }

@@ -197,7 +197,31 @@ impl TaskService {
             }
         }
         held.sort_by_key(|task| (-task.priority, task.ready_at, task.id));
+        let held = self.keep(held).await?;
         Ok(known.then_some(held))
+    }
+
+    /// Of these tasks, those that are still leased as they were read, and now do not go back with an earlier answer that
+    /// may have been lost.
+    async fn keep(&self, held: Vec<TaskRecord>) -> Result<Vec<TaskRecord>, Failure> {
+        let change = |task: &TaskRecord| {
+            let token = task.lease.as_ref()?.token;
+            let scope = Scope::tenant(&task.tenant);
+            Some(Change { scope, id: task.id, intent: Intent::Repeat { token } })
+        };
+        let changes: Vec<_> = held.iter().filter_map(change).collect();
+        if changes.is_empty() {
+            return Ok(held);
+        }
+        let mut kept = Vec::with_capacity(held.len());
+        for (task, result) in held.into_iter().zip(self.store.apply(changes).await) {
+            match result {
+                Ok(_) => kept.push(task),
+                Err(Refused::Store(error)) => return Err(error.into()),
+                Err(Refused::Missing | Refused::Task(_)) => {}
+            }
+        }
+        Ok(kept)
     }
 
     /// Puts back what was claimed for a caller that has gone away, until the database has said what became of it. A task
