@@ -93,6 +93,12 @@ impl Bench {
         Ok(self.driver.database("admin").run_command(doc! { "serverStatus": 1 }).await?)
     }
 
+    /// Has the database write to disk what it still holds back: what filling costs is not to be paid by what follows.
+    pub(crate) async fn checkpoint(&self) -> Result<()> {
+        self.driver.database("admin").run_command(doc! { "fsync": 1 }).await?;
+        Ok(())
+    }
+
     /// The processes of a raw measurement.
     pub(crate) fn without_servers(&self) -> Processes {
         Processes { servers: Vec::new(), mongod: self.mongod }

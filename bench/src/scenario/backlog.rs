@@ -37,6 +37,7 @@ pub(crate) async fn scheduled(bench: &Bench, later: usize) -> Result<Measured> {
 }
 
 async fn rounds(bench: &Bench, stage: &Stage) -> Result<Sample> {
+    bench.checkpoint().await?;
     let load = Load::of(CALLERS, PATIENCE).up_to(CLAIMS as u64);
     let mut all = claim_until_empty(&stage.processes, load, stage.clients(), claim(QUEUE, 1)).await?;
     for _ in 1..bench.pick(2, 6) {
