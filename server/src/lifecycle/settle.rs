@@ -159,7 +159,6 @@ pub(super) fn release(task: &mut TaskRecord, delay_seconds: u32, now: Now) {
     }
 }
 
-/// Undoes a claim that never reached its caller: no attempt was made and no claim id was used.
 /// Its holder has asked for it again and been told.
 pub(super) fn repeat(task: &mut TaskRecord) {
     if let Some(lease) = &mut task.lease {
@@ -167,6 +166,7 @@ pub(super) fn repeat(task: &mut TaskRecord) {
     }
 }
 
+/// Undoes a claim that never reached its caller: no attempt was made and no claim id was used.
 pub(super) fn withdraw(task: &mut TaskRecord, now: Now) -> Result<(), Refusal> {
     if task.lease.as_ref().is_some_and(|lease| lease.repeated) {
         return Err(Refusal::WrongState(task.status));

@@ -3,7 +3,8 @@
 //! They know nothing of each other; each sees only that others were faster. Who sees it twice in a row takes, of the
 //! tasks of the first priority, one half and leaves the other to whoever is there: which half a task belongs to is in
 //! its id, which half is ours is drawn, and drawn again while others are still faster. Two servers that have drawn
-//! different halves do not meet any more. It is over when nobody takes what was left.
+//! different halves do not meet any more. It is over when nobody takes what was left, or some seconds after the last time
+//! that others were faster.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use crate::task::TaskRecord;
 const SUSPICIOUS: u32 = 2;
 /// How long a task is left to others who do not come.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// How long others are believed to be there after they were faster.
+const MEMORY: Duration = Duration::from_secs(5);
 
 /// Which part of a queue this server takes.
 #[derive(Default)]
@@ -24,6 +27,8 @@ pub(super) struct Apart {
     /// Claims in a row in which others were faster with some of the tasks.
     misses: u32,
     half: Option<Half>,
+    /// The last bit of the ids of our half, once it was drawn.
+    drawn: Option<u128>,
 }
 
 /// Half of all tasks.
@@ -32,6 +37,10 @@ struct Half {
     bit: u128,
     /// Others take from this half as well: it is begun anywhere.
     is_crowded: bool,
+    /// When others were last faster.
+    missed: Instant,
+    /// The priority of which tasks were left to others.
+    priority: Option<i32>,
     /// The first task that was left to others, and since when it has been.
     left: Option<(Uuid, Instant)>,
 }
@@ -64,8 +73,11 @@ impl Apart {
         self.misses += 1;
         if self.misses >= SUSPICIOUS {
             self.misses = 0;
-            let bit = u128::from(rand::random::<bool>());
-            self.half = Some(Half { bit, is_crowded: self.half.is_some(), left: None });
+            let is_crowded = self.half.is_some();
+            let before = self.drawn.filter(|_| !is_crowded);
+            let bit = before.unwrap_or_else(|| u128::from(rand::random::<bool>()));
+            self.drawn = Some(bit);
+            self.half = Some(Half { bit, is_crowded, missed: Instant::now(), priority: None, left: None });
             return false;
         }
         // By itself a server misses only what was cancelled or edited since it was read, and reads again.
@@ -76,15 +88,22 @@ impl Apart {
     /// is, or `is_all` says that no more are ready, it comes behind ours instead. `false`: they are not in order any
     /// more, or more than what others take is missing.
     pub(super) fn leave(&mut self, tasks: &mut VecDeque<TaskRecord>, is_front: bool, is_all: bool) -> bool {
-        let Some(half) = &mut self.half else { return true };
+        self.half.take_if(|half| half.missed.elapsed() > MEMORY);
+        let Some(half) = self.half.as_mut().filter(|_| !(is_front && tasks.is_empty())) else { return true };
         let first = tasks.front().map(|task| task.priority);
+        if !is_front && first != half.priority {
+            // Tasks of a higher priority were left.
+            tasks.clear();
+            return false;
+        }
+        half.priority = first;
         let alike = tasks.partition_point(|task| Some(task.priority) == first);
         let theirs = tasks.range(..alike).find(|task| !half.has(task)).map(|task| task.id);
         if is_front && half.is_left_alone(theirs) {
             self.half = None;
             return true;
         }
-        let lower = tasks.split_off(alike);
+        let mut lower = tasks.split_off(alike);
         let (mut ours, mut theirs): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(tasks).into_iter().partition(|task| half.has(task));
         if half.is_crowded {
@@ -93,6 +112,9 @@ impl Apart {
         let is_whole = lower.is_empty() && !half.is_crowded;
         if is_all || ours.is_empty() {
             begin_anywhere(&mut theirs);
+            if !is_front {
+                lower.clear();
+            }
             tasks.extend(ours.into_iter().chain(theirs).chain(lower));
             return false;
         }
@@ -120,7 +142,8 @@ mod tests {
     }
 
     fn half(bit: u128) -> Apart {
-        Apart { misses: 0, half: Some(Half { bit, is_crowded: false, left: None }) }
+        let half = Half { bit, is_crowded: false, missed: Instant::now(), priority: None, left: None };
+        Apart { misses: 0, half: Some(half), drawn: Some(bit) }
     }
 
     #[test]
@@ -146,8 +169,17 @@ mod tests {
         let mut look = tasks([1, 2, 3, 4]);
         look[2].priority -= 1;
         look[3].priority -= 1;
-        assert!(!half(0).leave(&mut look, true, false));
+        let mut apart = half(0);
+        assert!(!apart.leave(&mut look, true, false));
         assert_eq!(ids(&look), [2]);
+
+        // The look behind it finds nothing more of that priority.
+        let mut lower = tasks([5, 6]);
+        for task in &mut lower {
+            task.priority -= 1;
+        }
+        assert!(!apart.leave(&mut lower, false, true));
+        assert!(lower.is_empty());
     }
 
     #[test]
@@ -164,6 +196,12 @@ mod tests {
         assert!(apart.leave(&mut look, true, false));
         assert_eq!(ids(&look), [1, 3, 4]);
         assert!(apart.half.is_none());
+
+        let mut apart = half(0);
+        apart.half.as_mut().unwrap().missed -= 2 * MEMORY;
+        let mut look = tasks([1, 2]);
+        assert!(apart.leave(&mut look, true, true));
+        assert_eq!(ids(&look), [1, 2], "others were not faster for long");
 
         let mut apart = half(0);
         apart.leave(&mut tasks([1, 2, 3]), true, false);

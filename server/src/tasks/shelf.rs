@@ -220,7 +220,8 @@ impl Shelf {
             }
             return false;
         }
-        if self.tasks.is_empty() {
+        // Nothing comes before it. Of a queue that is not known whole, only a look at the front says that.
+        if self.tasks.is_empty() && self.known == Known::Everything {
             self.looked = Some(Instant::now());
         }
         let place = self.tasks.partition_point(|other| other.claim_order() < order);
