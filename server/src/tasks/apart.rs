@@ -147,6 +147,16 @@ mod tests {
     }
 
     #[test]
+    fn one_miss_means_reading_again_unless_others_are_there() {
+        let mut alone = Apart::default();
+        assert!(alone.claimed(5, 5));
+        assert!(!alone.claimed(5, 4), "what was read with it may have changed too");
+        assert!(alone.half.is_none(), "once is no sign of others");
+        assert!(half(0).claimed(5, 4));
+        assert!(!half(0).claimed(5, 1));
+    }
+
+    #[test]
     fn ours_comes_first_and_nothing_is_lost() {
         let mut all = tasks([1, 2, 3, 4]);
         assert!(!half(0).leave(&mut all, true, true));
