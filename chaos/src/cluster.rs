@@ -211,6 +211,7 @@ fn words(port: u16, data: &Path) -> Vec<String> {
         NAME,
         "--bind_ip",
         "127.0.0.1",
+        "--nounixsocket",
         "--port",
         &port,
         "--dbpath",

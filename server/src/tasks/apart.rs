@@ -1,34 +1,36 @@
 //! How servers that take from one queue keep out of each other's way.
 //!
-//! They know nothing of each other; each sees only that others were faster. Who sees it twice in a row takes, of the
-//! tasks of the first priority, one half and leaves the other to whoever is there: which half a task belongs to is in
+//! They know nothing of each other; each sees only that others were faster. Who sees it twice within a few claims takes,
+//! of the tasks of the first priority, one half and leaves the other to whoever is there: which half a task belongs to is in
 //! its id, which half is ours is drawn, and drawn again while others are still faster. Two servers that have drawn
 //! different halves do not meet any more. It is over when nobody takes what was left, or some seconds after the last time
 //! that others were faster.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::RngExt as _;
+use rand::rngs::SmallRng;
 use task_repo_protocol::Uuid;
+use tokio::time::Instant;
 
 use crate::task::TaskRecord;
 
-/// How many claims in a row in which others were faster with some of the tasks mean that another server is there.
-const SUSPICIOUS: u32 = 2;
+/// For how many claims a server that missed tasks expects to miss some again, if another server is there.
+const SUSPICION: u32 = 24;
 /// How long a task is left to others who do not come.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How long others are believed to be there after they were faster.
 const MEMORY: Duration = Duration::from_secs(5);
 
 /// Which part of a queue this server takes.
-#[derive(Default)]
 pub(super) struct Apart {
-    /// Claims in a row in which others were faster with some of the tasks.
-    misses: u32,
+    /// For how many more claims a miss means that others are there: some tasks were missed lately.
+    suspicion: u32,
     half: Option<Half>,
     /// The last bit of the ids of our half, once it was drawn.
     drawn: Option<u128>,
+    random: SmallRng,
 }
 
 /// Half of all tasks.
@@ -63,19 +65,22 @@ impl Half {
 }
 
 impl Apart {
+    /// Alone, as far as this server knows.
+    pub(super) fn new(random: SmallRng) -> Self {
+        Self { suspicion: 0, half: None, drawn: None, random }
+    }
+
     /// Of `picked` tasks to be claimed, `landed` were still there. Says whether those that were read with them are
     /// still worth trying.
     pub(super) fn claimed(&mut self, picked: usize, landed: usize) -> bool {
         if landed == picked {
-            self.misses = 0;
+            self.suspicion = self.suspicion.saturating_sub(1);
             return true;
         }
-        self.misses += 1;
-        if self.misses >= SUSPICIOUS {
-            self.misses = 0;
+        if std::mem::replace(&mut self.suspicion, SUSPICION) > 0 {
             let is_crowded = self.half.is_some();
             let before = self.drawn.filter(|_| !is_crowded);
-            let bit = before.unwrap_or_else(|| u128::from(rand::random::<bool>()));
+            let bit = before.unwrap_or_else(|| u128::from(self.random.random::<bool>()));
             self.drawn = Some(bit);
             self.half = Some(Half { bit, is_crowded, missed: Instant::now(), priority: None, left: None });
             return false;
@@ -107,11 +112,11 @@ impl Apart {
         let (mut ours, mut theirs): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(tasks).into_iter().partition(|task| half.has(task));
         if half.is_crowded {
-            begin_anywhere(&mut ours);
+            begin_anywhere(&mut ours, &mut self.random);
         }
         let is_whole = lower.is_empty() && !half.is_crowded;
         if is_all || ours.is_empty() {
-            begin_anywhere(&mut theirs);
+            begin_anywhere(&mut theirs, &mut self.random);
             if !is_front {
                 lower.clear();
             }
@@ -123,14 +128,17 @@ impl Apart {
     }
 }
 
-fn begin_anywhere(tasks: &mut VecDeque<TaskRecord>) {
+fn begin_anywhere(tasks: &mut VecDeque<TaskRecord>, random: &mut SmallRng) {
     if !tasks.is_empty() {
-        tasks.rotate_left(rand::rng().random_range(0..tasks.len()));
+        tasks.rotate_left(random.random_range(0..tasks.len()));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng as _;
+    use tokio::time::advance;
+
     use super::*;
 
     fn tasks(ids: impl IntoIterator<Item = u128>) -> VecDeque<TaskRecord> {
@@ -141,17 +149,28 @@ mod tests {
         tasks.iter().map(|task| task.id.as_u128()).collect()
     }
 
+    fn alone() -> Apart {
+        Apart::new(SmallRng::seed_from_u64(1))
+    }
+
     fn half(bit: u128) -> Apart {
         let half = Half { bit, is_crowded: false, missed: Instant::now(), priority: None, left: None };
-        Apart { misses: 0, half: Some(half), drawn: Some(bit) }
+        Apart { half: Some(half), drawn: Some(bit), ..alone() }
     }
 
     #[test]
     fn one_miss_means_reading_again_unless_others_are_there() {
-        let mut alone = Apart::default();
+        let mut alone = alone();
         assert!(alone.claimed(5, 5));
         assert!(!alone.claimed(5, 4), "what was read with it may have changed too");
         assert!(alone.half.is_none(), "once is no sign of others");
+        for _ in 0..SUSPICION {
+            assert!(alone.claimed(5, 5));
+        }
+        assert!(!alone.claimed(5, 4));
+        assert!(alone.half.is_none(), "once in a long time is none either");
+        assert!(alone.claimed(5, 5) && !alone.claimed(5, 4));
+        assert!(alone.half.is_some());
         assert!(half(0).claimed(5, 4));
         assert!(!half(0).claimed(5, 1));
     }
@@ -192,29 +211,28 @@ mod tests {
         assert!(lower.is_empty());
     }
 
-    #[test]
-    fn it_is_over_when_nobody_comes_for_what_was_left() {
+    #[tokio::test(start_paused = true)]
+    async fn it_is_over_when_nobody_comes_for_what_was_left() {
         let mut apart = half(0);
         apart.leave(&mut tasks([1, 2, 3]), true, false);
+        advance(PATIENCE).await;
+        apart.leave(&mut tasks([1, 3, 4]), true, false);
         assert!(apart.half.is_some());
-        let Some(Half { left: Some((first, since)), .. }) = &mut apart.half else {
-            panic!("nothing was left")
-        };
-        assert_eq!(first.as_u128(), 1);
-        *since -= 2 * PATIENCE;
+        advance(Duration::from_millis(1)).await;
         let mut look = tasks([1, 3, 4]);
         assert!(apart.leave(&mut look, true, false));
         assert_eq!(ids(&look), [1, 3, 4]);
         assert!(apart.half.is_none());
 
         let mut apart = half(0);
-        apart.half.as_mut().unwrap().missed -= 2 * MEMORY;
+        advance(MEMORY + Duration::from_millis(1)).await;
         let mut look = tasks([1, 2]);
         assert!(apart.leave(&mut look, true, true));
         assert_eq!(ids(&look), [1, 2], "others were not faster for long");
 
         let mut apart = half(0);
         apart.leave(&mut tasks([1, 2, 3]), true, false);
+        advance(2 * PATIENCE).await;
         apart.leave(&mut tasks([3, 4]), true, false);
         assert!(apart.half.is_some(), "the other has taken the first one");
     }

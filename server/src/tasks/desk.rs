@@ -251,7 +251,7 @@ impl Desk {
         let group = Arc::new(Group {
             selection: selection.clone(),
             waiters: Mutex::new(waiters),
-            shelf: Mutex::new(Shelf::new(Arc::clone(&self.shelved_bytes))),
+            shelf: Mutex::new(Shelf::new(Arc::clone(&self.shelved_bytes), rand::make_rng())),
             is_stirred: AtomicBool::new(true),
             must_look: AtomicBool::new(true),
             changed: Notify::new(),

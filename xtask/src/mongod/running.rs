@@ -99,6 +99,8 @@ fn options(port: u16, purpose: Purpose) -> Vec<String> {
     let mut options = vec![
         format!("--replSet={}", replica_set::NAME),
         "--bind_ip=127.0.0.1".into(),
+        // One that is killed would leave its socket behind.
+        "--nounixsocket".into(),
         format!("--port={port}"),
         // Not zlib: 6.0.5, the version that is fetched, predates a fix there.
         "--networkMessageCompressors=snappy,zstd".into(),
