@@ -38,8 +38,8 @@ pub(crate) struct Measured {
     pub(crate) sample: Option<Sample>,
     /// Most resident memory of a server, in MiB.
     pub(crate) server_mib: Option<u64>,
-    /// The limit, where the scenario measured it itself, per second.
-    pub(crate) limit: Option<f64>,
+    /// The limit and what it does in a second, where the scenario measured it itself.
+    pub(crate) limit: Option<(&'static str, f64)>,
     /// What else is worth knowing, by name.
     pub(crate) notes: Vec<(&'static str, f64)>,
 }

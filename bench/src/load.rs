@@ -80,19 +80,17 @@ impl Sample {
         self.items as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// Two runs of the same as one.
-    pub(crate) fn and(mut self, other: &Self) -> Result<Self> {
-        self.items += other.items;
-        self.elapsed += other.elapsed;
-        self.latencies.add(&other.latencies)?;
-        let (a, b) = (self.usage, other.usage);
-        self.usage = Usage {
-            client: a.client + b.client,
-            server: a.server + b.server,
-            mongod: a.mongod + b.mongod,
-            others: a.others + b.others,
-        };
-        Ok(self)
+    /// Several runs of the same as one.
+    pub(crate) fn of_all(samples: Vec<Self>) -> Result<Self> {
+        let none =
+            Self { items: 0, elapsed: Duration::ZERO, latencies: histogram()?, usage: Usage::default() };
+        samples.into_iter().try_fold(none, |mut all, sample| {
+            all.items += sample.items;
+            all.elapsed += sample.elapsed;
+            all.latencies.add(&sample.latencies)?;
+            all.usage += sample.usage;
+            Ok(all)
+        })
     }
 }
 

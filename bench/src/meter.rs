@@ -1,5 +1,6 @@
 //! Who used the processor while something was measured.
 
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,15 @@ pub(crate) struct Usage {
     pub(crate) mongod: f64,
     /// By programs that have nothing to do with it: what they used was missing.
     pub(crate) others: f64,
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.client += other.client;
+        self.server += other.server;
+        self.mongod += other.mongod;
+        self.others += other.others;
+    }
 }
 
 /// A running measurement.

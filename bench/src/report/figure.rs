@@ -70,9 +70,8 @@ impl Figure {
     pub(crate) fn of(scenario: &Scenario, measured: Measured, limit: Option<&Self>) -> Self {
         let sample = measured.sample.as_ref();
         let per_second = sample.filter(|sample| sample.items > 0).map(crate::load::Sample::per_second);
-        let own = measured.limit.map(|limit| ("one alone", limit));
         let other = limit.and_then(|limit| Some((limit.name.as_str(), limit.per_second?)));
-        let limit = own.or(other).zip(per_second).map(|((name, limit), found)| Limit {
+        let limit = measured.limit.or(other).zip(per_second).map(|((name, limit), found)| Limit {
             name: name.to_owned(),
             per_second: limit,
             ratio: found / limit.max(f64::MIN_POSITIVE),

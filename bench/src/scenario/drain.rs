@@ -3,6 +3,7 @@
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use task_repo_client::{Claim, ClaimedTask, Completion, Ending, Settlement, TaskClient};
@@ -49,26 +50,27 @@ pub(crate) async fn one_server(bench: &Bench) -> Result<Measured> {
     let count = bench.pick(10_000, 150_000);
     let stage = bench.stage(1).await?;
     fill_queue(stage.client(), QUEUE, count).await?;
-    let sample = drain(&stage.processes, bench, stage.clients(), QUEUE, count).await?;
+    let sample = drain(&stage.processes, bench.time(), stage.clients(), QUEUE, count).await?;
     stage.close(sample).await
 }
 
-/// Drains a queue of `count`; workers are spread over the clients.
+/// Drains a queue of `count` for that long; workers are spread over the clients.
 pub(super) async fn drain(
     processes: &Processes,
-    bench: &Bench,
+    time: Duration,
     clients: Vec<TaskClient>,
-    queue: &'static str,
+    queue: &str,
     count: usize,
 ) -> Result<Sample> {
     let workers: [Worker; WORKERS] = std::array::from_fn(|_| Worker::default());
     let left = Arc::new(AtomicUsize::new(count));
-    let load = Load::of(workers.len(), bench.time()).cold();
+    let load = Load::of(workers.len(), time).cold();
+    let next = claim(queue, HELD);
     closed_loop(processes, load, move |number| {
         let (worker, left) = (workers[number].clone(), Arc::clone(&left));
-        let client = clients[number % clients.len()].clone();
+        let (client, next) = (clients[number % clients.len()].clone(), next.clone());
         async move {
-            let settled = worker.turn(&client, claim(queue, HELD)).await?;
+            let settled = worker.turn(&client, next).await?;
             let before = left.fetch_sub(settled, Ordering::Relaxed);
             before.checked_sub(settled).context("more was settled than there was")?;
             Ok(match settled {

@@ -12,7 +12,7 @@ mod two_servers;
 mod waiting;
 mod wake;
 
-pub(crate) use backlog::{backlog, scheduled};
+pub(crate) use backlog::{backlog, scheduled, shortest as shortest_backlog};
 pub(crate) use claim::{batches as claim_batches, singles as claims, types as claims_of_types};
 pub(crate) use complete::singles as completions;
 pub(crate) use create::{batches as create_batches, idle_calls, singles as creates};

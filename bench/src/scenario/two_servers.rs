@@ -1,49 +1,62 @@
 //! Two servers on one database, compared with the better of the two alone.
 
-use anyhow::{Context, Result};
+use std::time::Duration;
+
+use anyhow::Result;
 use task_repo_client::TaskClient;
 
 use super::CALLERS;
 use super::claim::claim_until_empty;
 use super::drain::drain;
-use crate::bench::{Bench, Measured, Stage};
+use crate::bench::{Bench, Measured};
 use crate::load::{Load, Sample};
+use crate::meter::Processes;
 use crate::work::{claim, fill_queue};
+
+/// How often each is measured.
+const TURNS: u32 = 4;
 
 /// Claims one by one.
 pub(crate) async fn claims(bench: &Bench) -> Result<Measured> {
-    let stage = bench.stage(2).await?;
-    let count = bench.pick(5_000, 80_000);
-    let mut samples = Vec::new();
-    for (queue, clients) in line_ups(&stage) {
-        fill_queue(stage.client(), queue, count).await?;
-        let load = Load::of(CALLERS, bench.time());
-        samples.push(claim_until_empty(&stage.processes, load, clients, claim(queue, 1)).await?);
-    }
-    compared(stage, samples).await
+    let count = bench.pick(5_000, 25_000);
+    in_turns(bench, count, |processes, clients, queue, time| async move {
+        claim_until_empty(&processes, Load::of(CALLERS, time), clients, claim(&queue, 1)).await
+    })
+    .await
 }
 
 /// Claims and settles in batches.
 pub(crate) async fn drains(bench: &Bench) -> Result<Measured> {
+    let count = bench.pick(6_000, 40_000);
+    in_turns(bench, count, move |processes, clients, queue, time| async move {
+        drain(&processes, time, clients, &queue, count).await
+    })
+    .await
+}
+
+/// One server, the other and both take turns, each time with a queue of `count`: a machine that becomes slower does so
+/// for all three.
+async fn in_turns<R>(
+    bench: &Bench,
+    count: usize,
+    measure: impl Fn(Processes, Vec<TaskClient>, String, Duration) -> R,
+) -> Result<Measured>
+where
+    R: Future<Output = Result<Sample>>,
+{
     let stage = bench.stage(2).await?;
-    let count = bench.pick(6_000, 80_000);
-    let mut samples = Vec::new();
-    for (queue, clients) in line_ups(&stage) {
-        fill_queue(stage.client(), queue, count).await?;
-        samples.push(drain(&stage.processes, bench, clients, queue, count).await?);
-    }
-    compared(stage, samples).await
-}
-
-/// One server, the other, both: each with a queue of its own, so that all begin alike.
-fn line_ups(stage: &Stage) -> [(&'static str, Vec<TaskClient>); 3] {
     let clients = stage.clients();
-    [("one", vec![clients[0].clone()]), ("other", vec![clients[1].clone()]), ("both", clients)]
-}
-
-async fn compared(stage: Stage, mut samples: Vec<Sample>) -> Result<Measured> {
-    let both = samples.pop().context("nothing was measured")?;
-    let alone = samples.iter().map(Sample::per_second).fold(0.0, f64::max);
-    let measured = Measured { limit: Some(alone), ..both.into() };
-    stage.close(measured).await
+    let line_ups = [vec![clients[0].clone()], vec![clients[1].clone()], clients];
+    let turns = bench.pick(1, TURNS);
+    let mut samples = [Vec::new(), Vec::new(), Vec::new()];
+    for turn in 0..turns {
+        for ((number, clients), samples) in line_ups.iter().enumerate().zip(&mut samples) {
+            let queue = format!("queue-{number}-{turn}");
+            fill_queue(stage.client(), &queue, count).await?;
+            samples.push(measure(stage.processes.clone(), clients.clone(), queue, bench.time() / 2).await?);
+        }
+    }
+    let [one, other, both] = samples.map(Sample::of_all);
+    let (both, alone) = (both?, one?.per_second().max(other?.per_second()));
+    stage.close(Measured { limit: Some(("one alone", alone)), ..both.into() }).await
 }
