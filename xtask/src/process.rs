@@ -112,11 +112,14 @@ impl Group {
 
     /// Asks the group to stop, and kills it when that takes longer than `grace`. Whether it stopped by itself.
     pub(crate) async fn stop(&mut self, grace: Duration) -> Result<bool> {
+        let group = self.id;
         self.ask_to_stop();
-        if let Ok(ended) = time::timeout(grace, self.wait()).await {
-            return ended.map(|_| true);
+        let ended = time::timeout(grace, self.wait()).await;
+        self.send_to(group, "KILL");
+        match ended {
+            Ok(ended) => ended.map(|_| true),
+            Err(_) => self.wait().await.map(|_| false),
         }
-        self.kill().await.map(|()| false)
     }
 
     /// Sends SIGTERM and does not wait.
@@ -130,9 +133,13 @@ impl Group {
         self.wait().await.map(|_| ())
     }
 
-    /// The standard library can only kill; the shell knows the other signals, and is everywhere.
     fn send(&self, signal: &str) {
-        if let Some(id) = self.id {
+        self.send_to(self.id, signal);
+    }
+
+    /// The standard library can only kill; the shell knows the other signals, and is everywhere.
+    fn send_to(&self, group: Option<u32>, signal: &str) {
+        if let Some(id) = group {
             let kill = format!("kill -s {signal} -- -{id}");
             let sent = std::process::Command::new("sh").args(["-c", &kill]).stderr(Stdio::null()).status();
             if let Err(error) = sent {
@@ -146,15 +153,15 @@ impl Drop for Group {
     /// Blocks, on purpose: this is the way out after an error or Ctrl-C, and nothing may be left running.
     #[expect(clippy::disallowed_methods, reason = "drop cannot await")]
     fn drop(&mut self) {
-        if self.exited().is_some() {
-            return;
-        }
+        let group = self.id;
         self.ask_to_stop();
         let asked = Instant::now();
-        while self.exited().is_none() && asked.elapsed() < GRACE_ON_DROP {
+        while self.id.is_some() && self.exited().is_none() && asked.elapsed() < GRACE_ON_DROP {
             thread::sleep(Duration::from_millis(20));
         }
-        self.send("KILL");
+        // Also after the end of the program itself: what it had started may be stopped, and hear nothing else. Nobody
+        // else gets the group's number while one of its processes is left.
+        self.send_to(group, "KILL");
     }
 }
 
@@ -225,5 +232,30 @@ mod tests {
         let mut group = Group::spawn(Command::new("sh").args(["-c", "sleep 600 & wait"])).unwrap();
         assert!(group.exited().is_none());
         assert!(group.stop(Duration::from_secs(5)).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_is_stopped_is_killed_with_its_group() {
+        let folder = std::env::temp_dir().join(format!("task-repo-xtask-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let note = folder.join("pid");
+        let script = "sleep 600 & kill -s STOP $!; echo $! >\"$0.new\"; mv \"$0.new\" \"$0\"; wait";
+        let group = Group::spawn(Command::new("sh").args(["-c", script]).arg(&note)).unwrap();
+        let pid = loop {
+            match std::fs::read_to_string(&note) {
+                Ok(pid) => break pid.trim().to_owned(),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        drop(group);
+        // Gone, or dead and not yet collected.
+        let is_dead = || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(stat) => stat.contains(") Z "),
+            Err(_) => true,
+        };
+        while !is_dead() {
+            tokio::task::yield_now().await;
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }
