@@ -7,6 +7,8 @@ use anyhow::Result;
 use futures_util::future::join_all;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use serde_json::Value;
+use task_repo_client::Uuid;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -19,6 +21,8 @@ use crate::world::World;
 const FLOOD: u64 = 60;
 /// How often a server's health is asked for during a flood.
 const PULSE: Duration = Duration::from_millis(20);
+/// How the names of workers begin that vanish.
+pub(crate) const GHOST: &str = "ghost-";
 
 /// A request that is the last on its connection.
 fn post(path: &str, body: &str) -> String {
@@ -33,7 +37,7 @@ fn post(path: &str, body: &str) -> String {
 pub(crate) async fn vanish(port: u16, seed: u64, number: u64) {
     let mut dice = SmallRng::seed_from_u64(seed);
     let body = format!(
-        r#"{{"task_types":["chaos.a","chaos.b"],"worker_id":"ghost-{number}","limit":3,"wait_ms":5000}}"#
+        r#"{{"task_types":["chaos.a","chaos.b"],"worker_id":"{GHOST}{number}","limit":3,"wait_ms":5000}}"#
     );
     let request = post("/tasks/claim", &body);
     tokio::time::sleep(Duration::from_millis(dice.random_range(0..500))).await;
@@ -92,23 +96,35 @@ pub(crate) async fn send_corpus(port: u16, history: &History, seed: u32) {
         let body = format!(
             r#"{{"task_type":"chaos.a","name":"{name}","lease_seconds":3,"max_attempts":50,"request":{text}}}"#
         );
-        let request = post("/tasks", &body);
-        let status = exchange(port, request.as_bytes()).await;
-        let said = if matches!(status, Some(400..=499)) { Said::Refused } else { Said::Unknown };
-        history.note(Event::Created { name, said, id: None });
-        if let Some(status @ (500..=502 | 504..)) = status {
-            history.note(Event::Odd { call: "create", answer: format!("{status} to {text:.200}") });
-        }
+        let answer = exchange(port, post("/tasks", &body).as_bytes()).await;
+        let id = answer.as_ref().filter(|(status, _)| *status == 201).and_then(|(_, task)| id_of(task));
+        let said = match &answer {
+            Some((201, _)) if id.is_some() => Said::Accepted,
+            Some((400..=499, _)) => Said::Refused,
+            Some((503, _)) => Said::Unknown,
+            _ => {
+                let answer = format!("{answer:.200?} to {text:.200}");
+                history.note(Event::Odd { call: "create".to_owned(), answer });
+                Said::Unknown
+            }
+        };
+        history.note(Event::Created { name, said, id });
     }
 }
 
-/// The status of the answer, if one came.
-async fn exchange(port: u16, request: &[u8]) -> Option<u16> {
+/// The status and the body of the answer, if one came.
+async fn exchange(port: u16, request: &[u8]) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
     stream.write_all(request).await.ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.ok()?;
-    String::from_utf8_lossy(&answer).split(' ').nth(1)?.parse().ok()
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+fn id_of(task: &str) -> Option<Uuid> {
+    serde_json::from_str::<Value>(task).ok()?["id"].as_str()?.parse().ok()
 }
 
 /// JSON at its edges, what is no JSON, and what other programs take for commands.

@@ -4,13 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
-use task_repo_client::{Status, Uuid};
+use task_repo_client::{Reason, Status, Uuid};
 
 use crate::history::{Event, Record, Said, Verb};
-use crate::load::{POISON, POISON_ATTEMPTS};
+use crate::load::POISON;
 
 /// The longest that a server may take to say how it is.
 const HEALTH_LIMIT: Duration = Duration::from_millis(100);
+/// How many workers a task may end before it fails.
+const MOST_LOSSES: u32 = 3;
+/// How long before its end a lease may be seen to have ended: times are rounded, and not all are taken at once.
+const EARLY_MS: i64 = 50;
 
 /// A task as it is in the end.
 #[derive(Debug, Clone)]
@@ -18,6 +22,12 @@ pub(crate) struct Found {
     pub(crate) id: Uuid,
     pub(crate) name: String,
     pub(crate) status: Status,
+    pub(crate) reason: Option<Reason>,
+    /// Attempts that count, and how many of them it may have.
+    pub(crate) attempt: u32,
+    pub(crate) max_attempts: u32,
+    /// How often its lease ran out.
+    pub(crate) losses: u32,
     /// The token of the lease that completed it.
     pub(crate) result: Option<String>,
     /// Attempts that were made.
@@ -26,6 +36,8 @@ pub(crate) struct Found {
     pub(crate) completed: usize,
     /// Of those that ended with their lease, which nobody had renewed: how long after its end, in milliseconds.
     pub(crate) lost_after: Vec<i64>,
+    /// Of those that ended with their lease, the ones of callers that had vanished.
+    pub(crate) lost_by_ghosts: usize,
 }
 
 /// What the history says.
@@ -53,10 +65,22 @@ pub(crate) struct Verdict {
     pub(crate) settled_by_zombies: Vec<Uuid>,
     /// Tasks whose attempts did not go up from one claim to the next, or that two claims got as the same version.
     pub(crate) attempts_out_of_order: Vec<Uuid>,
-    /// Tasks that were taken from workers who had said all the time that they were alive.
+    /// Tasks of workers who said all the time that they were alive.
+    pub(crate) held: usize,
+    /// How often those workers said so.
+    pub(crate) beats: u32,
+    /// Those of them that were taken nevertheless.
     pub(crate) taken: Vec<Uuid>,
-    /// Tasks that end their workers and did not fail after as many as they may have.
+    /// Tasks that end their workers.
+    pub(crate) poisonous: usize,
+    /// Those that did not fail after as many workers as they may end.
     pub(crate) poison: Vec<String>,
+    /// Tasks that were cancelled, which nobody asks for, or failed with attempts and losses left.
+    pub(crate) wrongly_ended: Vec<Uuid>,
+    /// Leases that ended before their time.
+    pub(crate) early: usize,
+    /// Attempts that ended with the lease of a caller that had vanished: its tasks should have gone back at once.
+    pub(crate) lost_by_ghosts: usize,
     /// Attempts that were lost with their worker.
     pub(crate) losses: usize,
     /// The longest from the end of such an attempt's lease until its task was back, in milliseconds.
@@ -103,6 +127,8 @@ impl Verdict {
             ("attempts out of order", self.attempts_out_of_order.len()),
             ("taken from workers that had said that they were alive", self.taken.len()),
             ("tasks that end their workers, and did not fail for it", self.poison.len()),
+            ("cancelled or failed, and there was no reason to", self.wrongly_ended.len()),
+            ("leases that ended too early", self.early),
             ("stuck", self.stuck.len()),
             ("undocumented answers", self.undocumented.len()),
         ];
@@ -113,6 +139,9 @@ impl Verdict {
             .collect();
         if self.acknowledged == 0 || self.executions == 0 {
             violations.push("nothing was done".to_owned());
+        }
+        if self.held == 0 {
+            violations.push("no worker said all the time that it was alive".to_owned());
         }
         // One in a hundred may have met with the machine's own business.
         if self.health_late * 100 > self.health_asked {
@@ -143,7 +172,8 @@ pub(crate) fn check(record: &Record, found: &[Found], limit: Duration) -> Verdic
     creates(record, found, &mut verdict);
     settlements(record, found, &mut verdict);
     claims(record, &mut verdict);
-    losses(record, found, &mut verdict);
+    held(record, &mut verdict);
+    losses(found, &mut verdict);
     let is_stuck = |task: &&Found| !task.status.is_final();
     verdict.stuck = found.iter().filter(is_stuck).map(|task| task.id).collect();
     verdict.undocumented = record
@@ -157,20 +187,41 @@ pub(crate) fn check(record: &Record, found: &[Found], limit: Duration) -> Verdic
     verdict
 }
 
-/// What became of tasks whose workers were lost, or were not.
-fn losses(record: &Record, found: &[Found], verdict: &mut Verdict) {
-    let is_taken = |event: &Event| match event {
-        Event::Taken { id } => Some(*id),
-        _ => None,
-    };
-    verdict.taken = record.events.iter().filter_map(is_taken).collect();
+/// What became of tasks whose workers said all the time that they were alive.
+fn held(record: &Record, verdict: &mut Verdict) {
+    for event in &record.events {
+        if let Event::Held { id, beats, was_loud: true, was_taken } = event {
+            verdict.held += 1;
+            verdict.beats += beats;
+            verdict.taken.extend(was_taken.then_some(*id));
+        }
+    }
+}
+
+/// What became of tasks whose workers were lost, and of those that failed.
+fn losses(found: &[Found], verdict: &mut Verdict) {
     let lost_after = || found.iter().flat_map(|task| &task.lost_after);
     verdict.losses = lost_after().count();
     verdict.longest_back_ms = lost_after().copied().max().unwrap_or(0);
-    let has_failed =
-        |task: &Found| task.status == Status::Failed && task.executions == POISON_ATTEMPTS as usize;
-    let unkilled = found.iter().filter(|task| task.name.starts_with(POISON) && !has_failed(task));
-    verdict.poison.extend(unkilled.map(|task| task.name.clone()));
+    verdict.early = lost_after().filter(|after| **after < -EARLY_MS).count();
+    verdict.lost_by_ghosts = found.iter().map(|task| task.lost_by_ghosts).sum();
+    let is_used_up = |task: &Found| match task.reason {
+        Some(Reason::Lost) => task.losses >= MOST_LOSSES || task.attempt >= task.max_attempts,
+        Some(Reason::Exhausted | Reason::Timeout) => task.attempt >= task.max_attempts,
+        _ => false,
+    };
+    for task in found {
+        if task.status == Status::Cancelled || task.status == Status::Failed && !is_used_up(task) {
+            verdict.wrongly_ended.push(task.id);
+        }
+        if task.name.starts_with(POISON) {
+            verdict.poisonous += 1;
+            let is_ended = task.status == Status::Failed && task.reason == Some(Reason::Lost);
+            if !(is_ended && task.losses == MOST_LOSSES) {
+                verdict.poison.push(task.name.clone());
+            }
+        }
+    }
 }
 
 fn creates(record: &Record, found: &[Found], verdict: &mut Verdict) {
@@ -239,7 +290,7 @@ fn settlements(record: &Record, found: &[Found], verdict: &mut Verdict) {
 
 fn claims(record: &Record, verdict: &mut Verdict) {
     let mut claimed: HashMap<Uuid, Vec<(u64, u32, &str)>> = HashMap::new();
-    let mut given_back = HashSet::new();
+    let (mut given_back, mut kept) = (HashSet::new(), HashSet::new());
     let mut completed: HashMap<Uuid, u64> = HashMap::new();
     let mut settled: HashMap<Uuid, Vec<(&str, u64)>> = HashMap::new();
     for event in &record.events {
@@ -250,23 +301,29 @@ fn claims(record: &Record, verdict: &mut Verdict) {
             Event::Claimed { id, token, attempt, version } => {
                 claimed.entry(*id).or_default().push((*version, *attempt, token));
             }
+            // A release that is repeated gets its first answer, so that one that is refused never was.
+            Event::Settled { token, verb: Verb::Release, said: Said::Refused, .. } => {
+                kept.insert(token.as_str());
+            }
             Event::Settled { token, verb: Verb::Release, said: Said::Accepted | Said::Unknown, .. } => {
                 given_back.insert(token.as_str());
             }
             Event::Settled {
                 id, verb: Verb::Complete, said: Said::Accepted, version: Some(version), ..
             } => {
-                completed.insert(*id, *version);
+                // The first one: what several processes noted is in no order.
+                completed.entry(*id).and_modify(|first| *first = *version.min(first)).or_insert(*version);
             }
             _ => {}
         }
     }
+    let is_given_back = |token: &str| given_back.contains(token) && !kept.contains(token);
     for (id, mut claims) in claimed {
         claims.sort_unstable();
         let in_order = claims.windows(2).all(|pair| {
             let ((version, attempt, token), (next_version, next_attempt, next_token)) = (pair[0], pair[1]);
             token == next_token
-                || (version < next_version && (attempt < next_attempt || given_back.contains(token)))
+                || (version < next_version && (attempt < next_attempt || is_given_back(token)))
         });
         if !in_order {
             verdict.attempts_out_of_order.push(id);

@@ -26,9 +26,22 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: a database may still be about to end.
-        let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
+        unmount(&self.folder);
     }
+}
+
+/// Lazily: a database may still be about to end.
+fn unmount(folder: &Path) {
+    let _ = Command::new("umount").arg("-l").arg(folder).status();
+}
+
+/// Unmounts whatever is mounted below a folder.
+pub(crate) fn unmount_below(folder: &Path) -> Result<()> {
+    let folder = folder.canonicalize()?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    places.filter(|place| place.starts_with(&folder)).for_each(unmount);
+    Ok(())
 }
 
 /// Whether small disks can be mounted.

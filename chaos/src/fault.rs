@@ -79,6 +79,31 @@ impl Fault {
         }
     }
 
+    /// Whether it takes no longer than about six seconds.
+    pub(crate) fn is_short(self) -> bool {
+        use Fault::{DiskFull, MemberClock, PrimaryFreeze, PrimaryKill, SecondariesDown, ServerClock};
+        ![PrimaryKill, PrimaryFreeze, SecondariesDown, ServerClock, MemberClock, DiskFull].contains(&self)
+    }
+
+    /// Whether the database answers all the time, and as fast as ever.
+    pub(crate) fn spares_database(self) -> bool {
+        use Fault::{
+            AllMongodsKill, CommandsFail, DiskFull, MemberClock, PoolExhausted, PrimaryFreeze, PrimaryKill,
+            SecondariesDown,
+        };
+        let database = [
+            PrimaryKill,
+            PrimaryFreeze,
+            SecondariesDown,
+            AllMongodsKill,
+            CommandsFail,
+            MemberClock,
+            DiskFull,
+            PoolExhausted,
+        ];
+        !database.contains(&self)
+    }
+
     /// Breaks it, waits, and mends it as far as it does not mend itself.
     pub(crate) async fn strike(self, world: &World, crew: &Crew, dice: &mut SmallRng) -> Result<()> {
         let seconds = |range: std::ops::RangeInclusive<u64>, dice: &mut SmallRng| {
@@ -155,6 +180,8 @@ impl Fault {
             Self::DiskFull => full_disks(&world.cluster, seconds(4..=8, dice)).await,
             Self::PoolExhausted => slow_database(world, crew, dice.random()).await,
             Self::OddPayloads => {
+                // A server that does not answer must be one that these payloads have ended.
+                world.ready().await?;
                 let port = world.port(dice.random_range(0..world.servers()));
                 send_corpus(port, crew.history(), dice.random()).await;
                 Ok(())

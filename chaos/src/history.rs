@@ -1,13 +1,20 @@
-//! Every call and its answer, in the order in which the answers came.
+//! Every call and its answer, in the order in which the answers came, and in a file.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use task_repo_client::{ClientError, ErrorCode, Uuid};
 
+/// How the names of files begin that worker processes write.
+const PROCESS: &str = "history-of-process-";
+
 /// What a caller knows of its call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Said {
     /// It was applied, and the service said so.
     Accepted,
@@ -20,7 +27,7 @@ pub(crate) enum Said {
 }
 
 /// How an attempt was to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Verb {
     /// With a result, which is the lease's token.
     Complete,
@@ -31,18 +38,26 @@ pub(crate) enum Verb {
 }
 
 /// A call and its answer.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Event {
     /// A task was to be created under that name, which is its idempotency key too.
     Created { name: String, said: Said, id: Option<Uuid> },
     /// A worker got a task.
     Claimed { id: Uuid, token: String, attempt: u32, version: u64 },
-    /// A worker that had said all the time that it was alive was told that it had lost its task.
-    Taken { id: Uuid },
+    /// A worker said so many times that it works on a task. Whether it was never silent for long, and whether it was
+    /// told that it had lost the task.
+    Held { id: Uuid, beats: u32, was_loud: bool, was_taken: bool },
     /// A worker settled a task.
     Settled { id: Uuid, token: String, verb: Verb, said: Said, version: Option<u64> },
     /// An answer that the contract does not know.
-    Odd { call: &'static str, answer: String },
+    Odd { call: String, answer: String },
+}
+
+/// An event as it stands in a file, a line each.
+#[derive(Serialize, Deserialize)]
+struct Line<E> {
+    unix_ms: u128,
+    event: E,
 }
 
 /// All of them, and how long calls took.
@@ -52,6 +67,7 @@ pub(crate) struct History {
 
 struct Inner {
     began: Instant,
+    file: File,
     health: Vec<Duration>,
     events: Vec<Event>,
     calls: u64,
@@ -61,6 +77,7 @@ struct Inner {
 }
 
 /// What was recorded.
+#[derive(Default)]
 pub(crate) struct Record {
     /// In the order of the answers.
     pub(crate) events: Vec<Event>,
@@ -75,10 +92,11 @@ pub(crate) struct Record {
 }
 
 impl History {
-    /// An empty one.
-    pub(crate) fn new() -> Self {
+    /// An empty one, which is written to a new file as it grows.
+    pub(crate) fn new(file: &Path) -> Result<Self> {
         let inner = Inner {
             began: Instant::now(),
+            file: File::create_new(file).with_context(|| format!("cannot write {}", file.display()))?,
             health: Vec::new(),
             events: Vec::new(),
             calls: 0,
@@ -86,11 +104,16 @@ impl History {
             last_create: Instant::now(),
             longest_without_create: Duration::ZERO,
         };
-        Self { inner: Mutex::new(inner) }
+        Ok(Self { inner: Mutex::new(inner) })
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         change(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Everything is there now, and calls begin.
+    pub(crate) fn begin(&self) {
+        self.with(|inner| (inner.began, inner.last_create) = (Instant::now(), Instant::now()));
     }
 
     /// How long it is since the beginning.
@@ -109,6 +132,10 @@ impl History {
             if matches!(event, Event::Created { said: Said::Accepted, .. }) {
                 inner.longest_without_create = inner.longest_without_create.max(inner.last_create.elapsed());
                 inner.last_create = Instant::now();
+            }
+            // At once: whoever notes it may be killed at any moment.
+            if let Err(error) = write(&mut inner.file, &event) {
+                eprintln!("an event is missing in the file of the history: {error}");
             }
             inner.events.push(event);
         });
@@ -130,7 +157,7 @@ impl History {
         });
         answer.map_err(|error| {
             if let Some(answer) = oddity(&error) {
-                self.note(Event::Odd { call: name, answer });
+                self.note(Event::Odd { call: name.to_owned(), answer });
             }
             match &error {
                 ClientError::Refused(problem)
@@ -162,6 +189,43 @@ impl History {
     }
 }
 
+fn write(file: &mut File, event: &Event) -> Result<()> {
+    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    let mut line = serde_json::to_vec(&Line { unix_ms, event })?;
+    line.push(b'\n');
+    Ok(file.write_all(&line)?)
+}
+
+/// Where a worker process writes its history.
+pub(crate) fn file_of_process(folder: &Path) -> PathBuf {
+    folder.join(format!("{PROCESS}{}.jsonl", std::process::id()))
+}
+
+/// The events of all worker processes that wrote there.
+pub(crate) fn of_processes(folder: &Path) -> Result<Vec<Event>> {
+    let mut events = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(PROCESS) {
+            events.extend(read(&entry.path())?);
+        }
+    }
+    Ok(events)
+}
+
+/// The events in a file.
+fn read(file: &Path) -> Result<Vec<Event>> {
+    events(&String::from_utf8_lossy(&std::fs::read(file)?))
+        .with_context(|| format!("what stands in {}", file.display()))
+}
+
+/// Those of a process that was killed may end in the middle of a line, which does not count.
+fn events(text: &str) -> Result<Vec<Event>> {
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| Ok(serde_json::from_str::<Line<Event>>(line)?.event)).collect()
+}
+
 /// What no caller here should ever see.
 fn oddity(error: &ClientError) -> Option<String> {
     match error {
@@ -173,5 +237,21 @@ fn oddity(error: &ClientError) -> Option<String> {
             (!is_expected).then(|| format!("{error}: {:?}", problem.errors))
         }
         other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_noted_is_read_without_its_torn_last_line() {
+        let odd = Event::Odd { call: "create".to_owned(), answer: "500\n\u{fe}".to_owned() };
+        let held = Event::Held { id: Uuid::nil(), beats: 3, was_loud: true, was_taken: false };
+        let line = |event| serde_json::to_string(&Line { unix_ms: 1, event }).unwrap();
+        let text = format!("{}\n{}\n{}", line(&odd), line(&held), &line(&odd)[..20]);
+        assert_eq!(events(&text).unwrap(), [odd, held]);
+        assert!(events("").unwrap().is_empty());
+        assert!(events("torn\n{").is_err());
     }
 }

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use task_repo_client::protocol::claim::HeartbeatItem;
 use task_repo_client::{
-    Backoff, Claim, ClaimedTask, ClientError, ErrorCode, Json, NewTask, Receipt, RetryBudget, RetryPolicy,
+    Backoff, Claim, ClaimedTask, ClientError, Json, ListTasks, NewTask, Receipt, RetryBudget, RetryPolicy,
     SettleError, TaskClient, TaskFailure, Uuid,
 };
 use tokio::sync::watch;
 
 use crate::history::{Event, History, Said, Verb};
+
+mod steady;
 
 /// The key of the servers.
 pub(crate) const API_KEY: &str = "chaos_api_key";
@@ -24,8 +25,8 @@ const QUEUES: [&str; 2] = ["chaos.a", "chaos.b"];
 pub(crate) const STEADY: &str = "chaos.steady";
 /// How the names of tasks begin that end their workers.
 pub(crate) const POISON: &str = "poison";
-/// How many workers such a task ends.
-pub(crate) const POISON_ATTEMPTS: u32 = 3;
+/// Attempts of every task: more than it may lose, so that each limit shows by itself.
+const ATTEMPTS: i64 = 50;
 /// How long a lease holds.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// When the client gives a call up, beyond the wait that it asked for. The service answers before.
@@ -129,17 +130,22 @@ impl Caller {
             if self.phase() != Phase::Storm {
                 return;
             }
-            let dice: f64 = self.dice.random();
-            let (queue, kind, max_attempts) = match dice {
-                0.995.. => (QUEUES[0], format!("{POISON}-"), POISON_ATTEMPTS),
-                0.98.. => (STEADY, String::new(), 50),
-                _ => (QUEUES[self.dice.random_range(0..QUEUES.len())], String::new(), 50),
+            // The rare kinds first, so that no run is without them.
+            let dice: f64 = match number {
+                0 => 0.98,
+                1 => 0.995,
+                _ => self.dice.random(),
+            };
+            let (queue, kind) = match dice {
+                0.995.. => (QUEUES[0], format!("{POISON}-")),
+                0.98.. => (STEADY, String::new()),
+                _ => (QUEUES[self.dice.random_range(0..QUEUES.len())], String::new()),
             };
             let name = format!("{kind}{}-{number}", self.name);
             let task = NewTask {
                 name: Some(name.clone()),
                 request: Json::of(&number).ok(),
-                max_attempts: Some(i64::from(max_attempts)),
+                max_attempts: Some(ATTEMPTS),
                 lease_seconds: i64::try_from(LEASE.as_secs()).ok(),
                 retry: Some(RetryPolicy {
                     backoff: Backoff::Fixed,
@@ -149,7 +155,7 @@ impl Caller {
                 }),
                 ..NewTask::new(queue)
             };
-            while matches!(self.create(&task, &name).await, Said::Unknown | Said::Postponed) {
+            while matches!(self.create(&task, &name).await, Err(Said::Unknown | Said::Postponed)) {
                 // Now and then a producer dies before it knows.
                 if self.dice.random_bool(0.1) || self.phase() == Phase::Over {
                     break;
@@ -163,28 +169,33 @@ impl Caller {
         }
     }
 
-    /// Creates as many tasks as the service takes, until then.
+    /// Creates, reads and lists as many tasks as the service takes, until then.
     pub(crate) async fn flood(mut self, until: Instant) {
         let mut number = 0;
         while Instant::now() < until {
             let name = format!("{}-{number}", self.name);
             let lease_seconds = i64::try_from(LEASE.as_secs()).ok();
             let task = NewTask { name: Some(name.clone()), lease_seconds, ..NewTask::new(QUEUES[0]) };
-            self.create(&task, &name).await;
+            let created = self.create(&task, &name).await;
+            let server = self.server();
+            // Only how long they take, and that the contract knows their answers.
+            if let Ok(id) = created {
+                let _ = self.history.call("get", Duration::ZERO, server.get_task(id)).await;
+            }
+            let all = ListTasks::new().any_status().limit(100);
+            let _ = self.history.call("list", Duration::ZERO, server.list_tasks(&all)).await;
             number += 1;
         }
     }
 
-    async fn create(&mut self, task: &NewTask, name: &str) -> Said {
+    async fn create(&mut self, task: &NewTask, name: &str) -> Result<Uuid, Said> {
         let server = self.server();
         let created =
             self.history.call("create", Duration::ZERO, server.create_task_with_key(task, name)).await;
-        let (said, id) = match created {
-            Ok(created) => (Said::Accepted, Some(created.value.id)),
-            Err(said) => (said, None),
-        };
-        self.history.note(Event::Created { name: name.to_owned(), said, id });
-        said
+        let created = created.map(|created| created.value.id);
+        let said = created.err().unwrap_or(Said::Accepted);
+        self.history.note(Event::Created { name: name.to_owned(), said, id: created.ok() });
+        created
     }
 
     /// Claims and settles until all is over.
@@ -194,43 +205,6 @@ impl Caller {
             for task in self.claim(&QUEUES, limit).await {
                 self.treat(task).await;
             }
-        }
-    }
-
-    /// Claims tasks that take long, one at a time, and says all the time that it works on them. No such task may ever
-    /// be taken from it.
-    pub(crate) async fn work_steadily(mut self) {
-        while self.phase() != Phase::Over {
-            let claimed = self.claim(&[STEADY], 1).await;
-            let Some(task) = claimed.into_iter().next() else { continue };
-            let until = Instant::now() + LEASE.mul_f64(self.dice.random_range(1.0..5.0));
-            let item = HeartbeatItem {
-                id: task.id().to_string(),
-                lease_token: task.lease_token().to_owned(),
-                lease_seconds: None,
-                progress: None,
-            };
-            let mut alive = None;
-            while Instant::now() < until && self.phase() == Phase::Storm {
-                let server = self.server();
-                let said = Instant::now();
-                let beat = server.heartbeats(std::slice::from_ref(&item));
-                let answer = self.history.call("heartbeat", Duration::ZERO, beat).await.unwrap_or_default();
-                let problem = answer.iter().find_map(|result| result.problem.as_ref());
-                match problem {
-                    None if !answer.is_empty() => alive = Some(said),
-                    // What was said was heard, and the lease it renewed cannot have ended yet.
-                    Some(problem) if problem.code == ErrorCode::LeaseLost => {
-                        if alive.is_some_and(|alive| alive.elapsed() < LEASE) {
-                            self.history.note(Event::Taken { id: task.id() });
-                        }
-                        break;
-                    }
-                    _ => {}
-                }
-                self.pause(300..500).await;
-            }
-            self.settle(task, Verb::Complete).await;
         }
     }
 
@@ -293,6 +267,14 @@ impl Caller {
     /// Ends an attempt, and says what came of it.
     async fn settle(&mut self, task: ClaimedTask, verb: Verb) -> Said {
         let (id, token) = (task.id(), task.lease_token().to_owned());
+        // Before the call, too: a worker that is killed meanwhile may have settled it, and will not say so.
+        self.history.note(Event::Settled {
+            id,
+            token: token.clone(),
+            verb,
+            said: Said::Unknown,
+            version: None,
+        });
         let mut task = Some(task);
         for _ in 0..20 {
             let Some(held) = task.take() else { return Said::Unknown };

@@ -8,7 +8,7 @@
 //! | [`world`], [`cluster`], [`process`], [`proxy`], [`net`] | what it is broken in: servers, a replica set of three, proxies |
 //! | [`disk`], [`measure`] | full disks; how large everything is |
 //! | [`load`], [`callers`] | producers and workers; callers as no one wants them |
-//! | [`history`], [`checker`] | every call and its answer, and what they must come to |
+//! | [`history`], [`checker`], [`report`] | every call and its answer, what they must come to, and what they did |
 
 mod callers;
 mod checker;
@@ -21,6 +21,7 @@ mod measure;
 mod net;
 mod process;
 mod proxy;
+mod report;
 mod run;
 mod world;
 
@@ -30,12 +31,13 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum as _};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::fault::Fault;
 use crate::history::History;
 use crate::load::{Crew, Phase};
-use crate::run::{Outcome, Plan};
+use crate::run::Plan;
 use crate::world::Programs;
 
 #[derive(Debug, Parser)]
@@ -60,6 +62,9 @@ enum Command {
         /// The dice
         #[arg(long)]
         seed: u64,
+        /// Where it writes its history
+        #[arg(long)]
+        notes: PathBuf,
     },
 }
 
@@ -90,13 +95,23 @@ struct RunOptions {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    match Options::parse().command {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // What is dropped takes its processes and disks with it.
+    tokio::select! {
+        done = command(Options::parse().command) => done,
+        _ = interrupt.recv() => Ok(ExitCode::FAILURE),
+        _ = terminate.recv() => Ok(ExitCode::FAILURE),
+    }
+}
+
+async fn command(command: Command) -> Result<ExitCode> {
+    match command {
         Command::Run(options) => runs(&options).await,
         Command::Mistakes(options) => mistakes(&options).await,
-        Command::Work { url, seed } => {
+        Command::Work { url, seed, notes } => {
             let (_phase, watched) = watch::channel(Phase::Storm);
             let name = format!("process-{seed}");
-            let history = Arc::new(History::new());
+            let history = Arc::new(History::new(&history::file_of_process(&notes))?);
             Crew::new(load::clients(&url)?, seed, history, watched).caller(name, 0).work().await;
             Ok(ExitCode::SUCCESS)
         }
@@ -119,16 +134,16 @@ async fn runs(options: &RunOptions) -> Result<ExitCode> {
         println!("{line}");
     }
     let programs = Programs { mongod: options.mongod.clone(), server: options.server.clone(), mistake: None };
-    let mut outcomes = Vec::new();
+    let (mut outcomes, file) = (Vec::new(), options.output.join("chaos.json"));
     for seed in options.seed..options.seed + options.seeds {
         let folder = empty(options.output.join(format!("seed-{seed}")))?;
         let plan = Plan { seed, seconds: options.seconds, faults: faults.clone() };
         let outcome = run::run(&programs, &folder, plan).await?;
-        print(&outcome);
+        report::print(&outcome);
         outcomes.push(outcome);
+        // After each, so that an error in the next one loses nothing.
+        std::fs::write(&file, serde_json::to_vec_pretty(&outcomes)?)?;
     }
-    let file = options.output.join("chaos.json");
-    std::fs::write(&file, serde_json::to_vec_pretty(&outcomes)?)?;
     println!("written to {}", file.display());
     let is_good = outcomes.iter().all(|outcome| outcome.violations.is_empty());
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -175,58 +190,10 @@ async fn mistakes(options: &RunOptions) -> Result<ExitCode> {
 /// The folder, with nothing in it.
 fn empty(folder: PathBuf) -> Result<PathBuf> {
     if folder.exists() {
+        // Of a run that was killed.
+        disk::unmount_below(&folder)?;
         std::fs::remove_dir_all(&folder)?;
     }
     std::fs::create_dir_all(&folder)?;
     Ok(folder)
-}
-
-fn print(outcome: &Outcome) {
-    let verdict = &outcome.verdict;
-    println!("seed {}: {} faults in {} s", outcome.plan.seed, outcome.struck.len(), outcome.plan.seconds);
-    println!(
-        "  tasks: {} attempted, {} acknowledged, {} recovered, {} lost, {} duplicated, {} stuck",
-        verdict.attempted,
-        verdict.acknowledged,
-        verdict.recovered,
-        verdict.lost.len(),
-        verdict.duplicated.len(),
-        verdict.stuck.len(),
-    );
-    println!(
-        "  attempts: {}, at most {} of one task; {} settlements refused; {} tasks completed twice",
-        verdict.executions,
-        verdict.most_executions,
-        verdict.refused_settlements,
-        verdict.double_completions.len(),
-    );
-    println!(
-        "  calls: {}, the longest {} ms ({}); without an accepted create for {} ms at most",
-        verdict.calls, verdict.slowest_ms, verdict.slowest_call, verdict.longest_without_create_ms,
-    );
-    println!(
-        "  attempts lost with their workers: {}; their tasks were back {} ms after the end of the lease at most",
-        verdict.losses, verdict.longest_back_ms,
-    );
-    if verdict.health_asked > 0 {
-        println!(
-            "  health, asked {} times: the slowest {} ms, {} over 100 ms",
-            verdict.health_asked, verdict.health_slowest_ms, verdict.health_late,
-        );
-    }
-    let growth = &outcome.growth;
-    println!(
-        "  a server: at most {:.0} MiB, growing by {:.2} MiB a minute; at most {} open files, {} in the end; indexes: {:.0} bytes a task",
-        growth.most_memory_mib,
-        growth.memory_mib_per_minute,
-        growth.most_open_files,
-        growth.open_files_at_end,
-        growth.index_bytes_per_task,
-    );
-    for violation in &outcome.violations {
-        println!("  VIOLATED: {violation}");
-    }
-    for answer in verdict.undocumented.iter().take(5) {
-        println!("    {answer}");
-    }
 }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use serde::Serialize;
 
 /// What was measured at one moment.
@@ -30,11 +31,26 @@ pub(crate) fn of_process(pid: u32) -> (u64, u64) {
     (memory.unwrap_or(0), files)
 }
 
+/// Connections of callers to whoever listens at that port: open ones, and those that only the listener has not closed.
+pub(crate) fn connections(port: u16) -> Result<usize> {
+    let all = std::fs::read_to_string("/proc/net/tcp")?;
+    let is_one = |line: &&str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        // Established, and waiting to be closed.
+        matches!(fields[3], "01" | "08") && fields[1].ends_with(&format!(":{port:04X}"))
+    };
+    Ok(all.lines().skip(1).filter(is_one).count())
+}
+
 /// How things grow: the slopes of the lines that fit best.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Growth {
+    /// Of the largest server, before anybody called it.
+    pub(crate) memory_mib_at_first: f64,
     /// The most that a server had.
     pub(crate) most_memory_mib: f64,
+    /// Files and connections of the server that had most, before anybody called it.
+    pub(crate) open_files_at_first: u64,
     /// The most files and connections that a server had open.
     pub(crate) most_open_files: u64,
     /// Files and connections in the end, when no caller is left.
@@ -53,6 +69,8 @@ pub(crate) fn growth(sizes: &[(Duration, Size)]) -> Growth {
     let answered = sizes.iter().filter(|(_, size)| size.tasks > 0);
     let indexes = answered.map(|(_, size)| (size.tasks as f64, size.index_bytes as f64));
     Growth {
+        memory_mib_at_first: sizes.first().map_or(0.0, |(_, size)| mib(size.memory_kib)),
+        open_files_at_first: sizes.first().map_or(0, |(_, size)| size.open_files),
         most_memory_mib: mib(sizes.iter().map(|(_, size)| size.memory_kib).max().unwrap_or(0)),
         most_open_files: sizes.iter().map(|(_, size)| size.open_files).max().unwrap_or(0),
         open_files_at_end: sizes.last().map_or(0, |(_, size)| size.open_files),

@@ -11,7 +11,11 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::history::{Event, History};
+
+mod copies;
 
 /// How likely each mishap is for one request, from 0 to 1.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,7 +24,7 @@ pub(crate) struct Weather {
     pub(crate) lost_answer: f64,
     /// The connection ends before the request has reached the server.
     pub(crate) cut_off: f64,
-    /// The request reaches the server two to five times at once.
+    /// The request arrives two to five times at once, all but once at any one server.
     pub(crate) doubled: f64,
 }
 
@@ -33,6 +37,10 @@ struct State {
 #[derive(Clone)]
 pub(crate) struct Proxy {
     port: u16,
+    /// Its own server, and where copies go.
+    server: u16,
+    servers: Arc<[u16]>,
+    history: Arc<History>,
     state: Arc<Mutex<State>>,
 }
 
@@ -42,23 +50,29 @@ enum Fate {
     Passes,
     AnswerLost,
     CutOff,
-    Doubled(u32),
+    /// So many copies go to the server at that port.
+    Doubled(u32, u16),
 }
 
 impl Proxy {
-    /// Starts one in front of that port. Ends with the program.
-    pub(crate) async fn start(server: u16, seed: u64) -> Result<Self> {
+    /// Starts one in front of the server at that port, one of `servers`. Ends with the program.
+    pub(crate) async fn start(
+        server: u16,
+        servers: Arc<[u16]>,
+        seed: u64,
+        history: Arc<History>,
+    ) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
         let state = State { weather: Weather::default(), dice: SmallRng::seed_from_u64(seed) };
-        let proxy = Self { port, state: Arc::new(Mutex::new(state)) };
+        let proxy = Self { port, server, servers, history, state: Arc::new(Mutex::new(state)) };
         let front = proxy.clone();
         tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((caller, _)) = listener.accept().await {
                 let proxy = front.clone();
                 // Either end may break off at any moment; that is what it is for.
-                connections.spawn(async move { proxy.carry(caller, server).await });
+                connections.spawn(async move { proxy.carry(caller).await });
                 while connections.try_join_next().is_some() {}
             }
         });
@@ -84,13 +98,14 @@ impl Proxy {
         } else if dice < lost_answer + cut_off {
             Fate::CutOff
         } else if dice < lost_answer + cut_off + doubled {
-            Fate::Doubled(state.dice.random_range(1..=4))
+            let server = self.servers[state.dice.random_range(0..self.servers.len())];
+            Fate::Doubled(state.dice.random_range(1..=4), server)
         } else {
             Fate::Passes
         }
     }
 
-    async fn carry(&self, mut caller: TcpStream, port: u16) -> Result<()> {
+    async fn carry(&self, mut caller: TcpStream) -> Result<()> {
         caller.set_nodelay(true)?;
         let mut server: Option<TcpStream> = None;
         let mut unread = Vec::new();
@@ -99,15 +114,14 @@ impl Proxy {
             if fate == Fate::CutOff {
                 return Ok(());
             }
-            if let Fate::Doubled(copies) = fate {
-                for _ in 0..copies {
-                    let request = request.clone();
-                    tokio::spawn(async move { once(port, &request).await });
-                }
-            }
+            let copies = match fate {
+                Fate::Doubled(copies, server) => (0..copies).map(|_| send_copy(server, &request)).collect(),
+                _ => Vec::new(),
+            };
+            let is_one_server = matches!(fate, Fate::Doubled(_, server) if server == self.server);
             let stream = match &mut server {
                 Some(stream) => stream,
-                None => server.insert(connect(port).await?),
+                None => server.insert(connect(self.server).await?),
             };
             stream.write_all(&request).await?;
             // A caller that goes away while it waits must be missed by the server too.
@@ -123,8 +137,29 @@ impl Proxy {
                 return Ok(());
             }
             caller.write_all(&answer).await?;
+            self.compare(request, answer, copies, is_one_server);
         }
         Ok(())
+    }
+
+    /// Notes where the answer to a copy differs from the caller's.
+    fn compare(
+        &self,
+        request: Vec<u8>,
+        answer: Vec<u8>,
+        copies: Vec<JoinHandle<Result<Vec<u8>>>>,
+        is_one_server: bool,
+    ) {
+        let history = Arc::clone(&self.history);
+        tokio::spawn(async move {
+            for copy in copies {
+                // A copy may well be lost with its connection.
+                let Ok(Ok(copy)) = copy.await else { continue };
+                if let Some(answer) = copies::difference(&request, &answer, &copy, is_one_server) {
+                    history.note(Event::Odd { call: "copies".to_owned(), answer });
+                }
+            }
+        });
     }
 }
 
@@ -134,12 +169,14 @@ async fn connect(port: u16) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends a copy and waits for its answer, which nobody hears.
-async fn once(port: u16, request: &[u8]) -> Result<()> {
-    let mut stream = connect(port).await?;
-    stream.write_all(request).await?;
-    message(&mut stream, &mut Vec::new()).await?;
-    Ok(())
+/// Sends a copy and waits for its answer, which its caller does not hear.
+fn send_copy(port: u16, request: &[u8]) -> JoinHandle<Result<Vec<u8>>> {
+    let request = request.to_vec();
+    tokio::spawn(async move {
+        let mut stream = connect(port).await?;
+        stream.write_all(&request).await?;
+        message(&mut stream, &mut Vec::new()).await?.ok_or_else(|| anyhow!("no answer"))
+    })
 }
 
 /// The next whole message; `None` when the connection ends between two. `unread` is what has come beyond it.

@@ -11,13 +11,14 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::Serialize;
-use task_repo_client::{ExecutionStatus, ListTasks, RetryBudget, Status, Task, TaskClient};
+use task_repo_client::{Execution, ExecutionStatus, ListTasks, RetryBudget, Status, Task, TaskClient};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::callers::GHOST;
 use crate::checker::{Found, Verdict, check};
 use crate::fault::Fault;
-use crate::history::History;
+use crate::history::{self, History};
 use crate::load::{Crew, LEASE, Phase, STEADY, clients};
 use crate::measure::{Growth, Size, growth};
 use crate::world::{Programs, World};
@@ -28,13 +29,20 @@ const PRODUCERS: u64 = 4;
 const WORKERS: u64 = 6;
 /// Workers that say all the time that they are alive.
 const STEADY_WORKERS: u64 = 3;
-/// The longest that an answer may take beyond the time that its call asked the service to wait: the service gives
-/// itself 4.5 s (`MONGODB_TIMEOUT_MS`), and all of this shares a machine.
-const ANSWER_LIMIT: Duration = Duration::from_secs(6);
+/// The longest that an answer may take beyond the time that its call asked the service to wait. The service gives itself
+/// 4.5 s (`MONGODB_TIMEOUT_MS`).
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long the last caller may be counted after it is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest that a lost task may take to be back after the end of its lease.
 const BACK_LIMIT_MS: i64 = 1000;
+/// How many attempts of callers that vanished may end with their leases in a run in which nothing else is broken: of
+/// those whose connection ends in the moment of their answer.
+const GHOSTS_LIMIT: usize = 2;
+/// How much the memory of a server may grow, in MiB.
+const MEMORY_LIMIT_MIB: f64 = 150.0;
+/// How many connections of callers may be counted when everybody is gone: those that count them.
+const CONNECTIONS_LIMIT: usize = 5;
 /// Tasks that are not final yet, beyond which producers wait for the workers.
 const CROWD: i64 = 500;
 /// How often everything is measured.
@@ -63,6 +71,8 @@ pub(crate) struct Outcome {
     pub(crate) plan: Plan,
     /// The faults in their order, and when each began, in seconds.
     pub(crate) struck: Vec<(f64, Fault)>,
+    /// Those for which there was no time.
+    pub(crate) not_struck: Vec<Fault>,
     pub(crate) verdict: Verdict,
     pub(crate) growth: Growth,
     /// Measurements, and when each was made, in seconds.
@@ -77,9 +87,10 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     bar.set_style(style);
     bar.set_prefix(format!("seed {}", plan.seed));
     bar.set_message("starting");
-    let on_small_disks = plan.faults.contains(&Fault::DiskFull);
-    let world = World::start(programs, folder, plan.seed, on_small_disks).await?;
-    let history = Arc::new(History::new());
+    let history = Arc::new(History::new(&folder.join("history.jsonl"))?);
+    let world = World::start(programs, folder, plan.seed, &plan.faults, &history).await?;
+    history.begin();
+    let mut sizes = vec![(history.elapsed(), world.measure().await)];
     let (phase, watched) = watch::channel(Phase::Storm);
     let crew = Crew::new(clients(&world.urls())?, plan.seed, Arc::clone(&history), watched);
     let (mut producers, mut workers) = (JoinSet::new(), JoinSet::new());
@@ -92,7 +103,6 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     for number in 0..STEADY_WORKERS {
         workers.spawn(crew.caller(format!("s{number}"), PRODUCERS + WORKERS + number).work_steadily());
     }
-    let mut sizes = Vec::new();
     let struck = tokio::select! {
         struck = storm(&world, &plan, &crew, &bar) => struck?,
         () = measure(&world, &crew, &mut sizes) => Vec::new(),
@@ -114,25 +124,56 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     world.stop_workers().await?;
     bar.set_message("checking");
     let found = found(&reader).await?;
-    let verdict = check(&history.record(), &found, ANSWER_LIMIT);
+    let mut record = history.record();
+    record.events.extend(history::of_processes(folder)?);
+    let verdict = check(&record, &found, ANSWER_LIMIT);
     let mut violations = verdict.violations();
+    drop((crew, reader));
+    violations.extend(left_behind(&world).await?);
+    sizes.push((history.elapsed(), world.measure().await));
+    let growth = growth(&sizes);
+    violations.extend(world.crashes().await?);
+    violations.extend(violations_of_run(&plan, &verdict, &growth));
     if struck.is_empty() {
         violations.push("nothing was broken".to_owned());
     }
-    // With nothing else broken, the other server takes care of what a dead worker had.
-    if plan.faults == [Fault::ServerKill] && verdict.longest_back_ms > BACK_LIMIT_MS {
-        violations.push(format!("a lost task was back {} ms after its lease", verdict.longest_back_ms));
-    }
+    let is_missing = |fault: &Fault| struck.iter().all(|(_, struck)| struck != fault);
+    let not_struck = plan.faults.iter().copied().filter(is_missing).collect();
+    bar.finish_and_clear();
+    Ok(Outcome { plan, struck, not_struck, verdict, growth, sizes: seconds(sizes), violations })
+}
+
+/// Of what should be gone with the callers, what is still there after a while.
+async fn left_behind(world: &World) -> Result<Option<String>> {
     let gone = Instant::now();
-    while world.waiting().await? > 0 && gone.elapsed() < PATIENCE {
+    loop {
+        let (waiting, connections) = (world.waiting().await?, world.connections()?);
+        if waiting == 0 && connections <= CONNECTIONS_LIMIT {
+            return Ok(None);
+        }
+        if gone.elapsed() > PATIENCE {
+            let left =
+                format!("{waiting} callers wait and {connections} connections are open, and nobody is there");
+            return Ok(Some(left));
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    if world.waiting().await? > 0 {
-        violations.push("somebody waits for work although nobody is there".to_owned());
+}
+
+/// What must not be in a run of these faults, beside what must never be.
+fn violations_of_run(plan: &Plan, verdict: &Verdict, growth: &Growth) -> Vec<String> {
+    let mut violations = Vec::new();
+    // The server that is left takes care of what a dead worker had.
+    if plan.faults.iter().all(|fault| fault.spares_database()) && verdict.longest_back_ms > BACK_LIMIT_MS {
+        violations.push(format!("a lost task was back {} ms after its lease", verdict.longest_back_ms));
     }
-    sizes.push((history.elapsed(), world.measure().await));
-    bar.finish_and_clear();
-    Ok(Outcome { plan, struck, verdict, growth: growth(&sizes), sizes: seconds(sizes), violations })
+    if plan.faults == [Fault::VanishingCallers] && verdict.lost_by_ghosts > GHOSTS_LIMIT {
+        violations.push(format!("{} tasks stayed with callers that were gone", verdict.lost_by_ghosts));
+    }
+    if growth.most_memory_mib > growth.memory_mib_at_first + MEMORY_LIMIT_MIB {
+        violations.push(format!("a server grew to {:.0} MiB", growth.most_memory_mib));
+    }
+    violations
 }
 
 /// Measures all the time, until it is dropped.
@@ -149,7 +190,7 @@ fn seconds(sizes: Vec<(Duration, Size)>) -> Vec<(f64, Size)> {
     sizes.into_iter().map(|(at, size)| (at.as_secs_f64(), size)).collect()
 }
 
-/// Makes one fault after the other, each kind as often as the others, until time is up.
+/// Makes one fault after the other, each kind as often as the others and the short ones first, until time is up.
 async fn storm(world: &World, plan: &Plan, crew: &Crew, bar: &ProgressBar) -> Result<Vec<(f64, Fault)>> {
     let mut dice = SmallRng::seed_from_u64(plan.seed);
     let (began, until) = (Instant::now(), Duration::from_secs(plan.seconds));
@@ -159,6 +200,8 @@ async fn storm(world: &World, plan: &Plan, crew: &Crew, bar: &ProgressBar) -> Re
         if left.is_empty() {
             left.clone_from(&plan.faults);
             left.shuffle(&mut dice);
+            // From its end: the short ones first, so that a short run makes as many as it can.
+            left.sort_by_key(|fault| fault.is_short());
         }
         let Some(fault) = left.pop() else { bail!("there is no fault to make") };
         struck.push((began.elapsed().as_secs_f64(), fault));
@@ -184,19 +227,25 @@ async fn found(reader: &TaskClient) -> Result<Vec<Found>> {
         .map(|task| async move {
             let executions = reader.get_executions(task.id).await?;
             let is_completed = |status| status == ExecutionStatus::Completed;
-            let lost_after = executions.iter().filter_map(|it| {
-                let is_lost = it.status == ExecutionStatus::Lost && task.task_type != STEADY;
+            let lost: Vec<_> = executions.iter().filter(|it| it.status == ExecutionStatus::Lost).collect();
+            let is_ghost = |it: &&&Execution| it.worker_id.as_ref().is_some_and(|id| id.starts_with(GHOST));
+            let lease = i64::try_from(LEASE.as_millis()).unwrap_or(0);
+            let lost_after = lost.iter().filter(|_| task.task_type != STEADY).filter_map(|it| {
                 let lasted = (it.completed_at? - it.started_at).num_milliseconds();
-                is_lost.then(|| lasted - i64::try_from(LEASE.as_millis()).unwrap_or(0))
+                Some(lasted - lease)
             });
-            let lost_after = lost_after.collect();
             anyhow::Ok(Found {
                 id: task.id,
                 name: task.name.unwrap_or_default(),
                 status: task.status,
+                reason: task.reason,
+                attempt: task.attempt,
+                max_attempts: task.max_attempts,
+                losses: task.losses,
                 result: task.result.json().and_then(|json| serde_json::from_str(json.as_str()).ok()),
                 executions: executions.len(),
-                lost_after,
+                lost_after: lost_after.collect(),
+                lost_by_ghosts: lost.iter().filter(is_ghost).count(),
                 completed: executions.iter().filter(|it| is_completed(it.status)).count(),
             })
         })

@@ -1,6 +1,7 @@
 //! All that is broken and mended: the replica set, the servers, the proxies before them, and workers of their own.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -8,6 +9,8 @@ use task_repo_client::TaskClient;
 use tokio::sync::Mutex;
 
 use crate::cluster::Cluster;
+use crate::fault::Fault;
+use crate::history::History;
 use crate::load::{API_KEY, clients};
 use crate::measure::{self, Size};
 use crate::net::free_port;
@@ -20,12 +23,18 @@ const SERVERS: usize = 2;
 const WORKERS: usize = 2;
 /// The longest a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Connections to the database of a server whose pool is to be exhausted.
+const FEW_CONNECTIONS: u32 = 4;
+/// What a server exits with that cannot start, which it may while its database is away: `main` returns no other errors.
+const CANNOT_START: Option<i32> = Some(1);
 
 /// What runs.
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     servers: Vec<Server>,
     workers: Vec<Mutex<Process>>,
+    /// Servers that ended by themselves.
+    crashes: Lock<Vec<String>>,
 }
 
 struct Server {
@@ -43,17 +52,19 @@ pub(crate) struct Programs {
 }
 
 impl World {
-    /// Starts all of it below `folder`, the database on small disks if asked to.
+    /// Starts all of it below `folder`, as these faults need it.
     pub(crate) async fn start(
         programs: &Programs,
         folder: &Path,
         seed: u64,
-        on_small_disks: bool,
+        faults: &[Fault],
+        history: &Arc<History>,
     ) -> Result<Self> {
+        let on_small_disks = faults.contains(&Fault::DiskFull);
         let cluster = Cluster::start(&programs.mongod, folder, on_small_disks).await?;
         let mut servers = Vec::new();
-        for number in 0..SERVERS {
-            let port = free_port()?;
+        let ports: Arc<[u16]> = (0..SERVERS).map(|_| free_port()).collect::<Result<_>>()?;
+        for (number, port) in ports.iter().copied().enumerate() {
             let log = folder.join(format!("server-{number}.log"));
             let mut environment = vec![
                 ("MONGODB_URI", cluster.uri()),
@@ -63,16 +74,21 @@ impl World {
                 ("API_KEY", API_KEY.to_owned()),
                 ("LOG_LEVEL", "warn".to_owned()),
             ];
+            if faults.contains(&Fault::PoolExhausted) {
+                environment.push(("MONGODB_MAX_CONNECTIONS", FEW_CONNECTIONS.to_string()));
+            }
             environment.extend(programs.mistake.map(|mistake| ("TASK_REPO_MISTAKE", mistake.to_owned())));
             let mut process = Process::new(programs.server.clone(), Vec::new(), log).with(environment);
             process.start()?;
-            let proxy = Proxy::start(port, seed.wrapping_add(number as u64)).await?;
+            let seed = seed.wrapping_add(number as u64);
+            let proxy = Proxy::start(port, Arc::clone(&ports), seed, Arc::clone(history)).await?;
             servers.push(Server { port, process: Mutex::new(process), proxy });
         }
-        let mut world = Self { cluster, servers, workers: Vec::new() };
+        let mut world = Self { cluster, servers, workers: Vec::new(), crashes: Lock::default() };
         world.ready().await?;
         for number in 0..WORKERS {
             let mut words = vec!["work".to_owned(), format!("--seed={}", seed.wrapping_add(number as u64))];
+            words.push(format!("--notes={}", folder.display()));
             words.extend(world.urls().into_iter().map(|url| format!("--url={url}")));
             let log = folder.join(format!("worker-{number}.log"));
             let mut process = Process::new(std::env::current_exe()?, words, log);
@@ -106,6 +122,7 @@ impl World {
     /// Ends a server as a power cut would, and starts it again at once.
     pub(crate) async fn kill_server(&self, server: usize) -> Result<()> {
         let mut process = self.servers[server].process.lock().await;
+        self.note_end(&mut process);
         process.kill().await?;
         process.start()
     }
@@ -113,6 +130,7 @@ impl World {
     /// Sets a server's clock: it is killed and started again.
     pub(crate) async fn set_server_clock(&self, server: usize, ahead: i64) -> Result<()> {
         let mut process = self.servers[server].process.lock().await;
+        self.note_end(&mut process);
         process.kill().await?;
         process.set_clock(ahead);
         process.start()
@@ -141,6 +159,11 @@ impl World {
             waiting += value.context("a metric of waiting claims")?.trim().parse::<u64>()?;
         }
         Ok(waiting)
+    }
+
+    /// Connections that callers have to any server.
+    pub(crate) fn connections(&self) -> Result<usize> {
+        self.servers.iter().map(|server| measure::connections(server.port)).sum()
     }
 
     /// What all proxies do from now on.
@@ -189,25 +212,51 @@ impl World {
         self.cluster.primary().await?;
         self.cluster.heal_commands().await?;
         for server in &self.servers {
-            let mut process = server.process.lock().await;
-            if !process.is_running() {
-                process.start()?;
-            }
+            self.revive(&mut *server.process.lock().await)?;
         }
         self.start_workers().await?;
         self.ready().await
     }
 
-    async fn ready(&self) -> Result<()> {
+    /// Starts a server again that has ended, as an operator's supervisor would.
+    fn revive(&self, process: &mut Process) -> Result<()> {
+        if process.is_running() {
+            return Ok(());
+        }
+        self.note_end(process);
+        process.start()
+    }
+
+    /// Remembers when a server has ended by itself, other than because it could not start.
+    fn note_end(&self, process: &mut Process) {
+        if let Some(status) = process.ended().filter(|status| status.code() != CANNOT_START) {
+            let crash = format!("a server ended by itself, {status}: see {}", process.log().display());
+            self.crashes.lock().unwrap_or_else(PoisonError::into_inner).push(crash);
+        }
+    }
+
+    /// Servers that ended by themselves so far, and panics in their logs.
+    pub(crate) async fn crashes(&self) -> Result<Vec<String>> {
+        let mut panics = Vec::new();
+        for server in &self.servers {
+            let mut process = server.process.lock().await;
+            self.note_end(&mut process);
+            let log = String::from_utf8_lossy(&std::fs::read(process.log())?).into_owned();
+            panics.extend(log.lines().find(|line| line.contains("panicked")).map(str::to_owned));
+        }
+        let mut crashes = self.crashes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        crashes.append(&mut panics);
+        Ok(crashes)
+    }
+
+    /// Waits until every server takes requests.
+    pub(crate) async fn ready(&self) -> Result<()> {
         let started = Instant::now();
         for (number, server) in self.servers.iter().enumerate() {
             let client = self.direct(number)?;
             while client.ready().await.is_err() {
                 let mut process = server.process.lock().await;
-                if !process.is_running() {
-                    // Its database was away when it started; an operator's supervisor would start it again, too.
-                    process.start()?;
-                }
+                self.revive(&mut process)?;
                 if started.elapsed() > PATIENCE {
                     bail!("a server is not ready: see {}", process.log().display());
                 }

@@ -22,17 +22,32 @@ fn task(name: &str, result: &str) -> Found {
         id: id(1),
         name: name.to_owned(),
         status: Status::Completed,
+        reason: None,
+        attempt: 1,
+        max_attempts: 50,
+        losses: 0,
         result: Some(result.to_owned()),
         executions: 1,
         completed: 1,
         lost_after: Vec::new(),
+        lost_by_ghosts: 0,
     }
+}
+
+fn failed(name: &str, reason: Reason, attempt: u32, losses: u32) -> Found {
+    let task = task(name, "t");
+    Found { status: Status::Failed, reason: Some(reason), attempt, losses, completed: 0, ..task }
+}
+
+fn held(was_loud: bool, was_taken: bool) -> Event {
+    Event::Held { id: id(1), beats: 10, was_loud, was_taken }
 }
 
 /// Beside one task with which all is well.
 fn violations(mut events: Vec<Event>, found: &[Found]) -> Vec<String> {
     let good = Uuid::from_u128(99);
     events.push(Event::Created { name: "good".to_owned(), said: Said::Accepted, id: Some(good) });
+    events.push(Event::Held { id: good, beats: 10, was_loud: true, was_taken: false });
     let mut found = found.to_vec();
     found.push(Found { id: good, ..task("good", "t") });
     let record = Record {
@@ -113,17 +128,86 @@ fn what_must_not_be_is_found() {
         ),
         (
             "taken from workers that had said that they were alive: 1",
-            vec![created("a", Said::Accepted), Event::Taken { id: id(1) }],
+            vec![created("a", Said::Accepted), held(true, true)],
             vec![task("a", "t")],
         ),
         (
-            "tasks that end their workers, and did not fail for it: 1",
-            vec![created("poison-a", Said::Accepted)],
-            vec![task("poison-a", "t")],
+            "attempts out of order: 1",
+            vec![
+                created("a", Said::Accepted),
+                claimed("t1", 1, 2),
+                settled("t1", Verb::Release, Said::Unknown, 0),
+                settled("t1", Verb::Release, Said::Refused, 0),
+                claimed("t2", 1, 4),
+            ],
+            vec![task("a", "t2")],
         ),
-        ("undocumented answers: 1", vec![Event::Odd { call: "create", answer: "500".to_owned() }], vec![]),
+        (
+            "undocumented answers: 1",
+            vec![Event::Odd { call: "create".to_owned(), answer: "500".to_owned() }],
+            vec![],
+        ),
     ];
     for (violation, events, found) in cases {
         assert_eq!(violations(events, &found), [violation]);
     }
+}
+
+#[test]
+fn tasks_that_ended_wrongly_are_found() {
+    let for_nothing = "cancelled or failed, and there was no reason to: 1";
+    let unpunished = "tasks that end their workers, and did not fail for it: 1";
+    let cases = [
+        (unpunished, task("poison-a", "t")),
+        (unpunished, failed("poison-a", Reason::Lost, 50, 50)),
+        (for_nothing, Found { status: Status::Cancelled, ..task("a", "t") }),
+        (for_nothing, failed("a", Reason::Lost, 3, 2)),
+        (for_nothing, failed("a", Reason::Exhausted, 49, 3)),
+        (for_nothing, failed("a", Reason::Error, 50, 3)),
+        ("leases that ended too early: 1", Found { lost_after: vec![-51, -50, 400], ..task("a", "t") }),
+    ];
+    for (violation, found) in cases {
+        let name = found.name.clone();
+        assert_eq!(violations(vec![created(&name, Said::Accepted)], &[found]), [violation]);
+    }
+}
+
+#[test]
+fn tasks_may_fail_when_their_attempts_or_losses_are_used_up() {
+    let ends =
+        [(Reason::Lost, 3, 3), (Reason::Lost, 50, 1), (Reason::Exhausted, 50, 0), (Reason::Timeout, 50, 0)];
+    for (reason, attempt, losses) in ends {
+        let found = [failed("a", reason, attempt, losses)];
+        assert_eq!(violations(vec![created("a", Said::Accepted)], &found), Vec::<String>::new());
+    }
+    let poison = [failed("poison-a", Reason::Lost, 3, 3)];
+    assert_eq!(violations(vec![created("poison-a", Said::Accepted)], &poison), Vec::<String>::new());
+}
+
+#[test]
+fn a_task_that_is_taken_from_a_silent_worker_is_as_it_should_be() {
+    let events = vec![created("a", Said::Accepted), held(false, true)];
+    assert_eq!(violations(events, &[task("a", "t")]), Vec::<String>::new());
+}
+
+#[test]
+fn a_run_in_which_no_worker_was_loud_shows_nothing() {
+    let good = task("a", "t");
+    let record =
+        Record { events: vec![created("a", Said::Accepted), held(false, false)], ..Record::default() };
+    let violations = check(&record, &[good], Duration::from_secs(1)).violations();
+    assert_eq!(violations, ["no worker said all the time that it was alive"]);
+}
+
+#[test]
+fn what_several_processes_noted_may_come_in_any_order() {
+    let mut events = vec![
+        created("a", Said::Accepted),
+        claimed("t1", 1, 2),
+        settled("t1", Verb::Release, Said::Accepted, 3),
+        claimed("t2", 1, 4),
+        settled("t2", Verb::Complete, Said::Accepted, 5),
+    ];
+    events.reverse();
+    assert_eq!(violations(events, &[task("a", "t2")]), Vec::<String>::new());
 }

@@ -1,0 +1,86 @@
+//! Workers that hold their tasks for long, and say all the time that they are alive. No task may ever be taken from one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+use task_repo_client::{ClaimedTask, ErrorCode, HeartbeatItem, TaskClient};
+use tokio::task::JoinSet;
+
+use super::{Caller, LEASE, Phase, STEADY};
+use crate::history::{Event, History, Verb};
+
+/// A worker that is silent for longer does not count as one that says all the time that it is alive: it may be this
+/// machine that was too slow, and what was said needs time to be heard within a lease.
+const SILENCE: Duration = Duration::from_millis(1500);
+
+/// What came of a heartbeat.
+enum Answer {
+    /// The lease is longer now; when this was asked for.
+    Renewed(Instant),
+    /// Somebody else may have the task.
+    Lost,
+    /// Nothing, or that it cannot be done now.
+    Nothing,
+}
+
+impl Caller {
+    /// Claims tasks that take long, one at a time, and holds each for up to five leases.
+    pub(crate) async fn work_steadily(mut self) {
+        while self.phase() != Phase::Over {
+            // The lease may be as old as the claim, if it is a repeat that brings it.
+            let asked = Instant::now();
+            let claimed = self.claim(&[STEADY], 1).await;
+            let Some(task) = claimed.into_iter().next() else { continue };
+            self.hold(&task, asked).await;
+            self.settle(task, Verb::Complete).await;
+        }
+    }
+
+    /// Says to every server, again and again, that it works on a task, and waits for no answer before it goes on: what
+    /// counts is that it was said. Ends only when it is heard, so that it is loud before, during and after an outage.
+    async fn hold(&mut self, task: &ClaimedTask, asked: Instant) {
+        let until = Instant::now() + LEASE.mul_f64(self.dice.random_range(1.0..5.0));
+        let item = HeartbeatItem {
+            id: task.id().to_string(),
+            lease_token: task.lease_token().to_owned(),
+            lease_seconds: None,
+            progress: None,
+        };
+        let mut answers = JoinSet::new();
+        let (mut beats, mut spoke, mut renewed) = (0, asked, None);
+        let (mut was_loud, mut was_taken) = (true, false);
+        while !was_taken && self.phase() != Phase::Over {
+            let is_heard = renewed.is_some_and(|at: Instant| at.elapsed() < SILENCE);
+            if is_heard && (Instant::now() > until || self.phase() == Phase::Drain) {
+                break;
+            }
+            was_loud &= spoke.elapsed() < SILENCE;
+            spoke = Instant::now();
+            for server in &self.servers {
+                answers.spawn(beat(server.clone(), item.clone(), Arc::clone(&self.history)));
+                beats += 1;
+            }
+            self.pause(300..500).await;
+            while let Some(Ok(answer)) = answers.try_join_next() {
+                match answer {
+                    Answer::Renewed(at) => renewed = renewed.max(Some(at)),
+                    Answer::Lost => was_taken = true,
+                    Answer::Nothing => {}
+                }
+            }
+        }
+        self.history.note(Event::Held { id: task.id(), beats, was_loud, was_taken });
+    }
+}
+
+async fn beat(server: TaskClient, item: HeartbeatItem, history: Arc<History>) -> Answer {
+    let asked = Instant::now();
+    let beat = server.heartbeats(std::slice::from_ref(&item));
+    let results = history.call("heartbeat", Duration::ZERO, beat).await.unwrap_or_default();
+    match results.first().map(|result| &result.problem) {
+        Some(None) => Answer::Renewed(asked),
+        Some(Some(problem)) if problem.code == ErrorCode::LeaseLost => Answer::Lost,
+        _ => Answer::Nothing,
+    }
+}
