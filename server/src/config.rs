@@ -80,6 +80,8 @@ pub struct HttpSettings {
     pub http_head_timeout_ms: u64,
     /// How long a request's body may take, in milliseconds.
     pub http_body_timeout_ms: u64,
+    /// How long an answer may wait for its reader, in milliseconds.
+    pub http_answer_timeout_ms: u64,
     /// How long a graceful stop waits for requests in flight, in seconds.
     pub shutdown_grace_seconds: u64,
 }
@@ -95,6 +97,7 @@ impl Default for HttpSettings {
             http_max_connections: 25_000,
             http_head_timeout_ms: 5_000,
             http_body_timeout_ms: 20_000,
+            http_answer_timeout_ms: 30_000,
             shutdown_grace_seconds: 30,
         }
     }
@@ -284,6 +287,7 @@ impl Settings {
         for (variable, millis) in [
             ("HTTP_HEAD_TIMEOUT_MS", http.http_head_timeout_ms),
             ("HTTP_BODY_TIMEOUT_MS", http.http_body_timeout_ms),
+            ("HTTP_ANSWER_TIMEOUT_MS", http.http_answer_timeout_ms),
         ] {
             let expected = "100 to 600000 milliseconds";
             bounds(variable, (100..=600_000).contains(&millis), expected, millis.to_string())?;

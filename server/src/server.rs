@@ -78,6 +78,7 @@ impl Server {
             0 => std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             workers => workers,
         };
+        let answer_timeout = Duration::from_millis(http.http_answer_timeout_ms);
         let bound = HttpServer::new(factory)
             .workers(workers)
             .max_connections(http.http_max_connections)
@@ -88,6 +89,11 @@ impl Server {
             .h1_allow_half_closed(false)
             .disable_signals()
             .tcp_nodelay(true)
+            .on_connect(move |connection, _| {
+                if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
+                    cut_off_after(stream, answer_timeout);
+                }
+            })
             .bind(wanted)
             .map_err(|error| StartError::Listen(wanted, error))?;
         let addr = bound.addrs().first().copied().unwrap_or(wanted);
@@ -129,4 +135,16 @@ impl Server {
         self.service.stop().await;
         tracing::info!("stopped");
     }
+}
+
+/// Has the connection closed when what was sent on it is not read for that long: a waiting answer keeps memory.
+///
+/// This is `TCP_USER_TIMEOUT`, which counts while the other side takes nothing in (RFC 5482, `tcp(7)`). Only Linux has it.
+fn cut_off_after(stream: &actix_web::rt::net::TcpStream, timeout: Duration) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout)) {
+        tracing::debug!(%error, "a connection without a limit for its answers");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, timeout);
 }

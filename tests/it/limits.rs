@@ -193,6 +193,29 @@ async fn a_body_that_never_ends_ends_with_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_nobody_reads_is_not_kept() {
+    let server = TestServer::start_with(|settings| settings.http.http_answer_timeout_ms = 300).await;
+    let large = "x".repeat(1_000_000);
+    for _ in 0..12 {
+        server.create(json!({"task_type": "t", "request": large})).await;
+    }
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address = server.url().strip_prefix("http://").unwrap().parse().unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    let request =
+        format!("GET /api/v1/tasks?include=payload HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let closed = async {
+        // The part of another request, which is refused once the connection is gone.
+        while stream.write_all(b"G").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await; // tidy: sleep — the pace of a caller who never reads
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed).await.expect("the connection is closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_callers_do_not_keep_others_out() {
     let server = TestServer::start().await;
     let url = server.url();
