@@ -7,13 +7,17 @@
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::StoreError;
+
+/// A command that has been under way for so long may have met a connection or a thread that hangs: nobody waits for its
+/// end while there is another place.
+const HANGS: Duration = Duration::from_millis(100);
 
 /// How much one command carries, and how much may wait.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +49,8 @@ struct Queue<I, O> {
     waiting: VecDeque<Caller<I, O>>,
     items: usize,
     bytes: usize,
-    in_flight: usize,
+    /// Of the commands that may be under way: since when each is.
+    places: Vec<Option<tokio::time::Instant>>,
     /// Of the next caller.
     number: u64,
 }
@@ -89,12 +94,12 @@ impl<I: Send + 'static, O: Send + 'static> GroupCommit<I, O> {
             return Ok(Vec::new());
         }
         let (reply, answer) = oneshot::channel();
-        let (number, begins) = lock(&self.queue).admit(items, bytes, reply)?;
-        if begins {
+        let (number, place) = lock(&self.queue).admit(items, bytes, reply)?;
+        if let Some(place) = place {
             let queue = Arc::clone(&self.queue);
             runtime.spawn(async move {
                 loop {
-                    let Some(callers) = lock(&queue).next() else { return };
+                    let Some(callers) = lock(&queue).next(place) else { return };
                     // A command that breaks off leaves its own callers without an answer, and nobody else.
                     let _ = AssertUnwindSafe(carry(callers, &run)).catch_unwind().await;
                 }
@@ -110,16 +115,17 @@ impl<I: Send + 'static, O: Send + 'static> GroupCommit<I, O> {
 
 impl<I, O> Queue<I, O> {
     fn new(limits: Limits) -> Self {
-        Self { limits, waiting: VecDeque::new(), items: 0, bytes: 0, in_flight: 0, number: 0 }
+        let places = vec![None; limits.in_flight];
+        Self { limits, waiting: VecDeque::new(), items: 0, bytes: 0, places, number: 0 }
     }
 
-    /// Lets a caller in, under a number. `true`: a command is now under way for it, and whoever asked must run it.
+    /// Lets a caller in, under a number. With a place: a command is now under way there, and whoever asked must run it.
     fn admit(
         &mut self,
         items: Vec<I>,
         bytes: usize,
         reply: oneshot::Sender<Vec<O>>,
-    ) -> Result<(u64, bool), StoreError> {
+    ) -> Result<(u64, Option<usize>), StoreError> {
         let Limits { waiting_items, waiting_bytes, .. } = self.limits;
         let is_full = self.items + items.len() > waiting_items || self.bytes + bytes > waiting_bytes;
         if is_full && !self.waiting.is_empty() {
@@ -129,9 +135,11 @@ impl<I, O> Queue<I, O> {
         self.bytes += bytes;
         self.number += 1;
         self.waiting.push_back(Caller { number: self.number, items, bytes, reply });
-        let begins = self.is_worth_a_command();
-        self.in_flight += usize::from(begins);
-        Ok((self.number, begins))
+        let place = self.places.iter().position(Option::is_none).filter(|_| self.is_worth_a_command());
+        if let Some(place) = place {
+            self.places[place] = Some(tokio::time::Instant::now());
+        }
+        Ok((self.number, place))
     }
 
     /// Sends a caller away. `false`: it does not wait any more, since a command carries it or has carried it.
@@ -143,14 +151,14 @@ impl<I, O> Queue<I, O> {
         true
     }
 
-    /// Ends a command, and begins the next with the callers that it carries. `None`: nobody waits, or those who do are
-    /// left to a command that is still under way.
-    fn next(&mut self) -> Option<Vec<Caller<I, O>>> {
-        self.in_flight -= 1;
+    /// Ends the command at a place, and begins the next with the callers that it carries. `None`: nobody waits, or those
+    /// who do are left to a command that is still under way.
+    fn next(&mut self, place: usize) -> Option<Vec<Caller<I, O>>> {
+        self.places[place] = None;
         if !self.is_worth_a_command() {
             return None;
         }
-        self.in_flight += 1;
+        self.places[place] = Some(tokio::time::Instant::now());
         let (mut items, mut bytes) = (0, 0);
         let mut callers = Vec::new();
         while let Some(caller) = self.waiting.front() {
@@ -168,12 +176,13 @@ impl<I, O> Queue<I, O> {
         Some(callers)
     }
 
-    /// Whether what waits should go now, beside the commands under way.
+    /// Whether what waits should go now, beside the commands under way, if there is a place.
     fn is_worth_a_command(&self) -> bool {
-        match self.in_flight {
-            0 => !self.waiting.is_empty(),
-            under_way => under_way < self.limits.in_flight && self.items >= self.limits.enough,
-        }
+        let mut under_way = self.places.iter().flatten().peekable();
+        !self.waiting.is_empty()
+            && (under_way.peek().is_none()
+                || self.items >= self.limits.enough
+                || under_way.any(|since| since.elapsed() > HANGS))
     }
 }
 

@@ -190,6 +190,26 @@ async fn a_second_command_goes_only_when_it_carries_enough() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_command_that_hangs_while_there_is_another_place() {
+    let doubler = Doubler::new(Limits { in_flight: 2, enough: 3, ..LIMITS });
+    let hanging = doubler.submit(vec![0], 1);
+    doubler.settle().await;
+    tokio::time::advance(HANGS).await;
+    let waiting = doubler.submit(vec![1], 1);
+    doubler.settle().await;
+    assert_eq!(doubler.carried(), [1], "it may end at any moment");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let next = doubler.submit(vec![2], 1);
+    doubler.settle().await;
+    assert_eq!(doubler.carried(), [1, 2]);
+    let last = doubler.submit(vec![3], 1);
+    doubler.permits.add_permits(9);
+    for (number, caller) in (0..).zip([hanging, waiting, next, last]) {
+        assert_eq!(caller.await.expect("done"), Ok(vec![number * 2]));
+    }
+}
+
 /// Every order in which threads can take turns at the queue.
 #[test]
 fn however_threads_take_turns_nobody_is_left_behind_and_commands_are_few() {
@@ -208,10 +228,10 @@ fn however_threads_take_turns_nobody_is_left_behind_and_commands_are_few() {
                 let (queue, under_way) = (Arc::clone(&queue), Arc::clone(&under_way));
                 loom::thread::spawn(move || {
                     let (reply, answer) = oneshot::channel();
-                    let (_, begins) = queue.lock().unwrap().admit(vec![number], 1, reply).unwrap();
-                    if begins {
+                    let (own, place) = queue.lock().unwrap().admit(vec![number], 1, reply).unwrap();
+                    if let Some(place) = place {
                         loop {
-                            let Some(callers) = queue.lock().unwrap().next() else { break };
+                            let Some(callers) = queue.lock().unwrap().next(place) else { break };
                             assert!(under_way.fetch_add(1, Ordering::SeqCst) < 2);
                             let items: usize = callers.iter().map(|caller| caller.items.len()).sum();
                             assert!((1..=2).contains(&items));
@@ -221,14 +241,16 @@ fn however_threads_take_turns_nobody_is_left_behind_and_commands_are_few() {
                             under_way.fetch_sub(1, Ordering::SeqCst);
                         }
                     }
-                    answer
+                    // The time of one of them is up.
+                    let is_away = number == 2 && place.is_none() && queue.lock().unwrap().withdraw(own);
+                    (answer, is_away)
                 })
             })
             .collect();
         let answers: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-        for (number, mut answer) in (0..).zip(answers) {
-            assert_eq!(answer.try_recv(), Ok(vec![number]));
+        for (number, (mut answer, is_away)) in (0..).zip(answers) {
+            assert_eq!(answer.try_recv().ok(), (!is_away).then(|| vec![number]));
         }
-        assert_eq!(queue.lock().unwrap().in_flight, 0);
+        assert!(queue.lock().unwrap().places.iter().all(Option::is_none));
     });
 }
