@@ -41,6 +41,7 @@ mod results;
 mod retention;
 mod retrying;
 mod roles;
+mod rounds;
 mod secrets;
 mod self_managed;
 mod settling;

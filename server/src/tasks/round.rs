@@ -13,6 +13,8 @@ use super::shelf::MAX_LOOK;
 use crate::store::{From, StoreError};
 use crate::task::TaskRecord;
 
+/// A caller with less time left is not served.
+const TIGHT: Duration = Duration::from_millis(100);
 /// How long a group without callers is kept.
 const LINGER: Duration = Duration::from_millis(250);
 /// Most bytes of payload in one answer; the first task comes whatever its size.
@@ -25,6 +27,8 @@ struct Served {
     caller: Lent,
     tasks: Vec<TaskRecord>,
     bytes: usize,
+    /// What became of its part, if the database did not do it.
+    failed: Option<StoreError>,
 }
 
 impl Served {
@@ -33,8 +37,22 @@ impl Served {
         if is_full { 0 } else { self.caller.waiter.limit - self.tasks.len() }
     }
 
-    fn answer(self, service: &Arc<TaskService>) {
-        self.caller.answer(Ok(self.tasks), service);
+    /// Nothing more is done for it: it is gone, has all it asked for, or so little time left that its part would only cut
+    /// the others' short.
+    fn is_done(&mut self) -> bool {
+        if self.caller.waiter.until < Instant::now() + TIGHT {
+            self.failed.get_or_insert(StoreError::Unavailable);
+        }
+        self.failed.is_some() || self.missing() == 0 || self.caller.waiter.reply.is_closed()
+    }
+
+    /// It has what it was given, or hears why it was given nothing, or else waits on.
+    fn end(self, service: &Arc<TaskService>) {
+        match self.failed {
+            Some(error) if self.tasks.is_empty() => self.caller.answer(Err(error), service),
+            None if self.tasks.is_empty() => drop(self.caller.put_back()),
+            _ => self.caller.answer(Ok(self.tasks), service),
+        }
     }
 }
 
@@ -92,7 +110,7 @@ enum Pass {
     Fruitless,
     /// Nothing more is ready.
     Empty,
-    /// The database did not do it.
+    /// The database does not say what is ready.
     Failed(StoreError),
 }
 
@@ -128,15 +146,14 @@ impl TaskService {
         let mut served: Vec<Served> = Vec::new();
         let mut fruitless = 0;
         let failed = loop {
-            // Who has all it asked for does not wait for the others; who has gone away needs nothing more.
-            let is_done = |it: &mut Served| it.missing() == 0 || it.caller.waiter.reply.is_closed();
-            served.extract_if(.., is_done).for_each(|it| it.answer(self));
+            // Who has all it asked for does not wait for the others.
+            served.extract_if(.., Served::is_done).for_each(|it| it.end(self));
             let mut wanted: usize = served.iter().map(Served::missing).sum();
             while wanted < MAX_LOOK
                 && let Some(caller) = group.lend_first(until)
             {
                 wanted += caller.waiter.limit;
-                served.push(Served { caller, tasks: Vec::new(), bytes: 0 });
+                served.push(Served { caller, tasks: Vec::new(), bytes: 0, failed: None });
             }
             if served.is_empty() {
                 break None;
@@ -153,12 +170,9 @@ impl TaskService {
                 Pass::Failed(error) => break Some(error),
             }
         };
-        for it in served {
-            match failed {
-                Some(error) if it.tasks.is_empty() => it.caller.answer(Err(error), self),
-                None if it.tasks.is_empty() => drop(it.caller.put_back()),
-                _ => it.answer(self),
-            }
+        for mut it in served {
+            it.failed = it.failed.or(failed);
+            it.end(self);
         }
         let mut waiters = lock(&group.waiters);
         let (done, answer) = match failed {
@@ -208,8 +222,8 @@ impl TaskService {
         let priority = first.priority;
         // What is on the shelf must not keep new work of higher priority waiting for more than one round.
         let look_above = async {
-            let is_left = !lock(&group.shelf).is_empty();
-            if has_looked || !is_left || priority >= i32::from(Priority::CRITICAL.get()) {
+            let is_ahead = lock(&group.shelf).is_ahead();
+            if has_looked || !is_ahead || priority >= i32::from(Priority::CRITICAL.get()) {
                 return;
             }
             if let Ok(above) = self.store.ready(&group.selection, From::Above(priority), wanted).await {
@@ -217,7 +231,8 @@ impl TaskService {
             }
         };
         let (assigned, left) = assign(tasks, served);
-        if !left.is_empty() {
+        let is_left = !left.is_empty();
+        if is_left {
             lock(&group.shelf).add_before(left);
             // Who waits beyond those of this round may have both hands free.
             group.stir();
@@ -228,6 +243,7 @@ impl TaskService {
         // All tasks of a caller get the same, so that the database is told it once.
         let grants: Vec<_> = served.iter().map(|it| it.caller.waiter.grant()).collect();
         let owners: HashMap<_, _> = grants.iter().map(|grant| grant.token).zip(0..).collect();
+        let owners_of: Vec<_> = assigned.iter().map(|(_, owner)| *owner).collect();
         let picks: Vec<_> = assigned.into_iter().map(|(task, owner)| (task, grants[owner].clone())).collect();
         let picked = picks.len();
         let until = served.iter().map(|it| it.caller.waiter.until).min().unwrap_or_else(Instant::now);
@@ -237,7 +253,11 @@ impl TaskService {
             Ok(claimed) => claimed,
             Err(error) => {
                 lock(&group.shelf).forget();
-                return Pass::Failed(error);
+                // Who had no part in it has lost nothing.
+                for owner in owners_of {
+                    served[owner].failed = Some(error);
+                }
+                return Pass::Again;
             }
         };
         let landed = claimed.tasks.len();
@@ -249,16 +269,22 @@ impl TaskService {
             }
         }
         if !claimed.in_doubt.is_empty() {
+            for task in &claimed.in_doubt {
+                if let Some(owner) = task.lease.as_ref().and_then(|lease| owners.get(&lease.token)) {
+                    served[*owner].failed = Some(StoreError::OutcomeUnknown);
+                }
+            }
             let orphans = orphans(claimed.in_doubt, &owners, served);
             let service = Arc::clone(self);
             self.background
                 .spawn_on(async move { service.give_back(orphans, Instant::now()).await }, &self.runtime);
-            return Pass::Failed(StoreError::OutcomeUnknown);
+            lock(&group.shelf).forget();
+            return Pass::Again;
         }
         lock(&group.shelf).claimed(picked, landed);
         match landed {
             0 => Pass::Fruitless,
-            _ if is_all && landed == picked => Pass::Empty,
+            _ if is_all && landed == picked && !is_left => Pass::Empty,
             _ => Pass::Again,
         }
     }

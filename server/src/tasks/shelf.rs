@@ -43,6 +43,7 @@ enum Known {
 #[derive(Default)]
 struct Meanwhile {
     offered: Vec<TaskRecord>,
+    bytes: usize,
     /// Something whose payload is not at hand as well, so that a look which found all may lack it.
     came_back: bool,
 }
@@ -96,9 +97,9 @@ impl Shelf {
         tasks
     }
 
-    /// Whether anything is left.
-    pub(super) fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+    /// Whether what is taken next was read before, or is looked for behind it: nothing new at the front is seen then.
+    pub(super) fn is_ahead(&self) -> bool {
+        !self.tasks.is_empty() || matches!(self.known, Known::UpTo(_))
     }
 
     /// Whether all ready work is known, so that a look would bring nothing more.
@@ -182,7 +183,8 @@ impl Shelf {
     /// A task has just become ready on this server. `false`: a look is needed to find it.
     pub(super) fn offer(&mut self, task: &TaskRecord) -> bool {
         match &mut self.meanwhile {
-            Some(meanwhile) if meanwhile.offered.len() < MAX_LOOK => {
+            Some(meanwhile) if meanwhile.bytes + bytes(task) <= MAX_AHEAD_BYTES => {
+                meanwhile.bytes += bytes(task);
                 meanwhile.offered.push(task.clone());
                 true
             }
@@ -309,7 +311,7 @@ mod tests {
         shelf.make_way(task(1, 50).claim_order());
         shelf.add(from, limit, Ready { tasks: vec![task(2, 50), task(3, 50)], is_cut: false });
         assert_eq!(shelf.take(1).len(), 1, "what is wanted at once");
-        assert!(shelf.is_empty() && !shelf.knows_everything());
+        assert!(shelf.tasks.is_empty() && !shelf.knows_everything());
     }
 
     #[test]
@@ -345,7 +347,7 @@ mod tests {
         let mut missed = Vec::new();
         while !queue.is_empty() {
             let picks = servers.each_mut().map(|shelf| {
-                if shelf.is_empty() {
+                if shelf.tasks.is_empty() {
                     let (from, limit) = shelf.next_look(&selection(), EACH, 0);
                     let first =
                         if let From::After(order) = from { Bound::Excluded(order) } else { Bound::Unbounded };
