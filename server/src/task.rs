@@ -119,9 +119,9 @@ pub struct TaskRecord {
     /// When the database removes it.
     #[serde_as(as = "Option<Date>")]
     pub expire_at: Option<DateTime<Utc>>,
-    /// Grows by one with every stored change, and guards every write.
+    /// Grows by one with every stored change.
     pub version: i64,
-    /// Names the latest write, to find out what became of one whose answer was lost.
+    /// Names the latest write. It guards the next one, and tells what became of one whose answer was lost.
     pub stamp: i64,
     /// Bytes of JSON text in request, template and metadata.
     pub input_bytes: u32,

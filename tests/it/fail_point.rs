@@ -22,9 +22,21 @@ impl FailPoint {
         mode: impl Into<Bson>,
         how: Document,
     ) -> Self {
+        Self::set_on(server, "tasks", command, mode, how).await
+    }
+
+    /// The same for another collection of the test.
+    pub(crate) async fn set_on(
+        server: &TestServer,
+        collection: &str,
+        command: &str,
+        mode: impl Into<Bson>,
+        how: Document,
+    ) -> Self {
         let turn = TURN.lock().await;
         let database = server.database();
-        let mut data = doc! { "failCommands": [command], "namespace": format!("{}.tasks", database.name()) };
+        let namespace = format!("{}.{collection}", database.name());
+        let mut data = doc! { "failCommands": [command], "namespace": namespace };
         data.extend(how);
         let admin = database.client().database("admin");
         let hits_before = configure(&admin, doc! { "mode": mode.into(), "data": data }).await;

@@ -1,36 +1,67 @@
-//! A database that stands still: workers could not be heard meanwhile, and nobody loses work for it.
+//! Times in which workers could not be heard: nobody loses work for them.
 
 use bson::{Bson, doc};
 use chrono::{TimeDelta, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use task_repo_tests::{TestServer, eventually};
 
 use crate::fail_point::FailPoint;
 use crate::profiler;
 use crate::verbs::{claim_one, settle, shown, time, until_status};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leases_outlast_a_time_in_which_the_database_did_not_answer() {
-    let server = TestServer::start().await;
-    let task = server.create(json!({"lease_seconds": 2})).await;
-    let held = claim_one(&server, &task, json!({})).await;
-    let broken = FailPoint::set(&server, "find", "alwaysOn", doc! { "errorCode": 50 }).await;
-    let over = time(&held["lease"]["expires_at"]) + TimeDelta::seconds(5);
-    eventually("the lease would have run out long ago", async || Utc::now() > over).await;
-    assert!(broken.end().await > 0);
+/// A task whose lease runs out unless somebody says that its worker lives.
+async fn hold(server: &TestServer) -> Value {
+    let task = server.create(json!({"lease_seconds": 5})).await;
+    claim_one(server, &task, json!({})).await
+}
 
-    profiler::start(&server).await;
+/// Until the lease is over for so long that any sweeper would have taken the task.
+async fn outlast(held: &Value) {
+    let over = time(&held["lease"]["expires_at"]) + TimeDelta::seconds(3);
+    eventually("the lease would have run out long ago", async || Utc::now() > over).await;
+}
+
+/// The worker is heard in time; and it was only put off: who stays silent then loses the task.
+async fn assert_kept(server: &TestServer, held: &Value) {
+    profiler::start(server).await;
     eventually("the sweeper has looked", async || {
-        let sweeps = profiler::seen(&server).await;
+        let sweeps = profiler::seen(server).await;
         let found = |entry: &bson::Document| entry.get("nreturned") == Some(&Bson::Int32(1));
         let is_sweep = |entry: &bson::Document| entry.to_string().contains("lease_until") && found(entry);
         sweeps.iter().filter(|entry| is_sweep(entry)).count() >= 2
     })
     .await;
-    let now = shown(&server, &task).await;
+    let now = shown(server, held).await;
     assert_eq!((&now["status"], &now["losses"]), (&json!("processing"), &json!(0)), "{now:#}");
-    settle(&server, &held, "heartbeat", json!({})).await.ok();
+    settle(server, held, "heartbeat", json!({})).await.ok();
+    assert_eq!(until_status(server, held, "pending").await["losses"], 1);
+}
 
-    // It was only put off: who stays silent loses the task.
-    assert_eq!(until_status(&server, &task, "pending").await["losses"], 1);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_outlast_a_time_in_which_the_database_did_not_answer() {
+    let server = TestServer::start().await;
+    let held = hold(&server).await;
+    let broken = FailPoint::set(&server, "find", "alwaysOn", doc! { "errorCode": 50 }).await;
+    outlast(&held).await;
+    assert!(broken.end().await > 0);
+    assert_kept(&server, &held).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_outlast_a_time_in_which_no_write_could_be_made_to_last() {
+    let server = TestServer::start().await;
+    let held = hold(&server).await;
+    let unsure = doc! { "writeConcernError": { "code": 91, "errmsg": "shutting down" } };
+    let broken = FailPoint::set_on(&server, "tasks_pulse", "findAndModify", "alwaysOn", unsure).await;
+    outlast(&held).await;
+    assert!(broken.end().await > 0);
+    assert_kept(&server, &held).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_outlast_a_time_in_which_no_server_ran() {
+    let server = TestServer::start().await;
+    let held = hold(&server).await;
+    let server = server.restart_after(outlast(&held)).await;
+    assert_kept(&server, &held).await;
 }

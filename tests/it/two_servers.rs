@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::verbs::{
     claim, claim_one, create_many, id, ids, let_calls_wait, post, put_status, settle, shown, tasks, time,
-    token, until_status,
+    token, until_status, with,
 };
 
 /// Longest a call may wait, in milliseconds, and less than that: an answer by then was not the end of the wait.
@@ -217,4 +217,32 @@ async fn what_time_does_is_done_once() {
         due == 20
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_of_other_kinds_does_not_hide_what_a_claim_waits_for() {
+    let (one, other) = pair().await;
+    let (strange, queue) = (format!("a.{}", unique_type()), format!("b.{}", unique_type()));
+    // More than one look of a server brings, and all of it would come first.
+    for _ in 0..3 {
+        let many: Vec<_> = (0..400)
+            .map(|_| json!({"task_type": strange, "user_id": "ann", "tags": {"k": "v"}, "priority": 90}))
+            .collect();
+        one.post("/tasks/batch").json(&json!({"tasks": many})).send().await.ok();
+    }
+    let body = |more| with(json!({"task_types": [queue], "worker_id": "w", "wait_ms": WAIT_MS}), more);
+    for (user, more) in [
+        (Some("ann"), json!({})),
+        (None, json!({"tags": {"k": "v"}})),
+        (Some("ann"), json!({"tags": {"k": "v"}})),
+    ] {
+        let call = one.post("/tasks/claim").json(&body(more));
+        let call = if let Some(user) = user { call.user(user) } else { call };
+        let waiting = tokio::time::timeout(EARLY, call.send());
+        let (claimed, task) = tokio::join!(waiting, async {
+            let_calls_wait().await;
+            other.create(json!({"task_type": queue, "user_id": "ann", "tags": {"k": "v"}})).await
+        });
+        assert_eq!(ids(&claimed.expect("an answer").ok()), [id(&task)]);
+    }
 }

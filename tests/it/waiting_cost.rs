@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use task_repo_tests::{Call, TestServer, eventually, unique_type};
 
 use crate::profiler;
-use crate::verbs::{claim, id, ids};
+use crate::verbs::{claim, id, ids, let_calls_wait};
 
 /// A round of the sweeper, which comes again and again whatever else happens: the clock of these tests.
 fn is_sweep(entry: &Document) -> bool {
@@ -112,4 +112,35 @@ async fn work_with_other_tags_does_not_wake_a_waiting_claim() {
     let both = json!({"tags": {"k": "v", "x": "y"}});
     let is_tagged = |filter: &Document| filter.contains_key("tags");
     assert_left_alone(both.clone(), |call| call, &strange, both, is_tagged).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_wait_cost_as_much_as_few() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    let waiting = (0..60).map(|number| {
+        let body = json!({"task_types": [queue], "worker_id": format!("w{number}"), "wait_ms": 30_000});
+        let call = server.post("/tasks/claim").json(&body);
+        // Half of them take only tasks of their own user.
+        if number % 2 == 0 { call } else { call.user(&format!("u{number}")) }.send()
+    });
+    let counted = async {
+        let_calls_wait().await;
+        profiler::start(&server).await;
+        eventually("some sweeps", async || {
+            profiler::seen(&server).await.iter().filter(|entry| is_sweep(entry)).count() >= 5
+        })
+        .await;
+        profiler::stop(&server).await
+    };
+    let entries = tokio::select! {
+        entries = counted => entries,
+        _ = join_all(waiting) => panic!("nobody has anything to be answered with"),
+    };
+    let (sweeps, looks) = (
+        entries.iter().filter(|entry| is_sweep(entry)).count(),
+        entries.iter().filter(|entry| is_ready_look(entry)).count(),
+    );
+    // Two in each round of the waker, and a few of its rounds to one sweep; not one for each who waits.
+    assert!(looks < 20 * sweeps, "{looks} looks beside {sweeps} sweeps");
 }

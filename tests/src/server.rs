@@ -51,6 +51,15 @@ impl TestServer {
         Self { addr: server.addr(), server: Some(server), settings, http: http_client(), database }
     }
 
+    /// Stops it, and starts another in its place once `away` has passed.
+    pub async fn restart_after(mut self, away: impl Future<Output = ()>) -> Self {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+        away.await;
+        Self::start_on(Arc::clone(&self.database), self.settings.clone()).await
+    }
+
     /// Stops gracefully; returns when nothing of it runs any more.
     pub async fn stop(mut self) {
         if let Some(server) = self.server.take() {

@@ -93,10 +93,19 @@ pub struct Claimed {
 pub struct Awaited {
     /// Task types of callers that take any of them.
     pub task_types: HashSet<String>,
-    /// Users of callers that take only theirs.
-    pub users: HashSet<String>,
-    /// A stored tag of each caller that takes only tasks with tags.
-    pub tags: HashSet<String>,
+    /// What callers want that take only some of their types: with the users of those who take only theirs.
+    pub narrow: HashMap<Narrow, HashSet<String>>,
+}
+
+/// What callers want that take only some of the tasks of their types.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Narrow {
+    /// The queues.
+    pub task_types: Vec<String>,
+    /// Stored tags that a task must all have.
+    pub tags: Vec<String>,
+    /// Only tasks of the caller's own user.
+    pub is_own: bool,
 }
 
 /// Which tasks a claim may take.
@@ -112,23 +121,9 @@ pub struct Selection {
 
 impl Selection {
     fn filter(&self) -> Document {
-        let mut filter = doc! {
-            "tenant": &*self.scope.tenant,
-            "task_type": match self.task_types.as_slice() {
-                [one] => Bson::from(one.as_str()),
-                many => Bson::from(doc! { "$in": many }),
-            },
-            "status": "pending",
-        };
+        let mut filter = ready_filter(&self.scope.tenant, &self.task_types, &self.tags);
         if let Some(user) = &self.scope.user {
             filter.insert("user_id", &**user);
-        }
-        // The first tag is the index's; asking for all at once would leave the choice to the database.
-        if let Some((first, rest)) = self.tags.split_first() {
-            filter.insert("tags", first);
-            if !rest.is_empty() {
-                filter.insert("$and", rest.iter().map(|tag| doc! { "tags": tag }).collect::<Vec<_>>());
-            }
         }
         filter
     }
@@ -156,6 +151,25 @@ impl Selection {
         self.scope.user.as_deref().is_none_or(|user| ready.user_id.as_deref() == Some(user))
             && self.tags.iter().all(|tag| ready.tags.contains(tag))
     }
+}
+
+fn ready_filter(tenant: &str, task_types: &[String], tags: &[String]) -> Document {
+    let mut filter = doc! {
+        "tenant": tenant,
+        "task_type": match task_types {
+            [one] => Bson::from(one.as_str()),
+            many => Bson::from(doc! { "$in": many }),
+        },
+        "status": "pending",
+    };
+    // The first tag is the index's; asking for all at once would leave the choice to the database.
+    if let Some((first, rest)) = tags.split_first() {
+        filter.insert("tags", first);
+        if !rest.is_empty() {
+            filter.insert("$and", rest.iter().map(|tag| doc! { "tags": tag }).collect::<Vec<_>>());
+        }
+    }
+    filter
 }
 
 impl Store {
@@ -198,26 +212,25 @@ impl Store {
         .await
     }
 
-    /// One look at ready tasks of these users, or with one of these tags; without their payloads.
+    /// One look at ready tasks that such callers want, of these users if they take only their own; without payloads.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn ready_for(&self, tenant: &str, awaited: &Awaited) -> Result<Vec<TaskRecord>, StoreError> {
-        let mut ready = Vec::new();
-        for (field, values, index) in
-            [("user_id", &awaited.users, READY_BY_USER), ("tags", &awaited.tags, READY_BY_TAG)]
-        {
-            if values.is_empty() {
-                continue;
-            }
-            let mut options = self.by_index(index);
-            options.limit = Some(MAX_LOOK);
-            options.projection = Some(super::query::without_payload());
-            let values: Vec<_> = values.iter().collect();
-            let filter = doc! { "tenant": tenant, "status": "pending", field: { "$in": values } };
-            ready.extend(self.find("ready for some", filter, options).await?);
+    pub async fn ready_for(
+        &self,
+        tenant: &str,
+        wanted: &Narrow,
+        users: &HashSet<String>,
+    ) -> Result<Vec<TaskRecord>, StoreError> {
+        let mut filter = ready_filter(tenant, &wanted.task_types, &wanted.tags);
+        let mut options = self.by_index(if wanted.is_own { READY_BY_USER } else { READY_BY_TAG });
+        options.projection = Some(super::query::without_payload());
+        // Whatever is found is wanted by somebody: what is cut off is found when that is taken.
+        options.limit = Some(if wanted.is_own { MAX_LOOK } else { 1 });
+        if wanted.is_own {
+            filter.insert("user_id", doc! { "$in": users.iter().collect::<Vec<_>>() });
         }
-        Ok(ready)
+        self.find("ready for some", filter, options).await
     }
 
     /// Leases these tasks: those that are still free. What is not known by `until` is in doubt.

@@ -1,6 +1,6 @@
 //! What the background loops look for. These serve all tenants.
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use task_repo_protocol::Uuid;
@@ -17,6 +17,8 @@ pub struct DueTask {
     pub id: Uuid,
     /// The time that has come.
     pub at: DateTime<Utc>,
+    /// How long a heartbeat renews its lease, in seconds; 0 without one.
+    pub lease_seconds: u32,
 }
 
 impl Store {
@@ -49,7 +51,7 @@ impl Store {
         let filter = doc! { "status": status, field: { "$lte": bson::DateTime::from_chrono(until) } };
         let mut options = self.by_index(index);
         options.sort = Some(doc! { field: 1 });
-        options.projection = Some(doc! { "tenant": 1, field: 1 });
+        options.projection = Some(doc! { "tenant": 1, field: 1, "lease.seconds": 1 });
         options.limit = Some(limit);
         let found: Vec<Document> =
             self.call("due work", async move {
@@ -61,7 +63,14 @@ impl Store {
             .filter_map(|found| {
                 let id = super::read_id(found.get("_id")?)?;
                 let at = found.get_datetime(field).ok()?.to_chrono();
-                Some(DueTask { tenant: found.get_str("tenant").ok()?.to_owned(), id, at })
+                let lease = found.get_document("lease").ok();
+                let seconds = lease.and_then(|lease| match lease.get("seconds")? {
+                    Bson::Int32(seconds) => u32::try_from(*seconds).ok(),
+                    Bson::Int64(seconds) => u32::try_from(*seconds).ok(),
+                    _ => None,
+                });
+                let tenant = found.get_str("tenant").ok()?.to_owned();
+                Some(DueTask { tenant, id, at, lease_seconds: seconds.unwrap_or_default() })
             })
             .collect())
     }

@@ -13,9 +13,9 @@ use super::Store;
 /// Ready work in claim order.
 pub(super) const READY: &str = "ready";
 /// Ready work of one user in claim order.
-pub(super) const READY_BY_USER: &str = "ready_by_user";
+pub(super) const READY_BY_USER: &str = "ready_by_user_and_type";
 /// Ready work with a tag in claim order.
-pub(super) const READY_BY_TAG: &str = "ready_by_tag";
+pub(super) const READY_BY_TAG: &str = "ready_by_tag_and_type";
 /// Tasks in a status, newest first.
 pub(super) const NEWEST: &str = "newest";
 /// A user's tasks, newest first.
@@ -32,6 +32,8 @@ pub(super) const RESULTS: &str = "results";
 pub(super) const CLAIMS: &str = "claims";
 /// Tasks by the idempotency key that made them.
 pub(super) const IDEMPOTENCY: &str = "idempotency";
+/// Those of earlier versions, which only cost writes.
+const OBSOLETE: [&str; 2] = ["ready_by_user", "ready_by_tag"];
 /// What may be removed.
 const EXPIRY: &str = "expiry";
 
@@ -64,6 +66,12 @@ fn models() -> Vec<IndexModel> {
         keys.extend(rest.clone());
         keys
     };
+    // Last, so that lists of all types come in order; what is of other types is stepped over without reading it.
+    let typed = |first: Document| {
+        let mut keys = keyed(first, &claim_order);
+        keys.insert("task_type", 1);
+        keys
+    };
     vec![
         // `status` is the same in every entry, but without it a list of the types that have work would read each task.
         index(
@@ -73,12 +81,12 @@ fn models() -> Vec<IndexModel> {
         ),
         index(
             READY_BY_USER,
-            keyed(doc! { "user_id": 1 }, &claim_order),
+            typed(doc! { "user_id": 1 }),
             partial(doc! { "status": "pending", "user_id": { "$exists": true } }),
         ),
         index(
             READY_BY_TAG,
-            keyed(doc! { "tags": 1 }, &claim_order),
+            typed(doc! { "tags": 1 }),
             partial(doc! { "status": "pending", "tags": { "$exists": true } }),
         ),
         index(NEWEST, keyed(doc! { "status": 1 }, &newest), IndexOptions::default()),
@@ -116,6 +124,11 @@ fn models() -> Vec<IndexModel> {
 impl Store {
     pub(super) async fn make_indexes(&self) -> mongodb::error::Result<()> {
         self.tasks.create_indexes(models()).await?;
+        for name in self.tasks.list_index_names().await? {
+            if OBSOLETE.contains(&name.as_str()) {
+                self.tasks.drop_index(name).await?;
+            }
+        }
         self.keys
             .create_indexes([
                 index("hash", doc! { "hashes.hash": 1 }, unique(IndexOptions::default())),

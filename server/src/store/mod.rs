@@ -15,6 +15,7 @@
 //! | [`claim`] | ready work in claim order, and taking it |
 //! | [`query`] | reading: by id, by result, lists |
 //! | [`due`] | what the background loops look for |
+//! | [`outage`] | when leases could not be renewed |
 //! | [`leases`] | what this server knows of the tasks it has leased |
 //! | [`keys`] | issued API keys |
 
@@ -28,6 +29,7 @@ mod indexes;
 mod insert;
 mod keys;
 mod leases;
+mod outage;
 mod query;
 mod transition;
 
@@ -49,12 +51,13 @@ use crate::task::TaskRecord;
 
 use group_commit::{GroupCommit, Limits};
 
-pub use claim::{Awaited, ClaimOrder, Claimed, From, Ready, Selection};
+pub use claim::{Awaited, ClaimOrder, Claimed, From, Narrow, Ready, Selection};
 pub use connect::ConnectError;
 pub use due::DueTask;
 pub use guarded_write::new_stamp;
 pub use insert::InsertRefused;
 pub use keys::{KeyRecord, SecretHash};
+pub use outage::Outage;
 pub use query::{Found, Listing, Order, Position, Want};
 pub use transition::{Applied, Change, Refused};
 

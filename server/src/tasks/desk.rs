@@ -10,7 +10,7 @@ use super::TaskService;
 use super::claim::Answer;
 use super::shelf::Shelf;
 use super::waiters::{Waiter, Waiters};
-use crate::store::{Awaited, Selection, StoreError};
+use crate::store::{Awaited, Narrow, Selection, StoreError};
 use crate::task::TaskRecord;
 
 /// Who waits for which work.
@@ -219,11 +219,17 @@ impl Desk {
         let awaiting = groups.by_selection.iter().filter(|(_, group)| !lock(&group.waiters).is_empty());
         for (selection, _) in awaiting {
             let awaited = by_tenant.entry(Arc::clone(&selection.scope.tenant)).or_default();
-            match (&selection.scope.user, selection.tags.first()) {
-                (Some(user), _) => drop(awaited.users.insert(user.to_string())),
-                (None, Some(tag)) => drop(awaited.tags.insert(tag.clone())),
-                (None, None) => awaited.task_types.extend(selection.task_types.iter().cloned()),
+            if selection.takes_any() {
+                awaited.task_types.extend(selection.task_types.iter().cloned());
+                continue;
             }
+            let narrow = Narrow {
+                task_types: selection.task_types.clone(),
+                tags: selection.tags.clone(),
+                is_own: selection.scope.user.is_some(),
+            };
+            let users = awaited.narrow.entry(narrow).or_default();
+            users.extend(selection.scope.user.as_deref().map(str::to_owned));
         }
         by_tenant
     }

@@ -17,13 +17,15 @@ use tokio::sync::Notify;
 use super::TaskService;
 use crate::lifecycle::Intent;
 use crate::scope::Scope;
-use crate::store::{Awaited, Change, DueTask, StoreError};
+use crate::store::{Awaited, Change, DueTask, Outage, Refused, StoreError};
 
 /// How many tasks one round moves.
 const ROUND: i64 = 500;
 /// How many tenants are looked at together.
 const PARALLEL_LOOKS: usize = 8;
-/// A gap between two rounds of the sweeper that says that the server or the database stood still.
+/// How often the sweeper makes sure that leases can be renewed.
+const PULSE: Duration = Duration::from_secs(1);
+/// A gap between two such times that says that servers or the database stood still.
 const STALL: Duration = Duration::from_secs(2);
 /// How often the promoter looks for what other servers scheduled.
 const PROMOTE_INTERVAL: Duration = Duration::from_millis(250);
@@ -54,6 +56,9 @@ impl DueAlarm {
     }
 }
 
+/// When leases were known to be renewed for the last time, and when they could not be.
+pub(super) type Pulse = Mutex<Option<(Instant, Option<Outage>)>>;
+
 /// How the loops are doing.
 #[derive(Default)]
 pub(super) struct Jobs {
@@ -66,7 +71,6 @@ struct Round {
     lag: Duration,
     succeeded: Option<Instant>,
     failed: bool,
-    grace_until: Option<Instant>,
 }
 
 impl Jobs {
@@ -82,23 +86,6 @@ impl Jobs {
         } else {
             metrics::counter!("task_repo_background_failures_total", "job" => name).increment(1);
         }
-    }
-
-    /// Whether a job that has just reached the database again must wait before it takes anything away: as long as it
-    /// could not reach it.
-    fn is_grace_time(&self, name: &'static str) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let round = last.entry(name).or_default();
-        let gap = round.succeeded.map(|at| at.elapsed()).unwrap_or_default();
-        if gap > STALL {
-            round.grace_until = Some(Instant::now() + gap);
-            tracing::warn!(
-                seconds = gap.as_secs_f64(),
-                "the database could not be reached; leases get longer by that"
-            );
-        }
-        round.succeeded = Some(Instant::now());
-        round.grace_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn state(&self) -> BTreeMap<String, BackgroundJob> {
@@ -170,19 +157,44 @@ impl TaskService {
     async fn sweep(&self) -> Result<Duration, StoreError> {
         let mut lag = Duration::ZERO;
         loop {
-            let expired = self.store.expired(ROUND).await?;
-            // Heartbeats could not be heard while the server or the database stood still: leases get that much longer.
-            if self.jobs.is_grace_time("sweeper") {
-                return Ok(lag);
+            let mut expired = self.store.expired(ROUND).await?;
+            let is_full = expired.len() == usize::try_from(ROUND).unwrap_or(0);
+            // Only now: what ran out while the look waited for the database must not be taken either.
+            if let Some(outage) = self.last_outage().await? {
+                let now = self.store.clock().now();
+                expired.retain(|task| outage.holds_until(task.lease_seconds) <= now);
             }
             lag = lag.max(self.lateness(expired.first()));
-            let is_full = expired.len() == usize::try_from(ROUND).unwrap_or(0);
             let jitter = || Intent::Expire { jitter: rand::rng().random_range(-1.0..=1.0) };
-            let moved = self.move_due(expired, jitter).await;
+            let moved = self.move_due(expired, jitter).await?;
             if !is_full || moved == 0 || self.stopping.is_cancelled() {
                 return Ok(lag);
             }
         }
+    }
+
+    /// When heartbeats could not be heard for the last time, as of a moment ago.
+    async fn last_outage(&self) -> Result<Option<Outage>, StoreError> {
+        let known = *self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
+        let silence = || known.map_or(Duration::ZERO, |(at, _)| at.elapsed());
+        if let Some((at, outage)) = known
+            && at.elapsed() < PULSE
+        {
+            return Ok(outage);
+        }
+        let silent = silence();
+        let mut outage = self.store.pulse(silent, STALL).await?;
+        if silent <= STALL && silence() > STALL {
+            // The write itself had to wait for the database.
+            outage = self.store.pulse(silence(), STALL).await?;
+        }
+        let before = known.and_then(|(_, outage)| outage);
+        if let Some(outage) = outage.filter(|outage| before != Some(*outage)) {
+            let seconds = outage.lasted.as_seconds_f64();
+            tracing::warn!(seconds, "heartbeats could not be heard; leases hold longer by that");
+        }
+        *self.pulse.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), outage));
+        Ok(outage)
     }
 
     async fn promote_until_stopped(&self) {
@@ -215,7 +227,7 @@ impl TaskService {
             let full = scheduled.len() == usize::try_from(ROUND).unwrap_or(0);
             let (due, later): (Vec<_>, Vec<_>) = scheduled.into_iter().partition(|task| task.at <= now);
             lag = lag.max(self.lateness(due.first()));
-            let moved = self.move_due(due, || Intent::Promote).await;
+            let moved = self.move_due(due, || Intent::Promote).await?;
             if !full || !later.is_empty() || moved == 0 || self.stopping.is_cancelled() {
                 return Ok((lag, later.first().map(|task| task.at)));
             }
@@ -223,21 +235,27 @@ impl TaskService {
     }
 
     /// Says how many were moved.
-    async fn move_due(&self, due: Vec<DueTask>, intent: impl Fn() -> Intent) -> usize {
+    async fn move_due(&self, due: Vec<DueTask>, intent: impl Fn() -> Intent) -> Result<usize, StoreError> {
         if due.is_empty() {
-            return 0;
+            return Ok(0);
         }
         let changes = due
             .into_iter()
             .map(|task| Change { scope: Scope::tenant(&task.tenant), id: task.id, intent: intent() })
             .collect();
-        // Who was refused was renewed, moved or taken by another server meanwhile.
-        let mut moved = 0;
-        for applied in self.store.apply(changes).await.into_iter().flatten() {
-            self.announce(&applied.task);
-            moved += 1;
+        let (mut moved, mut failure) = (0, None);
+        for applied in self.store.apply(changes).await {
+            match applied {
+                Ok(applied) => {
+                    self.announce(&applied.task);
+                    moved += 1;
+                }
+                Err(Refused::Store(error)) => failure = Some(error),
+                // It was renewed, moved or taken by another server meanwhile.
+                Err(Refused::Missing | Refused::Task(_)) => {}
+            }
         }
-        moved
+        failure.map_or(Ok(moved), Err)
     }
 
     fn lateness(&self, oldest: Option<&DueTask>) -> Duration {
@@ -252,8 +270,10 @@ impl TaskService {
                 self.desk.wake_type(&tenant, &ready);
             }
         }
-        for ready in self.store.ready_for(&tenant, &awaited).await? {
-            self.desk.wake(&ready);
+        for (wanted, users) in &awaited.narrow {
+            for ready in self.store.ready_for(&tenant, wanted, users).await? {
+                self.desk.wake(&ready);
+            }
         }
         Ok(())
     }
