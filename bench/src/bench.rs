@@ -93,6 +93,13 @@ impl Bench {
         Ok(self.driver.database("admin").run_command(doc! { "serverStatus": 1 }).await?)
     }
 
+    /// How often the database has begun a write anew, since another was faster with the same document.
+    pub(crate) async fn write_conflicts(&self) -> Result<i64> {
+        let status = self.server_status().await?;
+        let operation = status.get_document("metrics")?.get_document("operation")?;
+        Ok(operation.get_i64("writeConflicts")?)
+    }
+
     /// Has the database write to disk what it still holds back: what filling costs is not to be paid by what follows.
     pub(crate) async fn checkpoint(&self) -> Result<()> {
         self.driver.database("admin").run_command(doc! { "fsync": 1 }).await?;

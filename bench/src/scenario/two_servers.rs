@@ -49,14 +49,23 @@ where
     let line_ups = [vec![clients[0].clone()], vec![clients[1].clone()], clients];
     let turns = bench.pick(1, TURNS);
     let mut samples = [Vec::new(), Vec::new(), Vec::new()];
+    let mut conflicts = 0;
     for turn in 0..turns {
         for ((number, clients), samples) in line_ups.iter().enumerate().zip(&mut samples) {
             let queue = format!("queue-{number}-{turn}");
             fill_queue(stage.client(), &queue, count).await?;
-            samples.push(measure(stage.processes.clone(), clients.clone(), queue, bench.time() / 2).await?);
+            let before = bench.write_conflicts().await?;
+            let sample = measure(stage.processes.clone(), clients.clone(), queue, bench.time() / 2).await?;
+            if clients.len() > 1 {
+                conflicts += bench.write_conflicts().await? - before;
+            }
+            samples.push(sample);
         }
     }
     let [one, other, both] = samples.map(Sample::of_all);
     let (both, alone) = (both?, one?.per_second().max(other?.per_second()));
-    stage.close(Measured { limit: Some(("one alone", alone)), ..both.into() }).await
+    #[expect(clippy::cast_precision_loss, reason = "numbers of conflicts and tasks")]
+    let conflicts = 1000.0 * conflicts as f64 / both.items.max(1) as f64;
+    let notes = vec![("database_conflicts_per_1000_tasks", conflicts)];
+    stage.close(Measured { limit: Some(("one alone", alone)), notes, ..both.into() }).await
 }
