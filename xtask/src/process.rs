@@ -159,8 +159,8 @@ impl Drop for Group {
         while self.id.is_some() && self.exited().is_none() && asked.elapsed() < GRACE_ON_DROP {
             thread::sleep(Duration::from_millis(20));
         }
-        // Also after the end of the program itself: what it had started may be stopped, and hear nothing else. Nobody
-        // else gets the group's number while one of its processes is left.
+        // Also after the end of the program itself: what it had started may not listen. Nobody else gets the
+        // group's number while one of its processes is left.
         self.send_to(group, "KILL");
     }
 }
@@ -235,11 +235,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_stopped_is_killed_with_its_group() {
+    async fn what_a_program_started_is_killed_even_if_it_hears_nothing() {
         let folder = std::env::temp_dir().join(format!("task-repo-xtask-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let note = folder.join("pid");
-        let script = "sleep 600 & kill -s STOP $!; echo $! >\"$0.new\"; mv \"$0.new\" \"$0\"; wait";
+        let script = "(trap \"\" TERM HUP; exec sleep 600) & echo $! >\"$0.new\"; mv \"$0.new\" \"$0\"; wait";
         let group = Group::spawn(Command::new("sh").args(["-c", script]).arg(&note)).unwrap();
         let pid = loop {
             match std::fs::read_to_string(&note) {
