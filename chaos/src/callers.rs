@@ -7,7 +7,7 @@ use anyhow::Result;
 use futures_util::future::join_all;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::Value;
+use serde::Deserialize;
 use task_repo_client::Uuid;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -124,7 +124,12 @@ async fn exchange(port: u16, request: &[u8]) -> Option<(u16, String)> {
 }
 
 fn id_of(task: &str) -> Option<Uuid> {
-    serde_json::from_str::<Value>(task).ok()?["id"].as_str()?.parse().ok()
+    /// The rest is as odd as it was sent.
+    #[derive(Deserialize)]
+    struct Named {
+        id: Uuid,
+    }
+    serde_json::from_str::<Named>(task).ok().map(|task| task.id)
 }
 
 /// JSON at its edges, what is no JSON, and what other programs take for commands.

@@ -43,6 +43,8 @@ const GHOSTS_LIMIT: usize = 2;
 const MEMORY_LIMIT_MIB: f64 = 150.0;
 /// How many connections of callers may be counted when everybody is gone: those that count them.
 const CONNECTIONS_LIMIT: usize = 5;
+/// How many more files and connections a server may have when everybody is gone.
+const FILES_LIMIT: u64 = 20;
 /// Tasks that are not final yet, beyond which producers wait for the workers.
 const CROWD: i64 = 500;
 /// How often everything is measured.
@@ -172,6 +174,9 @@ fn violations_of_run(plan: &Plan, verdict: &Verdict, growth: &Growth) -> Vec<Str
     }
     if growth.most_memory_mib > growth.memory_mib_at_first + MEMORY_LIMIT_MIB {
         violations.push(format!("a server grew to {:.0} MiB", growth.most_memory_mib));
+    }
+    if growth.open_files_at_end > growth.open_files_at_first + FILES_LIMIT {
+        violations.push(format!("{} files and connections stay open", growth.open_files_at_end));
     }
     violations
 }
