@@ -6,9 +6,10 @@ use bson::doc;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::json;
-use task_repo_tests::{TestServer, unique_type};
+use task_repo_tests::{Answer, Call, TestServer, unique_type};
 
 use crate::fail_point::FailPoint;
+use crate::verbs::{claim, create_many, id, shown, tasks};
 
 /// Twice what may wait.
 const BATCHES: usize = 40;
@@ -54,4 +55,68 @@ async fn who_finds_too_much_waiting_is_told_to_come_back_and_nothing_was_created
         assert_eq!(found["tasks"].as_array().unwrap().len(), created);
     }
     assert!(refused > 0, "all of it was taken");
+}
+
+/// Calls at once: with so much text in each, more than may wait.
+const CALLS: usize = 96;
+
+/// Makes all calls while commands of that name take long, until the first is refused; how each was answered.
+async fn overload(
+    server: &TestServer,
+    command: &str,
+    calls: impl Iterator<Item = Call>,
+) -> Vec<(usize, Answer)> {
+    let slow = doc! { "blockConnection": true, "blockTimeMS": 12_000 };
+    let mut fault = Some(FailPoint::set(server, command, "alwaysOn", slow).await);
+    let numbered = calls.enumerate().map(async |(number, call)| (number, call.send().await));
+    let mut calls: FuturesUnordered<_> = numbered.collect();
+    let mut answers = Vec::new();
+    while let Some(answer) = calls.next().await {
+        answers.push(answer);
+        if let Some(fault) = fault.take() {
+            fault.end().await;
+        }
+    }
+    answers
+}
+
+/// Whether it was refused, in the way that the contract says.
+fn is_refused(answer: &Answer) -> bool {
+    if answer.status != 503 {
+        return false;
+    }
+    answer.problem(503, "overloaded");
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    true
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn single_calls_are_told_to_come_back_as_well() {
+    let server = TestServer::start_with(|settings| settings.database.mongodb_timeout_ms = 60_000).await;
+    let large = "x".repeat(1_000_000);
+    let queues: Vec<_> = (0..CALLS).map(|_| unique_type()).collect();
+    let new = queues.iter().map(|queue| json!({"task_type": queue, "request": large}));
+    let calls = new.map(|task| server.post("/tasks").json(&task));
+    let answers = overload(&server, "insert", calls).await;
+    assert!(answers.iter().any(|(_, answer)| is_refused(answer)), "all of it was taken");
+    for (number, answer) in answers {
+        let expected = usize::from(!is_refused(&answer));
+        let path = format!("/tasks?status=any&task_type={}", queues[number]);
+        let found = server.get(&path).send().await.ok();
+        assert_eq!(found["tasks"].as_array().unwrap().len(), expected);
+    }
+
+    let queue = unique_type();
+    create_many(&server, CALLS, |_| json!({"task_type": queue})).await;
+    let held = claim(&server, &queue, json!({"limit": CALLS})).await;
+    let settlements = tasks(&held).iter().map(|task| {
+        let body = json!({"lease_token": task["lease"]["token"], "result": large});
+        server.post(&format!("/tasks/{}/complete", id(task))).json(&body)
+    });
+    let answers = overload(&server, "update", settlements).await;
+    assert!(answers.iter().any(|(_, answer)| is_refused(answer)), "all of it was taken");
+    for (number, answer) in answers {
+        let status = if is_refused(&answer) { "processing" } else { "completed" };
+        assert_eq!(shown(&server, &tasks(&held)[number]).await["status"], status);
+    }
 }
