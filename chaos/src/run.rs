@@ -43,8 +43,9 @@ const GHOSTS_LIMIT: usize = 2;
 const MEMORY_LIMIT_MIB: f64 = 150.0;
 /// How many connections of callers may be counted when everybody is gone: those that count them.
 const CONNECTIONS_LIMIT: usize = 5;
-/// How many more files and connections a server may have when everybody is gone.
-const FILES_LIMIT: u64 = 20;
+/// How many more files and connections a server may have when everybody is gone: those to the database, which it opens
+/// when it needs them.
+const FILES_LIMIT: u64 = 40;
 /// Tasks that are not final yet, beyond which producers wait for the workers.
 const CROWD: i64 = 500;
 /// How often everything is measured.
