@@ -32,6 +32,8 @@ const STEADY_WORKERS: u64 = 3;
 /// The longest that an answer may take beyond the time that its call asked the service to wait. The service gives itself
 /// 4.5 s (`MONGODB_TIMEOUT_MS`).
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How much longer it may seem: callers, servers and database share a machine.
+const ALLOWANCE: Duration = Duration::from_millis(500);
 /// How long the last caller may be counted after it is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest that a lost task may take to be back after the end of its lease.
@@ -119,7 +121,7 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     let (drained, mut empty) = (Instant::now(), 0);
     // Twice: one look may just miss a task that moves from one status to another.
     while empty < 2 && drained.elapsed() < DRAIN {
-        empty = if is_drained(&reader).await? { empty + 1 } else { 0 };
+        empty = if is_drained(&reader).await.unwrap_or(false) { empty + 1 } else { 0 };
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     phase.send_replace(Phase::Over);
@@ -129,7 +131,7 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     let found = found(&reader).await?;
     let mut record = history.record();
     record.events.extend(history::of_processes(folder)?);
-    let verdict = check(&record, &found, ANSWER_LIMIT);
+    let verdict = check(&record, &found, ANSWER_LIMIT + ALLOWANCE);
     let mut violations = verdict.violations();
     drop((crew, reader));
     violations.extend(left_behind(&world).await?);
