@@ -12,6 +12,11 @@ use crate::verbs::{claim, claim_one, create_many, id, ids, let_calls_wait, settl
 /// Callers at once.
 const CALLERS: usize = 40;
 
+/// A server that gives its calls all the time they need.
+async fn patient() -> TestServer {
+    TestServer::start_with(|settings| settings.database.mongodb_timeout_ms = 60_000).await
+}
+
 /// The next command of that name takes long enough for all callers to come meanwhile.
 async fn hold_next(server: &TestServer, command: &str) -> FailPoint {
     let slow = doc! {"blockConnection": true, "blockTimeMS": 1000};
@@ -30,7 +35,7 @@ async fn commands(server: &TestServer) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_who_come_together_share_commands() {
-    let server = TestServer::start().await;
+    let server = patient().await;
     let queue = unique_type();
     let task = json!({"task_type": queue});
 
@@ -87,7 +92,7 @@ async fn suspect(server: &TestServer, queue: &str, priority: i32) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_caller_may_not_have_beside_its_task_is_there_for_the_next() {
-    let server = TestServer::start().await;
+    let server = patient().await;
     let queue = unique_type();
     let (first, second) = tokio::join!(suspect(&server, &queue, 95), suspect(&server, &queue, 90));
     create_many(&server, 10, |_| json!({"task_type": queue})).await;
