@@ -10,7 +10,7 @@ use task_repo_model::properties::{
 };
 use task_repo_model::{Bounds, Protocol, Variation};
 
-/// Two tasks, and each request once.
+/// Two tasks, without what makes the orders too many: late requests, releases and heartbeats.
 const WIDE: Bounds = Bounds {
     tasks: 2,
     workers: 2,
