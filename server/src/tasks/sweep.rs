@@ -24,7 +24,7 @@ const ROUND: i64 = 500;
 /// How many tenants are looked at together.
 const PARALLEL_LOOKS: usize = 8;
 /// How often the sweeper makes sure that leases can be renewed.
-const PULSE: Duration = Duration::from_secs(1);
+const PULSE: Duration = Duration::from_millis(500);
 /// A gap between two such times that says that servers or the database stood still.
 const STALL: Duration = Duration::from_secs(2);
 /// How often the promoter looks for what other servers scheduled.
