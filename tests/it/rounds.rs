@@ -17,18 +17,19 @@ async fn patient() -> TestServer {
     TestServer::start_with(|settings| settings.database.mongodb_timeout_ms = 60_000).await
 }
 
-/// The next command of that name takes long enough for all callers to come meanwhile.
+/// The next commands of that name take long enough for all callers to come meanwhile: two, since the second place is not
+/// kept for a command that seems to hang.
 async fn hold_next(server: &TestServer, command: &str) -> FailPoint {
-    let slow = doc! {"blockConnection": true, "blockTimeMS": 1000};
-    FailPoint::set(server, command, doc! {"times": 1}, slow).await
+    let slow = doc! {"blockConnection": true, "blockTimeMS": 3000};
+    FailPoint::set(server, command, doc! {"times": 2}, slow).await
 }
 
-/// How many commands the database has had that change tasks, or look for ready ones.
+/// How many commands the database has had that change tasks, or read ready ones to hand them out.
 async fn commands(server: &TestServer) -> usize {
     let counts = |entry: &&Document| {
         let command = entry.get_document("command").unwrap();
-        let is_look = command.contains_key("find") && command.to_string().contains("\"pending\"");
-        entry.get_str("op").is_ok_and(|op| op != "query") || is_look
+        let is_look = command.get_document("sort").is_ok_and(|sort| sort.contains_key("ready_at"));
+        is_look || entry.get_str("op").is_ok_and(|op| ["insert", "update"].contains(&op))
     };
     profiler::stop(server).await.iter().filter(counts).count()
 }
@@ -42,13 +43,13 @@ async fn callers_who_come_together_share_commands() {
     profiler::start(&server).await;
     let held = hold_next(&server, "insert").await;
     join_all((0..CALLERS).map(|_| server.create(task.clone()))).await;
-    assert_eq!(held.end().await, 1);
+    assert!(held.end().await > 0);
     let creates = commands(&server).await;
 
     profiler::start(&server).await;
-    let held = hold_next(&server, "find").await;
+    let held = hold_next(&server, "update").await;
     let claimed = join_all((0..CALLERS).map(|_| claim(&server, &queue, json!({})))).await;
-    assert_eq!(held.end().await, 1);
+    assert!(held.end().await > 0);
     let claims = commands(&server).await;
     let claimed: Vec<_> = claimed.iter().flat_map(|answer| tasks(answer).clone()).collect();
     assert_eq!(claimed.len(), CALLERS);
@@ -56,7 +57,7 @@ async fn callers_who_come_together_share_commands() {
     profiler::start(&server).await;
     let held = hold_next(&server, "update").await;
     join_all(claimed.iter().map(async |task| settle(&server, task, "complete", json!({})).await.ok())).await;
-    assert_eq!(held.end().await, 1);
+    assert!(held.end().await > 0);
     let settlements = commands(&server).await;
 
     // Beside the one that was held there are those of who came a moment before or after the others.
@@ -99,13 +100,13 @@ async fn what_one_caller_may_not_have_beside_its_task_is_there_for_the_next() {
 
     // While the first one's round is held up the others come: they are served together.
     let held = hold_next(&server, "update").await;
-    let many = json!({"limit": 1000});
+    let many = json!({"limit": 1000, "lease_seconds": 60});
     let calls = async {
         let_calls_wait().await;
         tokio::join!(claim(&server, &queue, many.clone()), claim(&server, &queue, many.clone()))
     };
-    let (one, others) = tokio::join!(claim(&server, &queue, json!({})), calls);
-    assert_eq!(held.end().await, 1);
+    let (one, others) = tokio::join!(claim(&server, &queue, json!({"lease_seconds": 60})), calls);
+    assert!(held.end().await > 0);
     assert_eq!(ids(&one), [id(&first)]);
     let mut counts = [tasks(&others.0).len(), tasks(&others.1).len()];
     counts.sort_unstable();
