@@ -3,7 +3,7 @@
 use bson::{Document, doc};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use task_repo_tests::{TestServer, unique_type};
+use task_repo_tests::{TestServer, eventually, unique_type};
 
 use crate::fail_point::FailPoint;
 use crate::profiler;
@@ -142,4 +142,15 @@ async fn one_caller_s_error_is_not_that_of_others_who_wait() {
     failed.problem(503, "outcome_unknown");
     assert_eq!(ids(&waiting.await.ok()), [id(&task)]);
     assert_eq!(failing.end().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shortest_deadline_leaves_time_for_a_claim() {
+    let server = TestServer::start_with(|settings| settings.database.mongodb_timeout_ms = 100).await;
+    let body = json!({"task_types": [unique_type()], "worker_id": "w"});
+    // On a slow machine some may be late.
+    eventually("a claim is answered in time", async || {
+        server.post("/tasks/claim").json(&body).send().await.status == 200
+    })
+    .await;
 }

@@ -65,3 +65,24 @@ async fn leases_outlast_a_time_in_which_no_server_ran() {
     let server = server.restart_after(outlast(&held)).await;
     assert_kept(&server, &held).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_that_follows_soon_does_not_cut_the_time_after_the_first_short() {
+    let server = TestServer::start().await;
+    let pulses = server.database().collection::<bson::Document>("tasks_pulse");
+    let flapping = async {
+        let ago = |seconds| bson::DateTime::from_chrono(Utc::now() - TimeDelta::seconds(seconds));
+        let first = doc! { "ended_at": ago(10), "lasted_ms": 600_000_i64 };
+        let pulse = doc! { "$set": { "seen_at": ago(5), "outage": first } };
+        pulses.update_one(doc! {}, pulse).upsert(true).await.expect("a pulse");
+    };
+    let _server = server.restart_after(flapping).await;
+    eventually("the second outage is noticed", async || {
+        let pulse = pulses.find_one(doc! {}).await.expect("a pulse").expect("it is there");
+        let outage = pulse.get_document("outage").expect("an outage");
+        let is_second = outage.get_datetime("ended_at").expect("its end").to_chrono()
+            > Utc::now() - TimeDelta::seconds(9);
+        is_second && outage.get_i64("lasted_ms").expect("its length") > 500_000
+    })
+    .await;
+}

@@ -34,7 +34,9 @@ impl Store {
     pub async fn pulse(&self, silent: Duration, stall: Duration) -> Result<Option<Outage>, StoreError> {
         let now = bson::DateTime::from_chrono(self.clock().now());
         let away = doc! { "$max": [{ "$subtract": [now, "$seen_at"] }, millis(silent)] };
-        let outage = doc! { "ended_at": now, "lasted_ms": "$away" };
+        // One that follows soon must not cut short what leases are still given for the one before.
+        let left = doc! { "$subtract": [{ "$add": ["$outage.ended_at", "$outage.lasted_ms"] }, now] };
+        let outage = doc! { "ended_at": now, "lasted_ms": { "$max": ["$away", left] } };
         let is_outage = doc! { "$gt": ["$away", millis(stall)] };
         let update = vec![
             doc! { "$set": { "away": away } },

@@ -14,7 +14,7 @@ use crate::store::{From, StoreError};
 use crate::task::TaskRecord;
 
 /// A caller with less time left is not served.
-const TIGHT: Duration = Duration::from_millis(100);
+const TIGHT: Duration = Duration::from_millis(10);
 /// How long a group without callers is kept.
 const LINGER: Duration = Duration::from_millis(250);
 /// Most bytes of payload in one answer; the first task comes whatever its size.
@@ -32,17 +32,27 @@ struct Served {
 }
 
 impl Served {
+    fn of(caller: Lent) -> Self {
+        let mut served = Self { caller, tasks: Vec::new(), bytes: 0, failed: None };
+        served.look_at_the_clock();
+        served
+    }
+
+    /// Who has so little time left that its part would only cut the others' short is too late.
+    fn look_at_the_clock(&mut self) {
+        if self.caller.waiter.until < Instant::now() + TIGHT {
+            self.failed.get_or_insert(StoreError::Unavailable);
+        }
+    }
+
     fn missing(&self) -> usize {
         let is_full = self.bytes >= MAX_ANSWER_BYTES || self.tasks.first().is_some_and(is_suspect);
         if is_full { 0 } else { self.caller.waiter.limit - self.tasks.len() }
     }
 
-    /// Nothing more is done for it: it is gone, has all it asked for, or so little time left that its part would only cut
-    /// the others' short.
+    /// Nothing more is done for it: it is gone, too late, or has all it asked for.
     fn is_done(&mut self) -> bool {
-        if self.caller.waiter.until < Instant::now() + TIGHT {
-            self.failed.get_or_insert(StoreError::Unavailable);
-        }
+        self.look_at_the_clock();
         self.failed.is_some() || self.missing() == 0 || self.caller.waiter.reply.is_closed()
     }
 
@@ -152,8 +162,13 @@ impl TaskService {
             while wanted < MAX_LOOK
                 && let Some(caller) = group.lend_first(until)
             {
-                wanted += caller.waiter.limit;
-                served.push(Served { caller, tasks: Vec::new(), bytes: 0, failed: None });
+                let it = Served::of(caller);
+                if it.failed.is_some() {
+                    it.end(self);
+                } else {
+                    wanted += it.missing();
+                    served.push(it);
+                }
             }
             if served.is_empty() {
                 break None;
