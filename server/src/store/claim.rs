@@ -283,8 +283,8 @@ impl Store {
         }
     }
 
-    /// The tasks that a claim with this id (hash) has ever taken, with their payloads. Questions of callers that
-    /// arrive together are one.
+    /// The tasks that a claim with this id (hash) has ever taken, without payloads. Questions of callers that arrive
+    /// together are one.
     ///
     /// # Errors
     /// When the database does not answer by `until`.
@@ -318,7 +318,9 @@ impl Store {
         for (tenant, claim_ids) in by_tenant {
             // Not `$exists` as well: on an array MongoDB bounds the index by one condition only, and may take that.
             let filter = doc! { "tenant": tenant, "claim_ids": { "$in": claim_ids } };
-            found.insert(tenant, self.find("claimed by id", filter, self.by_index(CLAIMS)).await);
+            let mut options = self.by_index(CLAIMS);
+            options.projection = Some(super::query::without_payload());
+            found.insert(tenant, self.find("claimed by id", filter, options).await);
         }
         let answer = |(tenant, claim_id): &ClaimId| {
             let tasks =

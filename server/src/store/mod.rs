@@ -102,7 +102,8 @@ impl Default for Groups {
             inserts: GroupCommit::new(limits),
             // Much of what the database does for a move keeps one thread busy: two commands at once use both ends.
             writes: GroupCommit::new(Limits { enough: 32, ..limits }),
-            reads: GroupCommit::new(limits),
+            // A question is small, what it brings may be a whole task.
+            reads: GroupCommit::new(Limits { bytes: 32 << 20, waiting_bytes: usize::MAX, ..limits }),
             claim_ids: GroupCommit::new(limits),
         }
     }

@@ -8,8 +8,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::doc;
+use bson::{Binary, doc};
 use mongodb::options::FindOptions;
+use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{Receipt, Uuid};
 
 use super::guarded_write::{Fate, Mark, Staged, Staging};
@@ -210,25 +211,37 @@ impl Store {
             let store = store.clone();
             async move { store.read_now(wanted).await }
         };
-        let read = self.groups.reads.submit(wanted, 0, until, &self.runtime, run).await?;
+        let bytes = wanted.iter().filter(|it| it.payload).count() * MAX_TASK_BYTES;
+        let read = self.groups.reads.submit(wanted, bytes, until, &self.runtime, run).await?;
         ids.into_iter().zip(read).map(|(id, record)| Ok((id, record?))).collect()
     }
 
     async fn read_now(&self, wanted: Vec<Wanted>) -> Vec<Result<Option<TaskRecord>, StoreError>> {
-        let ids: Vec<_> = wanted.iter().map(|it| stored_id(it.id)).collect();
-        let options = FindOptions::builder().max_time(self.timeout);
-        let options = if wanted.iter().any(|it| it.payload) {
-            options.build()
-        } else {
-            options.projection(without_payload()).build()
+        let read = |payload| {
+            let of_kind = wanted.iter().filter(move |it| it.payload == payload);
+            self.read_kind(payload, of_kind.map(|it| stored_id(it.id)).collect())
         };
-        match self.find("for a change", doc! { "_id": { "$in": ids } }, options).await {
-            Err(error) => wanted.iter().map(|_| Err(error)).collect(),
-            Ok(found) => {
-                let found: HashMap<_, _> = found.into_iter().map(|task| (task.id, task)).collect();
-                wanted.iter().map(|it| Ok(found.get(&it.id).cloned())).collect()
-            }
+        let (bare, whole) = tokio::join!(read(false), read(true));
+        let answer = |it: &Wanted| {
+            let found = if it.payload { &whole } else { &bare };
+            found.as_ref().map_err(|error| *error).map(|found| found.get(&it.id).cloned())
+        };
+        wanted.iter().map(answer).collect()
+    }
+
+    /// These tasks, with or without their payloads.
+    async fn read_kind(
+        &self,
+        payload: bool,
+        ids: Vec<Binary>,
+    ) -> Result<HashMap<Uuid, TaskRecord>, StoreError> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
         }
+        let mut options = FindOptions::builder().max_time(self.timeout).build();
+        options.projection = (!payload).then(without_payload);
+        let found = self.find("for a change", doc! { "_id": { "$in": ids } }, options).await?;
+        Ok(found.into_iter().map(|task| (task.id, task)).collect())
     }
 }
 

@@ -19,7 +19,7 @@ use super::waiters::Waiter;
 use super::{Failure, TaskService, present};
 use crate::lifecycle::{Grant, Intent, Verb};
 use crate::scope::Scope;
-use crate::store::{Applied, Change, Refused, Selection, StoreError};
+use crate::store::{Applied, Change, Refused, Selection, StoreError, Want};
 use crate::task::{AttemptRecord, TaskRecord};
 
 /// How long a claim id is remembered.
@@ -201,8 +201,8 @@ impl TaskService {
         Ok(known.then_some(held))
     }
 
-    /// Of these tasks, those that are still leased as they were read, and now do not go back with an earlier answer that
-    /// may have been lost.
+    /// Of these tasks, those that are still leased as they were read, with their payloads. From now on they do not go
+    /// back with an earlier answer that may have been lost.
     async fn keep(&self, held: Vec<TaskRecord>) -> Result<Vec<TaskRecord>, Failure> {
         let change = |task: &TaskRecord| {
             let token = task.lease.as_ref()?.token;
@@ -213,10 +213,19 @@ impl TaskService {
         if changes.is_empty() {
             return Ok(held);
         }
+        let wants: Vec<_> =
+            changes.iter().map(|change| Want { scope: change.scope.clone(), id: change.id }).collect();
+        let results = self.store.apply(changes).await;
+        let payloads = self.store.get(&wants, true).await?.into_iter();
         let mut kept = Vec::with_capacity(held.len());
-        for (task, result) in held.into_iter().zip(self.store.apply(changes).await) {
+        for ((mut task, result), payload) in held.into_iter().zip(results).zip(payloads) {
             match result {
-                Ok(_) => kept.push(task),
+                Ok(_) => {
+                    // Deleted since then, it is not to be worked on.
+                    let Some(mut read) = payload else { continue };
+                    task.put_payload(read.take_payload());
+                    kept.push(task);
+                }
                 Err(Refused::Store(error)) => return Err(error.into()),
                 Err(Refused::Missing | Refused::Task(_)) => {}
             }

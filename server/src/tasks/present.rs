@@ -11,8 +11,8 @@ use crate::task::{AttemptRecord, ErrorRecord, TaskRecord};
 pub fn view(mut task: TaskRecord, with_token: bool) -> Task {
     let (request, result) = (task.request.take(), task.result.take());
     Task {
-        request: stored_json(request).into(),
-        result: stored_json(result).into(),
+        request: request.map(Json::known).into(),
+        result: result.map(Json::known).into(),
         ..view_without_payload(task, with_token)
     }
 }
@@ -45,7 +45,7 @@ pub fn view_without_payload(task: TaskRecord, with_token: bool) -> Task {
         priority: Priority::new(task.priority.into()).unwrap_or_default(),
         request: Payload::Omitted,
         template: task.template.and_then(|text| serde_json::from_str::<Template>(&text).ok()),
-        metadata: stored_json(Some(task.metadata.unwrap_or_else(|| "{}".to_owned()))).unwrap_or_else(null),
+        metadata: Json::known(task.metadata.unwrap_or_else(|| "{}".to_owned())),
         tags: Tags(
             task.tags
                 .iter()
@@ -115,16 +115,7 @@ fn execution(task: Uuid, attempt: AttemptRecord) -> Execution {
 }
 
 fn error(error: ErrorRecord) -> TaskError {
-    TaskError { message: error.message, code: error.code, details: stored_json(error.details) }
-}
-
-/// JSON text that was checked when it came in.
-fn stored_json(text: Option<String>) -> Option<Json> {
-    text.and_then(|text| Json::from_text(text).ok())
-}
-
-fn null() -> Json {
-    Json::from_text("null".to_owned()).unwrap_or_else(|_| unreachable!("null is JSON"))
+    TaskError { message: error.message, code: error.code, details: error.details.map(Json::known) }
 }
 
 /// A lease token of a task as it stands in a request, to what is stored; any text may be one, few are.
