@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::fault::SPELL;
 use crate::history::{Event, History, Said};
-use crate::load::{API_KEY, Crew};
+use crate::load::{API_KEY, CALL_LIMIT, Crew};
 use crate::world::World;
 
 /// Callers of a flood: five times as many as there are in all.
@@ -34,16 +34,20 @@ fn post(path: &str, body: &str) -> String {
 }
 
 /// Asks for work, waits a moment, and is gone. That it fails is no news.
-pub(crate) async fn vanish(port: u16, seed: u64, number: u64) {
+pub(crate) async fn vanish(port: u16, history: &History, seed: u64) {
     let mut dice = SmallRng::seed_from_u64(seed);
+    let worker_id = format!("{GHOST}{seed}");
     let body = format!(
-        r#"{{"task_types":["chaos.a","chaos.b"],"worker_id":"{GHOST}{number}","limit":3,"wait_ms":5000}}"#
+        r#"{{"task_types":["chaos.a","chaos.b"],"worker_id":"{worker_id}","limit":3,"wait_ms":5000}}"#
     );
     let request = post("/tasks/claim", &body);
     tokio::time::sleep(Duration::from_millis(dice.random_range(0..500))).await;
     if let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
         let _ = stream.write_all(request.as_bytes()).await;
         tokio::time::sleep(Duration::from_millis(dice.random_range(0..=20))).await;
+        if stream.try_read(&mut [0]).is_ok_and(|bytes| bytes > 0) {
+            history.note(Event::Reached { worker_id });
+        }
         if dice.random_bool(0.5) {
             // With a reset instead of an orderly end.
             let _ = stream.set_zero_linger();
@@ -114,6 +118,10 @@ pub(crate) async fn send_corpus(port: u16, history: &History, seed: u32) {
 
 /// The status and the body of the answer, if one came.
 async fn exchange(port: u16, request: &[u8]) -> Option<(u16, String)> {
+    tokio::time::timeout(CALL_LIMIT, exchange_all(port, request)).await.ok()?
+}
+
+async fn exchange_all(port: u16, request: &[u8]) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
     stream.write_all(request).await.ok()?;
     let mut answer = Vec::new();

@@ -36,8 +36,8 @@ pub(crate) struct Found {
     pub(crate) completed: usize,
     /// Of those that ended with their lease, which nobody had renewed: how long after its end, in milliseconds.
     pub(crate) lost_after: Vec<i64>,
-    /// Of those that ended with their lease, the ones of callers that had vanished.
-    pub(crate) lost_by_ghosts: usize,
+    /// Of those that ended with their lease, the callers that had vanished.
+    pub(crate) lost_by_ghosts: Vec<String>,
 }
 
 /// What the history says.
@@ -173,7 +173,7 @@ pub(crate) fn check(record: &Record, found: &[Found], limit: Duration) -> Verdic
     settlements(record, found, &mut verdict);
     claims(record, &mut verdict);
     held(record, &mut verdict);
-    losses(found, &mut verdict);
+    losses(record, found, &mut verdict);
     let is_stuck = |task: &&Found| !task.status.is_final();
     verdict.stuck = found.iter().filter(is_stuck).map(|task| task.id).collect();
     verdict.undocumented = record
@@ -199,12 +199,18 @@ fn held(record: &Record, verdict: &mut Verdict) {
 }
 
 /// What became of tasks whose workers were lost, and of those that failed.
-fn losses(found: &[Found], verdict: &mut Verdict) {
+fn losses(record: &Record, found: &[Found], verdict: &mut Verdict) {
     let lost_after = || found.iter().flat_map(|task| &task.lost_after);
     verdict.losses = lost_after().count();
     verdict.longest_back_ms = lost_after().copied().max().unwrap_or(0);
     verdict.early = lost_after().filter(|after| **after < -EARLY_MS).count();
-    verdict.lost_by_ghosts = found.iter().map(|task| task.lost_by_ghosts).sum();
+    let reached: HashSet<_> = record
+        .events
+        .iter()
+        .filter_map(|event| if let Event::Reached { worker_id } = event { Some(worker_id) } else { None })
+        .collect();
+    verdict.lost_by_ghosts =
+        found.iter().flat_map(|task| &task.lost_by_ghosts).filter(|ghost| !reached.contains(ghost)).count();
     let is_used_up = |task: &Found| match task.reason {
         Some(Reason::Lost) => task.losses >= MOST_LOSSES || task.attempt >= task.max_attempts,
         Some(Reason::Exhausted | Reason::Timeout) => task.attempt >= task.max_attempts,

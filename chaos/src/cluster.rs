@@ -142,7 +142,7 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        Ok(())
+        bail!("member {member} has not become the primary")
     }
 
     /// Leaves no byte free on the disks of all members, until [`Cluster::free_disks`].

@@ -130,10 +130,13 @@ impl Fault {
                     world.cluster.kill(*member).await?;
                 }
                 tokio::time::sleep(Duration::from_secs(30)).await;
+                // What only the primary has must not come back with it: whoever was told of it has lost it then.
+                world.cluster.kill(primary).await?;
                 for member in others {
                     world.cluster.restart(member).await?;
                 }
-                Ok(())
+                world.cluster.primary().await?;
+                world.cluster.restart(primary).await
             }
             Self::AllMongodsKill => {
                 for member in 0..MEMBERS {
@@ -146,7 +149,7 @@ impl Fault {
                 Ok(())
             }
             Self::CommandsFail => {
-                let all = ["insert", "update", "find"];
+                let all = ["insert", "update", "find", "distinct"];
                 let count = dice.random_range(1..=all.len());
                 let commands: Vec<_> = all.sample(dice, count).copied().collect();
                 let mode = doc! { "activationProbability": 0.3 };
@@ -159,11 +162,11 @@ impl Fault {
             Self::Doubled => spell(world, Weather { doubled: 0.5, ..Weather::default() }).await,
             Self::VanishingCallers => {
                 let port = world.port(dice.random_range(0..world.servers()));
-                let callers = (0..VANISHING).map(|number| vanish(port, dice.random(), number));
+                let callers = (0..VANISHING).map(|_| vanish(port, crew.history(), dice.random()));
                 join_all(callers).await;
                 Ok(())
             }
-            Self::WorkersKill => world.kill_workers(seconds(0..=2, dice)).await,
+            Self::WorkersKill => world.kill_workers(seconds(0..=2, dice), dice).await,
             Self::WorkersFreeze => world.freeze_workers(LEASE * 2).await,
             Self::SlowCallers => {
                 let port = world.port(dice.random_range(0..world.servers()));
@@ -227,7 +230,7 @@ async fn slow_database(world: &World, crew: &Crew, seed: u32) -> Result<()> {
 
 /// One way in which commands fail.
 fn failure(commands: &[&str], dice: &mut SmallRng) -> Document {
-    let mut data = doc! { "failCommands": commands, "namespace": "chaos.tasks" };
+    let mut data = doc! { "failCommands": commands };
     data.extend(match dice.random_range(0..4) {
         0 => doc! { "closeConnection": true },
         1 => doc! { "errorCode": 91, "errorLabels": ["RetryableWriteError"] },

@@ -49,6 +49,8 @@ pub(crate) enum Event {
     Held { id: Uuid, beats: u32, was_loud: bool, was_taken: bool },
     /// A worker settled a task.
     Settled { id: Uuid, token: String, verb: Verb, said: Said, version: Option<u64> },
+    /// A caller vanished, but its answer had come by then.
+    Reached { worker_id: String },
     /// An answer that the contract does not know.
     Odd { call: String, answer: String },
 }

@@ -144,7 +144,7 @@ impl Caller {
             let name = format!("{kind}{}-{number}", self.name);
             let task = NewTask {
                 name: Some(name.clone()),
-                request: Json::of(&number).ok(),
+                request: Json::of(&name).ok(),
                 max_attempts: Some(ATTEMPTS),
                 lease_seconds: i64::try_from(LEASE.as_secs()).ok(),
                 retry: Some(RetryPolicy {
@@ -175,7 +175,9 @@ impl Caller {
         while Instant::now() < until {
             let name = format!("{}-{number}", self.name);
             let lease_seconds = i64::try_from(LEASE.as_secs()).ok();
-            let task = NewTask { name: Some(name.clone()), lease_seconds, ..NewTask::new(QUEUES[0]) };
+            let request = Json::of(&name).ok();
+            let task =
+                NewTask { name: Some(name.clone()), request, lease_seconds, ..NewTask::new(QUEUES[0]) };
             let created = self.create(&task, &name).await;
             let server = self.server();
             // Only how long they take, and that the contract knows their answers.
@@ -228,6 +230,12 @@ impl Caller {
         }
         let claimed = claimed.unwrap_or_default();
         for task in &claimed {
+            // What odd payloads come with has no name.
+            let name: Option<String> = task.task().request.json().and_then(|json| json.to().ok());
+            if name != task.task().name && task.task().name.is_some() {
+                let answer = format!("{:?} came with the payload of {name:?}", task.task().name);
+                self.history.note(Event::Odd { call: "claim".to_owned(), answer });
+            }
             self.history.note(Event::Claimed {
                 id: task.id(),
                 token: task.lease_token().to_owned(),

@@ -150,10 +150,11 @@ async fn runs(options: &RunOptions) -> Result<ExitCode> {
 }
 
 /// Each mistake with the faults under which it shows, and how the violations begin that it is found as.
-const MISTAKES: [(&str, &[Fault], &[&str]); 5] = [
+const MISTAKES: [(&str, &[Fault], &[&str]); 6] = [
     ("early-acknowledgement", &[Fault::ServerKill], &["lost: "]),
     ("any-token", &[Fault::WorkersFreeze], &["settled by a lease", "completed"]),
     ("unguarded-claim", &[Fault::Doubled], &["attempts out of order", "completed"]),
+    ("lonely-write", &[Fault::SecondariesDown], &["lost: "]),
     ("forgotten-keys", &[Fault::LostAnswers], &["duplicated"]),
     (
         "unguarded-sweeper",

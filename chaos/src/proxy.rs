@@ -105,6 +105,18 @@ impl Proxy {
         }
     }
 
+    fn throw(&self, range: std::ops::Range<usize>) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).dice.random_range(range)
+    }
+
+    /// Ends a connection, half of the time with a reset.
+    fn cut(&self, caller: &TcpStream) -> Result<()> {
+        if self.throw(0..2) == 0 {
+            caller.set_zero_linger()?;
+        }
+        Ok(())
+    }
+
     async fn carry(&self, mut caller: TcpStream) -> Result<()> {
         caller.set_nodelay(true)?;
         let mut server: Option<TcpStream> = None;
@@ -112,7 +124,10 @@ impl Proxy {
         while let Some(request) = message(&mut caller, &mut unread).await? {
             let fate = self.fate();
             if fate == Fate::CutOff {
-                return Ok(());
+                // Some of the request may have gone on.
+                let sent = self.throw(0..request.len());
+                connect(self.server).await?.write_all(&request[..sent]).await?;
+                return self.cut(&caller);
             }
             let copies = match fate {
                 Fate::Doubled(copies, server) => (0..copies).map(|_| send_copy(server, &request)).collect(),
@@ -134,7 +149,7 @@ impl Proxy {
                 },
             };
             if fate == Fate::AnswerLost {
-                return Ok(());
+                return self.cut(&caller);
             }
             caller.write_all(&answer).await?;
             self.compare(request, answer, copies, is_one_server);

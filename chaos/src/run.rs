@@ -42,7 +42,7 @@ const BACK_LIMIT_MS: i64 = 1000;
 /// those whose connection ends in the moment of their answer.
 const GHOSTS_LIMIT: usize = 2;
 /// How much the memory of a server may grow, in MiB.
-const MEMORY_LIMIT_MIB: f64 = 150.0;
+const MEMORY_LIMIT_MIB: f64 = 64.0;
 /// How many connections of callers may be counted when everybody is gone: those that count them.
 const CONNECTIONS_LIMIT: usize = 5;
 /// How many more files and connections a server may have when everybody is gone: those to the database, which it opens
@@ -236,7 +236,7 @@ async fn found(reader: &TaskClient) -> Result<Vec<Found>> {
             let executions = reader.get_executions(task.id).await?;
             let is_completed = |status| status == ExecutionStatus::Completed;
             let lost: Vec<_> = executions.iter().filter(|it| it.status == ExecutionStatus::Lost).collect();
-            let is_ghost = |it: &&&Execution| it.worker_id.as_ref().is_some_and(|id| id.starts_with(GHOST));
+            let ghost = |it: &&Execution| it.worker_id.clone().filter(|id| id.starts_with(GHOST));
             let lease = i64::try_from(LEASE.as_millis()).unwrap_or(0);
             let lost_after = lost.iter().filter(|_| task.task_type != STEADY).filter_map(|it| {
                 let lasted = (it.completed_at? - it.started_at).num_milliseconds();
@@ -253,7 +253,7 @@ async fn found(reader: &TaskClient) -> Result<Vec<Found>> {
                 result: task.result.json().and_then(|json| serde_json::from_str(json.as_str()).ok()),
                 executions: executions.len(),
                 lost_after: lost_after.collect(),
-                lost_by_ghosts: lost.iter().filter(is_ghost).count(),
+                lost_by_ghosts: lost.iter().filter_map(ghost).collect(),
                 completed: executions.iter().filter(|it| is_completed(it.status)).count(),
             })
         })

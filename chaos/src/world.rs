@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom as _;
 use task_repo_client::TaskClient;
 use tokio::sync::Mutex;
 
@@ -20,7 +22,7 @@ use crate::proxy::{Proxy, Weather};
 /// Servers on the one database.
 const SERVERS: usize = 2;
 /// Worker processes that may be killed and frozen.
-const WORKERS: usize = 2;
+const WORKERS: usize = 4;
 /// The longest a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Connections to the database of a server whose pool is to be exhausted.
@@ -172,8 +174,8 @@ impl World {
     }
 
     /// Ends half of the workers as a power cut would, and starts them again later.
-    pub(crate) async fn kill_workers(&self, away: Duration) -> Result<()> {
-        for worker in self.workers.iter().step_by(2) {
+    pub(crate) async fn kill_workers(&self, away: Duration, dice: &mut SmallRng) -> Result<()> {
+        for worker in self.workers.sample(dice, WORKERS / 2) {
             worker.lock().await.kill().await?;
         }
         tokio::time::sleep(away).await;

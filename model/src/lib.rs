@@ -22,7 +22,8 @@
 //!
 //! # What is not in it
 //!
-//! Cancelling, editing and executing tasks, the wait before a retry, and priorities. What a server remembers of tasks it
+//! Cancelling, editing and executing tasks, the wait before a retry, and priorities. Claim ids, and tasks that go back
+//! when a caller has gone away: what is said of those rests on the tests and on `cargo xtask chaos`. What a server remembers of tasks it
 //! has leased is not there either: it is a read made long ago, which a slow server has too.
 //!
 //! # Bounds

@@ -9,7 +9,7 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// The struct by whose name serde_json knows text that it is to write as it is. It is not part of its interface, so only
+/// The struct by whose name `serde_json` knows text that it is to write as it is. It is not part of its interface, so only
 /// the service, which builds with one version and tests it, relies on it.
 const RAW: &str = "$serde_json::private::RawValue";
 
@@ -19,7 +19,7 @@ pub struct Json(Text);
 
 #[derive(Debug, Clone)]
 enum Text {
-    /// It came from serde_json.
+    /// It came from `serde_json`.
     Read(Box<RawValue>),
     /// It was read before.
     Known(Box<str>),
@@ -43,6 +43,7 @@ impl Json {
     }
 
     /// Takes JSON text as it is, unread: for text that was JSON when it was stored. Reading 2 KiB costs up to 8 µs.
+    #[doc(hidden)]
     pub fn known(text: String) -> Self {
         Self(Text::Known(text.into_boxed_str()))
     }

@@ -12,6 +12,8 @@ pub(crate) enum Mistake {
     UnguardedClaim,
     /// Idempotency keys are not kept.
     ForgottenKeys,
+    /// A write counts once the primary has it.
+    LonelyWrite,
     /// The sweeper takes back what it saw a while ago, whatever has become of it.
     UnguardedSweeper,
 }
@@ -31,6 +33,7 @@ pub(crate) fn is_made(mistake: Mistake) -> bool {
         Ok("any-token") => Some(Mistake::AnyToken),
         Ok("unguarded-claim") => Some(Mistake::UnguardedClaim),
         Ok("forgotten-keys") => Some(Mistake::ForgottenKeys),
+        Ok("lonely-write") => Some(Mistake::LonelyWrite),
         Ok("unguarded-sweeper") => Some(Mistake::UnguardedSweeper),
         _ => None,
     });

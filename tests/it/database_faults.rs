@@ -165,3 +165,21 @@ async fn what_a_repeat_has_brought_is_not_taken_back_by_the_server_that_was_aske
     assert_eq!(fail_point.end().await, 2);
     settle(&server, &tasks(&again)[0], "complete", json!({})).await.ok();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_claim_does_not_take_longer_than_its_deadline() {
+    let server = TestServer::start_with(|settings| settings.database.mongodb_timeout_ms = 2000).await;
+    let queue = unique_type();
+    let task = server.create(json!({"task_type": queue})).await;
+    let repeated = json!({"task_types": [queue], "worker_id": "w", "claim_id": Uuid::now_v7()});
+    let first = server.post("/tasks/claim").json(&repeated).send().await.ok();
+    assert_eq!(ids(&first), [id(&task)]);
+
+    // What was claimed is read twice: its leases, and then its payloads.
+    let slow = doc! {"blockConnection": true, "blockTimeMS": 1500};
+    let fail_point = FailPoint::set(&server, "find", "alwaysOn", slow).await;
+    server.post("/tasks/claim").json(&repeated).send().await.problem(503, "unavailable");
+    fail_point.end().await;
+    let again = server.post("/tasks/claim").json(&repeated).send().await.ok();
+    assert_eq!(tasks(&again)[0]["lease"], tasks(&first)[0]["lease"]);
+}

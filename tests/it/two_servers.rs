@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
+use task_repo_server::Settings;
+use task_repo_server::scope::Scope;
+use task_repo_server::store::{From, Selection, Store};
 use task_repo_tests::{TestServer, eventually, unique_type};
 use uuid::Uuid;
 
@@ -245,4 +248,26 @@ async fn work_of_other_kinds_does_not_hide_what_a_claim_waits_for() {
         });
         assert_eq!(ids(&claimed.expect("an answer").ok()), [id(&task)]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_behind_a_task_can_leave_a_half_to_the_other() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    create_many(&server, 40, |n| json!({"task_type": queue, "priority": 9 - n % 2})).await;
+    let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
+    let settings = Settings::for_tests(&uri, server.database().name());
+    let store = Store::connect(&settings.database).await.expect("the database is there");
+    let selection = Selection { scope: Scope::tenant("default"), task_types: vec![queue], tags: Vec::new() };
+
+    let all = store.ready(&selection, From::Front, 100).await.expect("an answer").tasks;
+    assert_eq!(all.len(), 40);
+    for bit in [None, Some(false), Some(true)] {
+        let from = From::After(all[9].claim_order(), bit);
+        let found = store.ready(&selection, from, 100).await.expect("an answer").tasks;
+        let is_wanted = |id: &Uuid| bit.is_none_or(|bit| (id.as_u128() & 1 == 1) == bit);
+        let wanted: Vec<_> = all[10..].iter().map(|task| task.id).filter(is_wanted).collect();
+        assert_eq!(found.iter().map(|task| task.id).collect::<Vec<_>>(), wanted, "{bit:?}");
+    }
+    store.close().await;
 }

@@ -30,13 +30,21 @@ fn task(name: &str, result: &str) -> Found {
         executions: 1,
         completed: 1,
         lost_after: Vec::new(),
-        lost_by_ghosts: 0,
+        lost_by_ghosts: Vec::new(),
     }
 }
 
 fn failed(name: &str, reason: Reason, attempt: u32, losses: u32) -> Found {
     let task = task(name, "t");
     Found { status: Status::Failed, reason: Some(reason), attempt, losses, completed: 0, ..task }
+}
+
+#[test]
+fn a_task_may_stay_with_a_caller_that_was_answered_before_it_vanished() {
+    let found = [Found { lost_by_ghosts: vec!["a".to_owned(), "b".to_owned()], ..task("t", "t") }];
+    let events = vec![Event::Reached { worker_id: "b".to_owned() }];
+    let record = Record { events, ..Record::default() };
+    assert_eq!(check(&record, &found, Duration::from_secs(5)).lost_by_ghosts, 1);
 }
 
 fn held(was_loud: bool, was_taken: bool) -> Event {

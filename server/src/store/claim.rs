@@ -22,6 +22,9 @@ const MAX_READ_BYTES: usize = 16 << 20;
 /// How many ready tasks one look for other servers' work reads.
 const MAX_LOOK: i64 = 1000;
 
+/// The last bit of a stored id, as MongoDB counts them: from the lowest of the first byte.
+const LAST_BIT: i32 = 8 * 15;
+
 /// Tenant, and hash of a claim id.
 pub(super) type ClaimId = (Arc<str>, Vec<u8>);
 
@@ -54,8 +57,8 @@ impl TaskRecord {
 pub enum From {
     /// At the front.
     Front,
-    /// Behind a task.
-    After(ClaimOrder),
+    /// Behind a task; perhaps only those whose id ends in this bit.
+    After(ClaimOrder, Option<bool>),
     /// At the front, and it ends before this priority.
     Above(i32),
 }
@@ -65,7 +68,7 @@ impl From {
         match self {
             Self::Front => {}
             Self::Above(priority) => drop(filter.insert("priority", doc! { "$gt": priority })),
-            Self::After(ClaimOrder { priority: Reverse(priority), ready_at, id }) => {
+            Self::After(ClaimOrder { priority: Reverse(priority), ready_at, id }, bit) => {
                 let ready_at = bson::DateTime::from_chrono(ready_at);
                 // Each a range of the index; MongoDB merges them.
                 let behind = [
@@ -74,6 +77,10 @@ impl From {
                     doc! { "priority": { "$lt": priority } },
                 ];
                 filter.insert("$or", behind.to_vec());
+                if let Some(bit) = bit {
+                    let test = if bit { "$bitsAllSet" } else { "$bitsAllClear" };
+                    filter.insert("_id", doc! { test: [LAST_BIT] });
+                }
             }
         }
     }

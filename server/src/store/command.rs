@@ -6,6 +6,7 @@
 use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
 use super::Store;
+use crate::mistake::{self, Mistake};
 
 /// Most bytes of statements in one command; a single larger statement goes alone.
 const MAX_COMMAND_BYTES: usize = 8 << 20;
@@ -87,7 +88,11 @@ impl Store {
         // One bad statement must not stop its neighbours.
         command.append(cstr("ordered"), false);
         let patience = i32::try_from(self.timeout.as_millis()).unwrap_or(i32::MAX);
-        command.append(cstr("writeConcern"), rawdoc! { "w": "majority", "j": true, "wtimeout": patience });
+        let mut concern = rawdoc! { "w": "majority", "j": true, "wtimeout": patience };
+        if mistake::is_made(Mistake::LonelyWrite) {
+            concern = rawdoc! { "w": 1, "j": true };
+        }
+        command.append(cstr("writeConcern"), concern);
         let database = self.database.clone();
         match self.call(verb, async move { database.run_raw_command(command).await }).await {
             Ok(reply) => answered(verb, &reply),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use mongodb::IndexModel;
+use mongodb::error::ErrorKind;
 use mongodb::options::IndexOptions;
 
 use super::Store;
@@ -34,6 +35,8 @@ pub(super) const CLAIMS: &str = "claims";
 pub(super) const IDEMPOTENCY: &str = "idempotency";
 /// Those of earlier versions, which only cost writes.
 const OBSOLETE: [&str; 2] = ["ready_by_user", "ready_by_tag"];
+/// What the database answers when an index to be dropped is not there.
+const INDEX_NOT_FOUND: i32 = 27;
 /// What may be removed.
 const EXPIRY: &str = "expiry";
 
@@ -126,7 +129,12 @@ impl Store {
         self.tasks.create_indexes(models()).await?;
         for name in self.tasks.list_index_names().await? {
             if OBSOLETE.contains(&name.as_str()) {
-                self.tasks.drop_index(name).await?;
+                match self.tasks.drop_index(name).await {
+                    // A server that starts beside this one was faster.
+                    Err(error) if matches!(&*error.kind, ErrorKind::Command(it) if it.code == INDEX_NOT_FOUND) =>
+                        {}
+                    dropped => dropped?,
+                }
             }
         }
         self.keys

@@ -65,7 +65,11 @@ impl Store {
     /// Makes these changes; each gets its own answer, in order. Several of one task are made one after the other and
     /// written at once. Reads and writes of callers that arrive together are carried by one command each.
     pub async fn apply(&self, changes: Vec<Change>) -> Vec<Result<Applied, Refused>> {
-        let until = self.deadline();
+        self.apply_by(changes, self.deadline()).await
+    }
+
+    /// The same, by another time.
+    pub async fn apply_by(&self, changes: Vec<Change>, until: Instant) -> Vec<Result<Applied, Refused>> {
         let mut call = Call::of(changes);
         let mut overloaded = false;
         while !call.open.is_empty() && !overloaded && Instant::now() < until {

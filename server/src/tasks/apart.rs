@@ -1,10 +1,10 @@
 //! How servers that take from one queue keep out of each other's way.
 //!
-//! They know nothing of each other; each sees only that others were faster. Who sees it twice within a few claims takes,
-//! of the tasks of the first priority, one half and leaves the other to whoever is there: which half a task belongs to is in
-//! its id, which half is ours is drawn, and drawn again while others are still faster. Two servers that have drawn
-//! different halves do not meet any more. It is over when nobody takes what was left, or some seconds after the last time
-//! that others were faster.
+//! They know nothing of each other; each sees only that others were faster. Who sees it twice within a few claims, or with
+//! most of one large claim, takes, of the tasks of the first priority, one half and leaves the other to whoever is there:
+//! which half a task belongs to is in its id, which half is ours is drawn, and drawn again while others are still faster.
+//! Two servers that have drawn different halves do not meet any more. It is over when nobody takes what was left, or some
+//! time after others were last faster.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,8 +20,12 @@ use crate::task::TaskRecord;
 const SUSPICION: u32 = 24;
 /// How long a task is left to others who do not come.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// How long others are believed to be there after they were faster.
-const MEMORY: Duration = Duration::from_secs(5);
+/// How long others are believed to be there after they were faster. Finding out again costs a claim or two.
+const MEMORY: Duration = Duration::from_secs(60);
+/// How long others are believed to take from our half as well.
+const CROWDED: Duration = Duration::from_secs(5);
+/// Of so many tasks, most are not cancelled or edited by chance.
+const MANY: usize = 8;
 
 /// Which part of a queue this server takes.
 pub(super) struct Apart {
@@ -54,10 +58,12 @@ impl Half {
 
     /// Whether nobody comes for what is left to others, now that `first` is the first such task.
     fn is_left_alone(&mut self, first: Option<Uuid>) -> bool {
-        match self.left {
-            Some((id, since)) if Some(id) == first => since.elapsed() > PATIENCE,
-            _ => {
-                self.left = first.map(|id| (id, Instant::now()));
+        match (self.left, first) {
+            // Behind work of higher priority nothing is seen of it.
+            (_, None) => false,
+            (Some((id, since)), Some(first)) if id == first => since.elapsed() > PATIENCE,
+            (_, Some(first)) => {
+                self.left = Some((first, Instant::now()));
                 false
             }
         }
@@ -70,6 +76,11 @@ impl Apart {
         Self { suspicion: 0, half: None, drawn: None, random }
     }
 
+    /// The last bit of the ids of the tasks to be looked for, if not all are.
+    pub(super) fn last_bit(&self) -> Option<bool> {
+        self.half.as_ref().map(|half| half.bit == 1)
+    }
+
     /// Of `picked` tasks to be claimed, `landed` were still there. Says whether those that were read with them are
     /// still worth trying.
     pub(super) fn claimed(&mut self, picked: usize, landed: usize) -> bool {
@@ -77,7 +88,8 @@ impl Apart {
             self.suspicion = self.suspicion.saturating_sub(1);
             return true;
         }
-        if std::mem::replace(&mut self.suspicion, SUSPICION) > 0 {
+        let is_sure = picked >= MANY && 2 * landed < picked;
+        if std::mem::replace(&mut self.suspicion, SUSPICION) > 0 || is_sure {
             let is_crowded = self.half.is_some();
             let before = self.drawn.filter(|_| !is_crowded);
             let bit = before.unwrap_or_else(|| u128::from(self.random.random::<bool>()));
@@ -93,7 +105,9 @@ impl Apart {
     /// is, or `is_all` says that no more are ready, it comes behind ours instead. `false`: they are not in order any
     /// more, or more than what others take is missing.
     pub(super) fn leave(&mut self, tasks: &mut VecDeque<TaskRecord>, is_front: bool, is_all: bool) -> bool {
-        self.half.take_if(|half| half.missed.elapsed() > MEMORY);
+        if is_front && self.half.take_if(|half| half.missed.elapsed() > MEMORY).is_some() {
+            self.suspicion = SUSPICION;
+        }
         let Some(half) = self.half.as_mut().filter(|_| !(is_front && tasks.is_empty())) else { return true };
         let first = tasks.front().map(|task| task.priority);
         if !is_front && first != half.priority {
@@ -102,6 +116,7 @@ impl Apart {
             return false;
         }
         half.priority = first;
+        half.is_crowded &= half.missed.elapsed() < CROWDED;
         let alike = tasks.partition_point(|task| Some(task.priority) == first);
         let theirs = tasks.range(..alike).find(|task| !half.has(task)).map(|task| task.id);
         if is_front && half.is_left_alone(theirs) {
@@ -176,6 +191,30 @@ mod tests {
     }
 
     #[test]
+    fn most_of_a_large_claim_missed_is_a_sign_by_itself() {
+        let mut apart = alone();
+        assert!(!apart.claimed(MANY, MANY / 2));
+        assert!(apart.last_bit().is_none());
+        let mut apart = alone();
+        assert!(!apart.claimed(MANY, MANY / 2 - 1));
+        assert!(apart.last_bit().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_that_nobody_else_takes_from_is_taken_in_order() {
+        let mut apart = half(0);
+        apart.claimed(MANY, 0);
+        let bit = u128::from(apart.last_bit() == Some(true));
+        let look = || tasks((0..40).map(|n| 2 * n + bit));
+        let mut shuffled = look();
+        assert!(!apart.leave(&mut shuffled, true, false) && ids(&shuffled) != ids(&look()));
+        advance(CROWDED).await;
+        let mut in_order = look();
+        assert!(apart.leave(&mut in_order, true, false));
+        assert_eq!(ids(&in_order), ids(&look()));
+    }
+
+    #[test]
     fn ours_comes_first_and_nothing_is_lost() {
         let mut all = tasks([1, 2, 3, 4]);
         assert!(!half(0).leave(&mut all, true, true));
@@ -226,14 +265,24 @@ mod tests {
 
         let mut apart = half(0);
         advance(MEMORY + Duration::from_millis(1)).await;
+        apart.leave(&mut tasks([2]), false, false);
+        assert!(apart.half.is_some(), "what this look has left out is not known");
         let mut look = tasks([1, 2]);
         assert!(apart.leave(&mut look, true, true));
         assert_eq!(ids(&look), [1, 2], "others were not faster for long");
+        assert!(!apart.claimed(5, 4));
+        assert_eq!(apart.last_bit(), Some(false), "once is enough to know again");
 
         let mut apart = half(0);
         apart.leave(&mut tasks([1, 2, 3]), true, false);
         advance(2 * PATIENCE).await;
         apart.leave(&mut tasks([3, 4]), true, false);
         assert!(apart.half.is_some(), "the other has taken the first one");
+        let mut above = tasks([6]);
+        above[0].priority += 1;
+        apart.leave(&mut above, true, false);
+        advance(2 * PATIENCE).await;
+        apart.leave(&mut tasks([3, 4]), true, false);
+        assert!(apart.half.is_none(), "work of higher priority in between does not make it wait for longer");
     }
 }

@@ -89,13 +89,14 @@ impl TaskService {
             Some(id) => Some(timeout_at(until, self.desk.turn(id)).await.map_err(too_late)?),
             None => None,
         };
-        if let Some(id) = &claim_id
-            && let Some(held) =
-                self.claimed_before(scope, id, self.store.deadline().min(until.into())).await?
-        {
-            let mut handout = Handout::of(held, turn, self);
-            handout.repeated = true;
-            return Ok(handout);
+        if let Some(id) = &claim_id {
+            // Apart, since every claim that waits carries the room of its largest step.
+            let look = Box::pin(self.claimed_before(scope, id, self.store.deadline().min(until.into())));
+            if let Some(held) = look.await? {
+                let mut handout = Handout::of(held, turn, self);
+                handout.repeated = true;
+                return Ok(handout);
+            }
         }
         let (reply, answer) = oneshot::channel();
         let (looked, has_looked) = oneshot::channel();
@@ -197,13 +198,13 @@ impl TaskService {
             }
         }
         held.sort_by_key(|task| (-task.priority, task.ready_at, task.id));
-        let held = self.keep(held).await?;
+        let held = self.keep(held, until).await?;
         Ok(known.then_some(held))
     }
 
     /// Of these tasks, those that are still leased as they were read, with their payloads. From now on they do not go
     /// back with an earlier answer that may have been lost.
-    async fn keep(&self, held: Vec<TaskRecord>) -> Result<Vec<TaskRecord>, Failure> {
+    async fn keep(&self, held: Vec<TaskRecord>, until: Instant) -> Result<Vec<TaskRecord>, Failure> {
         let change = |task: &TaskRecord| {
             let token = task.lease.as_ref()?.token;
             let scope = Scope::tenant(&task.tenant);
@@ -215,8 +216,9 @@ impl TaskService {
         }
         let wants: Vec<_> =
             changes.iter().map(|change| Want { scope: change.scope.clone(), id: change.id }).collect();
-        let results = self.store.apply(changes).await;
-        let payloads = self.store.get(&wants, true).await?.into_iter();
+        let results = self.store.apply_by(changes, until).await;
+        let read = timeout_at(until.into(), self.store.get(&wants, true)).await;
+        let payloads = read.map_err(|_| StoreError::Unavailable)??.into_iter();
         let mut kept = Vec::with_capacity(held.len());
         for ((mut task, result), payload) in held.into_iter().zip(results).zip(payloads) {
             match result {

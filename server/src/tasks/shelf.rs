@@ -126,7 +126,9 @@ impl Shelf {
         };
         let is_fresh = self.looked.is_some_and(|looked| looked.elapsed() < FRESH);
         let from = match self.known {
-            Known::UpTo(order) if is_fresh && selection.is_one_queue() => From::After(order),
+            Known::UpTo(order) if is_fresh && selection.is_one_queue() => {
+                From::After(order, self.apart.last_bit())
+            }
             Known::UpTo(_) | Known::Nothing | Known::Everything => From::Front,
         };
         let wanted = if from == From::Front { wanted + held } else { wanted };
@@ -148,7 +150,7 @@ impl Shelf {
         self.known = match (from, ready.tasks.last()) {
             (From::Front, _) if is_all => Known::Everything,
             // Somebody may have been overtaken: at the end of the queue the front is looked at again.
-            (From::After(_), _) if is_all => Known::Nothing,
+            (From::After(..), _) if is_all => Known::Nothing,
             (_, Some(last)) => Known::UpTo(last.claim_order()),
             (_, None) => Known::Nothing,
         };
@@ -349,10 +351,14 @@ mod tests {
             let picks = servers.each_mut().map(|shelf| {
                 if shelf.tasks.is_empty() {
                     let (from, limit) = shelf.next_look(&selection(), EACH, 0);
-                    let first =
-                        if let From::After(order) = from { Bound::Excluded(order) } else { Bound::Unbounded };
-                    let tasks =
-                        queue.range((first, Bound::Unbounded)).take(limit).map(|it| it.1.clone()).collect();
+                    let (first, bit) = match from {
+                        From::After(order, bit) => (Bound::Excluded(order), bit),
+                        From::Front | From::Above(_) => (Bound::Unbounded, None),
+                    };
+                    let is_wanted =
+                        |task: &&TaskRecord| bit.is_none_or(|bit| (task.id.as_u128() & 1 == 1) == bit);
+                    let range = queue.range((first, Bound::Unbounded)).map(|(_, task)| task);
+                    let tasks = range.filter(is_wanted).take(limit).cloned().collect();
                     shelf.add(from, limit, Ready { tasks, is_cut: false });
                 }
                 shelf.take(EACH)
