@@ -10,7 +10,7 @@ use mongodb::bson::{Document, doc};
 use tokio::sync::Mutex;
 
 use crate::disk::{self, Disk};
-use crate::net::free_port;
+use crate::net::free_ports;
 use crate::process::Process;
 
 /// Members of the set.
@@ -37,8 +37,8 @@ impl Cluster {
     /// Starts the set below `folder`, on small disks if asked to, and waits for its primary.
     pub(crate) async fn start(mongod: &Path, folder: &Path, on_small_disks: bool) -> Result<Self> {
         let mut members = Vec::new();
-        for number in 0..MEMBERS {
-            let (port, data) = (free_port()?, folder.join(format!("mongod-{number}")));
+        for (number, port) in free_ports(MEMBERS)?.into_iter().enumerate() {
+            let data = folder.join(format!("mongod-{number}"));
             std::fs::create_dir_all(&data)?;
             let disk = if on_small_disks { Some(Disk::mount(&data)?) } else { None };
             let mut process = Process::new(mongod.to_owned(), words(port, &data), data.with_extension("log"));

@@ -15,7 +15,7 @@ use crate::fault::Fault;
 use crate::history::History;
 use crate::load::{API_KEY, clients};
 use crate::measure::{self, Size};
-use crate::net::free_port;
+use crate::net::free_ports;
 use crate::process::Process;
 use crate::proxy::{Proxy, Weather};
 
@@ -65,7 +65,7 @@ impl World {
         let on_small_disks = faults.contains(&Fault::DiskFull);
         let cluster = Cluster::start(&programs.mongod, folder, on_small_disks).await?;
         let mut servers = Vec::new();
-        let ports: Arc<[u16]> = (0..SERVERS).map(|_| free_port()).collect::<Result<_>>()?;
+        let ports: Arc<[u16]> = free_ports(SERVERS)?.into();
         for (number, port) in ports.iter().copied().enumerate() {
             let log = folder.join(format!("server-{number}.log"));
             let mut environment = vec![

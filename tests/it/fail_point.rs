@@ -10,6 +10,7 @@ static TURN: Mutex<()> = Mutex::const_new(());
 /// While it is held, commands on a test's tasks fail.
 pub(crate) struct FailPoint {
     admin: Database,
+    commands: Document,
     hits_before: i64,
     _turn: MutexGuard<'static, ()>,
 }
@@ -36,11 +37,19 @@ impl FailPoint {
         let turn = TURN.lock().await;
         let database = server.database();
         let namespace = format!("{}.{collection}", database.name());
-        let mut data = doc! { "failCommands": [command], "namespace": namespace };
-        data.extend(how);
+        let commands = doc! { "failCommands": [command], "namespace": namespace };
         let admin = database.client().database("admin");
-        let hits_before = configure(&admin, doc! { "mode": mode.into(), "data": data }).await;
-        Self { admin, hits_before, _turn: turn }
+        let mut fail_point = Self { admin, commands, hits_before: 0, _turn: turn };
+        fail_point.hits_before = fail_point.change(mode, how).await;
+        fail_point
+    }
+
+    /// Has the same commands fail in another way from now on, with none between that does not. How many commands were
+    /// hit before.
+    pub(crate) async fn change(&self, mode: impl Into<Bson>, how: Document) -> i64 {
+        let mut data = self.commands.clone();
+        data.extend(how);
+        configure(&self.admin, doc! { "mode": mode.into(), "data": data }).await
     }
 
     /// Resolves when it has hit that many commands; the last may still be held up by it.

@@ -86,3 +86,23 @@ async fn an_outage_that_follows_soon_does_not_cut_the_time_after_the_first_short
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_is_over_when_a_pulse_arrives_not_when_it_was_sent() {
+    let server = TestServer::start().await;
+    let pulses = server.database().collection::<bson::Document>("tasks_pulse");
+    let pulse = async || pulses.find_one(doc! {}).await.expect("a pulse");
+    eventually("there is a pulse", async || pulse().await.is_some()).await;
+    let broken =
+        FailPoint::set_on(&server, "tasks_pulse", "findAndModify", "alwaysOn", doc! { "errorCode": 50 })
+            .await;
+    let began = Utc::now();
+    eventually("that is an outage", async || Utc::now() > began + TimeDelta::seconds(3)).await;
+    broken.change(doc! { "times": 1 }, doc! { "blockConnection": true, "blockTimeMS": 3000 }).await;
+    eventually("its whole length is known", async || {
+        let outage = pulse().await.and_then(|pulse| pulse.get_document("outage").cloned().ok());
+        outage.is_some_and(|outage| outage.get_i64("lasted_ms").expect("its length") > 5500)
+    })
+    .await;
+    broken.end().await;
+}

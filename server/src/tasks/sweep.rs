@@ -184,8 +184,8 @@ impl TaskService {
         }
         let silent = silence();
         let mut outage = self.store.pulse(silent, STALL).await?;
-        if silent <= STALL && silence() > STALL {
-            // The write itself had to wait for the database.
+        if silence().saturating_sub(silent) > PULSE {
+            // The write itself had to wait for the database: it speaks of the time when it was sent.
             outage = self.store.pulse(silence(), STALL).await?;
         }
         let before = known.and_then(|(_, outage)| outage);
