@@ -79,7 +79,7 @@ pub(crate) struct Verdict {
     pub(crate) wrongly_ended: Vec<Uuid>,
     /// Leases that ended before their time.
     pub(crate) early: usize,
-    /// Attempts that ended with the lease of a caller that had vanished: its tasks should have gone back at once.
+    /// Callers that had vanished before their answers, and whose tasks did not go back at once.
     pub(crate) lost_by_ghosts: usize,
     /// Attempts that were lost with their worker.
     pub(crate) losses: usize,
@@ -209,8 +209,8 @@ fn losses(record: &Record, found: &[Found], verdict: &mut Verdict) {
         .iter()
         .filter_map(|event| if let Event::Reached { worker_id } = event { Some(worker_id) } else { None })
         .collect();
-    verdict.lost_by_ghosts =
-        found.iter().flat_map(|task| &task.lost_by_ghosts).filter(|ghost| !reached.contains(ghost)).count();
+    let ghosts: HashSet<_> = found.iter().flat_map(|task| &task.lost_by_ghosts).collect();
+    verdict.lost_by_ghosts = ghosts.difference(&reached).count();
     let is_used_up = |task: &Found| match task.reason {
         Some(Reason::Lost) => task.losses >= MOST_LOSSES || task.attempt >= task.max_attempts,
         Some(Reason::Exhausted | Reason::Timeout) => task.attempt >= task.max_attempts,

@@ -38,8 +38,8 @@ const ALLOWANCE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest that a lost task may take to be back after the end of its lease.
 const BACK_LIMIT_MS: i64 = 1000;
-/// How many attempts of callers that vanished may end with their leases in a run in which nothing else is broken: of
-/// those whose connection ends in the moment of their answer.
+/// How many callers that vanished may keep tasks until their leases end, in a run in which nothing else is broken: those
+/// whose connection ends in the moment of their answer.
 const GHOSTS_LIMIT: usize = 2;
 /// How much the memory of a server may grow, in MiB.
 const MEMORY_LIMIT_MIB: f64 = 64.0;
@@ -173,7 +173,7 @@ fn violations_of_run(plan: &Plan, verdict: &Verdict, growth: &Growth) -> Vec<Str
         violations.push(format!("a lost task was back {} ms after its lease", verdict.longest_back_ms));
     }
     if plan.faults == [Fault::VanishingCallers] && verdict.lost_by_ghosts > GHOSTS_LIMIT {
-        violations.push(format!("{} tasks stayed with callers that were gone", verdict.lost_by_ghosts));
+        violations.push(format!("{} callers that were gone kept their tasks", verdict.lost_by_ghosts));
     }
     if growth.most_memory_mib > growth.memory_mib_at_first + MEMORY_LIMIT_MIB {
         violations.push(format!("a server grew to {:.0} MiB", growth.most_memory_mib));
