@@ -52,10 +52,10 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 
 /// Builds these programs and returns the folder they are in.
 async fn build(programs: &[&str]) -> Result<PathBuf> {
-    let mut command = Command::new("cargo");
+    let mut command = process::cargo();
     command.args(["build", "--profile", "release"]);
     command.args(programs.iter().flat_map(|program| ["--bin", program]));
-    process::run(command.current_dir(layout::root())).await?;
+    process::run(&mut command).await?;
     Ok(layout::target().join("release"))
 }
 

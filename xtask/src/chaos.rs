@@ -62,12 +62,12 @@ impl Args {
 /// violated.
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let profile = if args.release { "release" } else { "dev" };
-    let mut build = Command::new("cargo");
+    let mut build = process::cargo();
     build.args(["build", "--profile", profile, "--bin", SERVER, "--bin", CHAOS]);
     if args.mistakes {
         build.args(["--features", "task-repo-server/mistakes"]);
     }
-    process::run(build.current_dir(layout::root())).await?;
+    process::run(&mut build).await?;
     install_clocks().await;
     let programs = layout::target().join(if args.release { "release" } else { "debug" });
     let mut command = Command::new(programs.join(CHAOS));

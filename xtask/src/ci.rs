@@ -6,9 +6,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tokio::process::Command;
 
-use crate::layout;
 use crate::process;
 use crate::{chaos, dependencies, fuzz, test, tidy};
 
@@ -36,13 +34,13 @@ async fn steps(report: &mut Report) -> Result<()> {
 }
 
 async fn cargo(words: &[&str]) -> Result<()> {
-    process::run(Command::new("cargo").args(words).current_dir(layout::root())).await
+    process::run(process::cargo().args(words)).await
 }
 
 async fn documentation() -> Result<()> {
-    let mut command = Command::new("cargo");
+    let mut command = process::cargo();
     command.args(["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "--deny warnings");
-    process::run(command.current_dir(layout::root())).await
+    process::run(&mut command).await
 }
 
 async fn dependencies() -> Result<Outcome> {

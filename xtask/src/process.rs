@@ -15,6 +15,8 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time;
 
+use crate::layout;
+
 /// How long a dropped group may take to end before it is killed.
 const GRACE_ON_DROP: Duration = Duration::from_secs(10);
 
@@ -163,6 +165,18 @@ impl Drop for Group {
         // group's number while one of its processes is left.
         self.send_to(group, "KILL");
     }
+}
+
+/// Cargo at the root of the repository, without what `cargo run` has told this program of itself: build scripts look at
+/// that, and would have `ring`, the driver and the server built anew each time between here and a plain `cargo build`.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| told(name)) {
+        command.env_remove(name);
+    }
+    command.current_dir(layout::root());
+    command
 }
 
 /// Runs a program to its end, its output shown, and takes anything but success as an error.

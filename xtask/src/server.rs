@@ -42,7 +42,7 @@ pub(crate) async fn build(release: bool) -> Result<PathBuf> {
     let (profile, folder) = if release { ("release", "release") } else { ("dev", "debug") };
     // `--bin`, not `--package`: then it is built from the same dependencies as the tests, not from a second set.
     let build = ["build", "--bin", NAME, "--profile", profile];
-    process::run(Command::new("cargo").args(build).current_dir(layout::root())).await?;
+    process::run(process::cargo().args(build)).await?;
     Ok(layout::target().join(folder).join(NAME))
 }
 

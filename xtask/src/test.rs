@@ -3,7 +3,6 @@
 use anyhow::Result;
 use tokio::process::Command;
 
-use crate::layout;
 use crate::mongod::{Database, Purpose};
 use crate::process;
 
@@ -29,8 +28,8 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 }
 
 fn cargo_test(words: &[String]) -> Command {
-    let mut command = Command::new("cargo");
-    command.args(["test", "--workspace", "--no-fail-fast"]).args(words).current_dir(layout::root());
+    let mut command = process::cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]).args(words);
     command
 }
 
