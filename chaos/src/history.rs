@@ -49,6 +49,8 @@ pub(crate) enum Event {
     Held { id: Uuid, beats: u32, was_loud: bool, was_taken: bool },
     /// A worker settled a task.
     Settled { id: Uuid, token: String, verb: Verb, said: Said, version: Option<u64> },
+    /// Any call has ended: how long it took, and what came instead of the answer that was asked for. In files only.
+    Called { call: String, took_ms: u128, error: Option<String> },
     /// A caller vanished, but its answer had come by then.
     Reached { worker_id: String },
     /// An answer that the contract does not know.
@@ -135,10 +137,7 @@ impl History {
                 inner.longest_without_create = inner.longest_without_create.max(inner.last_create.elapsed());
                 inner.last_create = Instant::now();
             }
-            // At once: whoever notes it may be killed at any moment.
-            if let Err(error) = write(&mut inner.file, &event) {
-                eprintln!("an event is missing in the file of the history: {error}");
-            }
+            write(&mut inner.file, &event);
             inner.events.push(event);
         });
     }
@@ -156,6 +155,11 @@ impl History {
         self.with(|inner| {
             inner.calls += 1;
             inner.slowest = inner.slowest.max((took, name));
+            let error = answer.as_ref().err().map(ToString::to_string);
+            write(
+                &mut inner.file,
+                &Event::Called { call: name.to_owned(), took_ms: took.as_millis(), error },
+            );
         });
         answer.map_err(|error| {
             if let Some(answer) = oddity(&error) {
@@ -191,11 +195,17 @@ impl History {
     }
 }
 
-fn write(file: &mut File, event: &Event) -> Result<()> {
-    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
-    let mut line = serde_json::to_vec(&Line { unix_ms, event })?;
-    line.push(b'\n');
-    Ok(file.write_all(&line)?)
+/// Writes a line at once: whoever notes it may be killed at any moment.
+fn write(file: &mut File, event: &Event) {
+    let mut written = || {
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+        let mut line = serde_json::to_vec(&Line { unix_ms, event })?;
+        line.push(b'\n');
+        anyhow::Ok(file.write_all(&line)?)
+    };
+    if let Err(error) = written() {
+        eprintln!("an event is missing in the file of the history: {error}");
+    }
 }
 
 /// Where a worker process writes its history.

@@ -172,7 +172,8 @@ impl Drop for Group {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new("cargo");
     let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| told(name)) {
+    for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| told(name))
+    {
         command.env_remove(name);
     }
     command.current_dir(layout::root());
