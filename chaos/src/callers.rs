@@ -93,10 +93,13 @@ pub(crate) async fn flood(world: &World, crew: &Crew, seed: u32, until: Instant)
     Ok(())
 }
 
+/// How the names of tasks begin whose payload is odd.
+pub(crate) const ODD: &str = "odd-";
+
 /// Tasks whose payload, or more, is odd. Whatever comes of each, it is no failure of the service.
 pub(crate) async fn send_corpus(port: u16, history: &History, seed: u32) {
     for (number, text) in odd_texts().into_iter().enumerate() {
-        let name = format!("odd-{seed}-{number}");
+        let name = format!("{ODD}{seed}-{number}");
         let body = format!(
             r#"{{"task_type":"chaos.a","name":"{name}","lease_seconds":3,"max_attempts":50,"request":{text}}}"#
         );

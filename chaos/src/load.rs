@@ -13,6 +13,7 @@ use task_repo_client::{
 };
 use tokio::sync::watch;
 
+use crate::callers::ODD;
 use crate::history::{Event, History, Said, Verb};
 
 mod steady;
@@ -230,10 +231,11 @@ impl Caller {
         }
         let claimed = claimed.unwrap_or_default();
         for task in &claimed {
-            // What odd payloads come with has no name.
-            let name: Option<String> = task.task().request.json().and_then(|json| json.to().ok());
-            if name != task.task().name && task.task().name.is_some() {
-                let answer = format!("{:?} came with the payload of {name:?}", task.task().name);
+            let payload: Option<String> = task.task().request.json().and_then(|json| json.to().ok());
+            if let Some(name) = task.task().name.clone().filter(|name| !name.starts_with(ODD))
+                && payload.as_ref() != Some(&name)
+            {
+                let answer = format!("{name} came with the payload of {payload:?}");
                 self.history.note(Event::Odd { call: "claim".to_owned(), answer });
             }
             self.history.note(Event::Claimed {
