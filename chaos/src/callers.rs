@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -33,8 +34,8 @@ fn post(path: &str, body: &str) -> String {
     )
 }
 
-/// Asks for work, waits a moment, and is gone. That it fails is no news.
-pub(crate) async fn vanish(port: u16, history: &History, seed: u64) {
+/// Asks for work, waits a moment, and is gone. Whether it could ask.
+pub(crate) async fn vanish(port: u16, history: &History, seed: u64) -> bool {
     let mut dice = SmallRng::seed_from_u64(seed);
     let worker_id = format!("{GHOST}{seed}");
     let body = format!(
@@ -42,22 +43,22 @@ pub(crate) async fn vanish(port: u16, history: &History, seed: u64) {
     );
     let request = post("/tasks/claim", &body);
     tokio::time::sleep(Duration::from_millis(dice.random_range(0..500))).await;
-    if let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
-        let _ = stream.write_all(request.as_bytes()).await;
-        tokio::time::sleep(Duration::from_millis(dice.random_range(0..=20))).await;
-        if stream.try_read(&mut [0]).is_ok_and(|bytes| bytes > 0) {
-            history.note(Event::Reached { worker_id });
-        }
-        if dice.random_bool(0.5) {
-            // With a reset instead of an orderly end.
-            let _ = stream.set_zero_linger();
-        }
+    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return false };
+    let has_asked = stream.write_all(request.as_bytes()).await.is_ok();
+    tokio::time::sleep(Duration::from_millis(dice.random_range(0..=20))).await;
+    if stream.try_read(&mut [0]).is_ok_and(|bytes| bytes > 0) {
+        history.note(Event::Reached { worker_id });
     }
+    if dice.random_bool(0.5) {
+        // With a reset instead of an orderly end.
+        let _ = stream.set_zero_linger();
+    }
+    has_asked
 }
 
-/// Sends a head or a body a few bytes at a time, or asks and never reads.
-pub(crate) async fn dawdle(port: u16, number: u32) {
-    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return };
+/// Sends a head or a body a few bytes at a time, or asks and never reads. Whether there was anybody to send it to.
+pub(crate) async fn dawdle(port: u16, number: u32) -> bool {
+    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return false };
     let head = format!("POST /api/v1/tasks HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\n");
     let text = match number % 3 {
         0 => head,
@@ -68,11 +69,12 @@ pub(crate) async fn dawdle(port: u16, number: u32) {
     };
     for piece in text.as_bytes().chunks(16) {
         if stream.write_all(piece).await.is_err() {
-            return;
+            return true;
         }
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
     tokio::time::sleep(SPELL).await;
+    true
 }
 
 /// Creates as much as the service takes until then, and asks all the time how it is.
@@ -96,14 +98,17 @@ pub(crate) async fn flood(world: &World, crew: &Crew, seed: u32, until: Instant)
 /// How the names of tasks begin whose payload is odd.
 pub(crate) const ODD: &str = "odd-";
 
-/// Tasks whose payload, or more, is odd. Whatever comes of each, it is no failure of the service.
-pub(crate) async fn send_corpus(port: u16, history: &History, seed: u32) {
-    for (number, text) in odd_texts().into_iter().enumerate() {
+/// Tasks whose payload, or more, is odd. Whatever comes of each, it is no failure of the service. How many there are.
+pub(crate) async fn send_corpus(port: u16, history: &History, seed: u32) -> u64 {
+    let texts = odd_texts();
+    let count = texts.len() as u64;
+    for (number, text) in texts.into_iter().enumerate() {
         let name = format!("{ODD}{seed}-{number}");
         let body = format!(
             r#"{{"task_type":"chaos.a","name":"{name}","lease_seconds":3,"max_attempts":50,"request":{text}}}"#
         );
         let answer = exchange(port, post("/tasks", &body).as_bytes()).await;
+        let answer = answer.map(|(status, _, body)| (status, body));
         let id = answer.as_ref().filter(|(status, _)| *status == 201).and_then(|(_, task)| id_of(task));
         let said = match &answer {
             Some((201, _)) if id.is_some() => Said::Accepted,
@@ -117,21 +122,33 @@ pub(crate) async fn send_corpus(port: u16, history: &History, seed: u32) {
         };
         history.note(Event::Created { name, said, id });
     }
+    count
 }
 
-/// The status and the body of the answer, if one came.
-async fn exchange(port: u16, request: &[u8]) -> Option<(u16, String)> {
+/// What time it is for a server.
+pub(crate) async fn server_time(port: u16) -> Result<DateTime<Utc>> {
+    let request = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let (_, head, _) = exchange(port, request).await.context("an answer of a server")?;
+    let date = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("date: ").map(str::to_owned))
+        .context("the date of an answer")?;
+    Ok(DateTime::parse_from_rfc2822(&date)?.to_utc())
+}
+
+/// The status, the head and the body of the answer, if one came.
+async fn exchange(port: u16, request: &[u8]) -> Option<(u16, String, String)> {
     tokio::time::timeout(CALL_LIMIT, exchange_all(port, request)).await.ok()?
 }
 
-async fn exchange_all(port: u16, request: &[u8]) -> Option<(u16, String)> {
+async fn exchange_all(port: u16, request: &[u8]) -> Option<(u16, String, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
     stream.write_all(request).await.ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.ok()?;
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    Some((head.split(' ').nth(1)?.parse().ok()?, head.to_owned(), body.to_owned()))
 }
 
 fn id_of(task: &str) -> Option<Uuid> {

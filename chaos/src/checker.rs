@@ -91,6 +91,14 @@ pub(crate) struct Verdict {
     pub(crate) health_late: usize,
     /// The longest of them, in milliseconds.
     pub(crate) health_slowest_ms: u128,
+    /// Tasks that were read while things were broken.
+    pub(crate) read: usize,
+    /// How often less was read than callers had been told.
+    pub(crate) behind: u32,
+    /// Tasks of which less was read to the last.
+    pub(crate) forgotten: Vec<Uuid>,
+    /// Connections of readers that ended instead of an answer.
+    pub(crate) broken: usize,
     /// Tasks that are not final.
     pub(crate) stuck: Vec<Uuid>,
     /// Answers that the contract does not know.
@@ -129,6 +137,7 @@ impl Verdict {
             ("tasks that end their workers, and did not fail for it", self.poison.len()),
             ("cancelled or failed, and there was no reason to", self.wrongly_ended.len()),
             ("leases that ended too early", self.early),
+            ("read as if callers had never been told", self.forgotten.len()),
             ("stuck", self.stuck.len()),
             ("undocumented answers", self.undocumented.len()),
         ];
@@ -139,6 +148,9 @@ impl Verdict {
             .collect();
         if self.acknowledged == 0 || self.executions == 0 {
             violations.push("nothing was done".to_owned());
+        }
+        if self.read == 0 {
+            violations.push("nothing was read meanwhile".to_owned());
         }
         if self.held == 0 {
             violations.push("no worker said all the time that it was alive".to_owned());
@@ -174,6 +186,8 @@ pub(crate) fn check(record: &Record, found: &[Found], limit: Duration) -> Verdic
     claims(record, &mut verdict);
     held(record, &mut verdict);
     losses(record, found, &mut verdict);
+    reads(record, &mut verdict);
+    of_processes(record, &mut verdict);
     let is_stuck = |task: &&Found| !task.status.is_final();
     verdict.stuck = found.iter().filter(is_stuck).map(|task| task.id).collect();
     verdict.undocumented = record
@@ -194,6 +208,34 @@ fn held(record: &Record, verdict: &mut Verdict) {
             verdict.held += 1;
             verdict.beats += beats;
             verdict.taken.extend(was_taken.then_some(*id));
+        }
+    }
+}
+
+/// What readers were told while things were broken.
+fn reads(record: &Record, verdict: &mut Verdict) {
+    for event in &record.events {
+        match event {
+            Event::Read { id, behind, is_forgotten } => {
+                verdict.read += 1;
+                verdict.behind += behind;
+                verdict.forgotten.extend(is_forgotten.then_some(*id));
+            }
+            Event::Broken { .. } => verdict.broken += 1,
+            _ => {}
+        }
+    }
+}
+
+/// How long calls of worker processes took.
+fn of_processes(record: &Record, verdict: &mut Verdict) {
+    for event in &record.events {
+        if let Event::Called { call, took_ms, .. } = event {
+            verdict.calls += 1;
+            if *took_ms > verdict.slowest_ms {
+                verdict.slowest_ms = *took_ms;
+                verdict.slowest_call = format!("{call} of a worker process");
+            }
         }
     }
 }

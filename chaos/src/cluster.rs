@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use futures_util::future::join_all;
 use mongodb::Client;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{DateTime, Document, doc};
 use tokio::sync::Mutex;
 
 use crate::disk::{self, Disk};
@@ -131,6 +131,14 @@ impl Cluster {
         process.start()
     }
 
+    /// How far a member's clock is from ours, in seconds.
+    pub(crate) async fn clock_error(&self, member: usize) -> Result<i64> {
+        let admin = self.members[member].client.database("admin");
+        let time =
+            admin.run_command(doc! { "hello": 1 }).await?.get_datetime("localTime")?.timestamp_millis();
+        Ok((time - DateTime::now().timestamp_millis()) / 1000)
+    }
+
     /// Has a member become the primary, if the others let it.
     pub(crate) async fn promote(&self, member: usize) -> Result<()> {
         let admin = self.members[member].client.database("admin");
@@ -148,6 +156,16 @@ impl Cluster {
     /// Leaves no byte free on the disks of all members, until [`Cluster::free_disks`].
     pub(crate) fn fill_disks(&self) -> Result<()> {
         self.members.iter().try_for_each(|member| disk::fill(&member.data))
+    }
+
+    /// Has all members write what they have in memory. Those that cannot, end.
+    pub(crate) async fn make_checkpoints(&self) {
+        let asked = self.members.iter().map(|member| async {
+            let admin = member.client.database("admin");
+            let checkpoint = admin.run_command(doc! { "fsync": 1 });
+            let _ = tokio::time::timeout(Duration::from_secs(1), checkpoint).await;
+        });
+        join_all(asked).await;
     }
 
     /// Gives the room back.
@@ -180,26 +198,33 @@ impl Cluster {
 
     /// Lets commands fail as `data` says and as often as `mode` does, on all members.
     pub(crate) async fn fail_commands(&self, mode: Document, data: Document) -> Result<()> {
-        self.set_fail_point(doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data }).await
+        let command = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
+        self.set_fail_point(command).await.map(|_| ())
     }
 
-    /// Lets commands succeed again.
-    pub(crate) async fn heal_commands(&self) -> Result<()> {
+    /// Lets commands succeed again, and says how many have failed.
+    pub(crate) async fn heal_commands(&self) -> Result<u64> {
         self.set_fail_point(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await
     }
 
-    async fn set_fail_point(&self, command: Document) -> Result<()> {
+    /// The answer says how often the point was met as it was set before.
+    async fn set_fail_point(&self, command: Document) -> Result<u64> {
+        let mut met = 0;
         for member in &self.members {
             let started = Instant::now();
-            // A member that has just been started takes a moment.
-            while let Err(error) = member.client.database("admin").run_command(command.clone()).await {
-                if started.elapsed() > PATIENCE {
-                    return Err(error.into());
+            loop {
+                match member.client.database("admin").run_command(command.clone()).await {
+                    Ok(answer) => {
+                        met += answer.get_i32("count").unwrap_or(0).unsigned_abs();
+                        break;
+                    }
+                    Err(error) if started.elapsed() > PATIENCE => return Err(error.into()),
+                    // A member that has just been started takes a moment.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
                 }
-                tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
-        Ok(())
+        Ok(met.into())
     }
 }
 

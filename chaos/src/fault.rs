@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use chrono::Utc;
 use clap::ValueEnum;
 use futures_util::future::join_all;
 use mongodb::bson::{Document, doc};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
-use rand::seq::IndexedRandom as _;
 use serde::Serialize;
 
-use crate::callers::{dawdle, flood, send_corpus, vanish};
+use crate::callers::{dawdle, flood, send_corpus, server_time, vanish};
 use crate::cluster::{Cluster, MEMBERS};
 use crate::disk;
 use crate::load::{Crew, LEASE};
@@ -104,40 +104,32 @@ impl Fault {
         !database.contains(&self)
     }
 
-    /// Breaks it, waits, and mends it as far as it does not mend itself.
-    pub(crate) async fn strike(self, world: &World, crew: &Crew, dice: &mut SmallRng) -> Result<()> {
+    /// Whether all servers run all the time.
+    pub(crate) fn spares_servers(self) -> bool {
+        ![Self::ServerKill, Self::ServerClock].contains(&self)
+    }
+
+    /// Breaks it, waits, and mends it as far as it does not mend itself. How often it had an effect, where it knows:
+    /// others show by calls that fail.
+    pub(crate) async fn strike(self, world: &World, crew: &Crew, dice: &mut SmallRng) -> Result<Option<u64>> {
         let seconds = |range: std::ops::RangeInclusive<u64>, dice: &mut SmallRng| {
             Duration::from_millis(dice.random_range(range.start() * 1000..=range.end() * 1000))
         };
         match self {
-            Self::ServerKill => world.kill_server(dice.random_range(0..world.servers())).await,
+            Self::ServerKill => world.kill_server(dice.random_range(0..world.servers())).await?,
             Self::PrimaryKill => {
                 let primary = world.cluster.primary().await?;
                 world.cluster.kill(primary).await?;
                 tokio::time::sleep(Duration::from_secs(15)).await;
-                world.cluster.restart(primary).await
+                world.cluster.restart(primary).await?;
             }
             Self::PrimaryFreeze => {
                 let primary = world.cluster.primary().await?;
                 world.cluster.freeze(primary).await?;
                 tokio::time::sleep(Duration::from_secs(20)).await;
-                world.cluster.thaw(primary).await
+                world.cluster.thaw(primary).await?;
             }
-            Self::SecondariesDown => {
-                let primary = world.cluster.primary().await?;
-                let others: Vec<_> = (0..MEMBERS).filter(|member| *member != primary).collect();
-                for member in &others {
-                    world.cluster.kill(*member).await?;
-                }
-                tokio::time::sleep(Duration::from_secs(30)).await;
-                // What only the primary has must not come back with it: whoever was told of it has lost it then.
-                world.cluster.kill(primary).await?;
-                for member in others {
-                    world.cluster.restart(member).await?;
-                }
-                world.cluster.primary().await?;
-                world.cluster.restart(primary).await
-            }
+            Self::SecondariesDown => secondaries_down(&world.cluster).await?,
             Self::AllMongodsKill => {
                 for member in 0..MEMBERS {
                     world.cluster.kill(member).await?;
@@ -146,69 +138,111 @@ impl Fault {
                 for member in 0..MEMBERS {
                     world.cluster.restart(member).await?;
                 }
-                Ok(())
             }
-            Self::CommandsFail => {
-                let all = ["insert", "update", "find", "distinct"];
-                let count = dice.random_range(1..=all.len());
-                let commands: Vec<_> = all.sample(dice, count).copied().collect();
-                let mode = doc! { "activationProbability": 0.3 };
-                world.cluster.fail_commands(mode, failure(&commands, dice)).await?;
-                tokio::time::sleep(SPELL).await;
-                world.cluster.heal_commands().await
+            Self::DiskFull => full_disks(&world.cluster, seconds(4..=8, dice)).await?,
+            Self::CommandsFail => return failing_commands(&world.cluster, dice).await.map(Some),
+            Self::PoolExhausted => return slow_database(world, crew, dice.random()).await.map(Some),
+            Self::LostAnswers => {
+                return spell(world, Weather { lost_answer: 0.3, ..Weather::default() }).await.map(Some);
             }
-            Self::LostAnswers => spell(world, Weather { lost_answer: 0.3, ..Weather::default() }).await,
-            Self::CutOff => spell(world, Weather { cut_off: 0.3, ..Weather::default() }).await,
-            Self::Doubled => spell(world, Weather { doubled: 0.5, ..Weather::default() }).await,
+            Self::CutOff => {
+                return spell(world, Weather { cut_off: 0.3, ..Weather::default() }).await.map(Some);
+            }
+            Self::Doubled => {
+                return spell(world, Weather { doubled: 0.5, ..Weather::default() }).await.map(Some);
+            }
             Self::VanishingCallers => {
                 let port = world.port(dice.random_range(0..world.servers()));
                 let callers = (0..VANISHING).map(|_| vanish(port, crew.history(), dice.random()));
-                join_all(callers).await;
-                Ok(())
+                return Ok(Some(count(&join_all(callers).await)));
             }
-            Self::WorkersKill => world.kill_workers(seconds(0..=2, dice), dice).await,
-            Self::WorkersFreeze => world.freeze_workers(LEASE * 2).await,
+            Self::WorkersKill => return world.kill_workers(seconds(0..=2, dice), dice).await.map(Some),
+            Self::WorkersFreeze => return world.freeze_workers(LEASE * 2).await.map(Some),
             Self::SlowCallers => {
                 let port = world.port(dice.random_range(0..world.servers()));
-                join_all((0..30).map(|number| dawdle(port, number))).await;
-                Ok(())
+                let callers = join_all((0..30).map(|number| dawdle(port, number))).await;
+                return Ok(Some(count(&callers)));
             }
             Self::ServerClock => {
                 let server = dice.random_range(0..world.servers());
-                world.set_server_clock(server, if dice.random() { 3600 } else { -3600 }).await?;
-                tokio::time::sleep(seconds(4..=8, dice)).await;
-                world.set_server_clock(server, 0).await
+                return wrong_server_clock(world, server, dice).await.map(Some);
             }
-            Self::MemberClock => wrong_primary_clock(&world.cluster, dice).await,
-            Self::DiskFull => full_disks(&world.cluster, seconds(4..=8, dice)).await,
-            Self::PoolExhausted => slow_database(world, crew, dice.random()).await,
+            Self::MemberClock => return wrong_primary_clock(&world.cluster, dice).await.map(Some),
             Self::OddPayloads => {
                 // A server that does not answer must be one that these payloads have ended.
                 world.ready().await?;
                 let port = world.port(dice.random_range(0..world.servers()));
-                send_corpus(port, crew.history(), dice.random()).await;
-                Ok(())
+                return Ok(Some(send_corpus(port, crew.history(), dice.random()).await));
             }
-            Self::Calm => {
-                tokio::time::sleep(SPELL).await;
-                Ok(())
-            }
+            Self::Calm => tokio::time::sleep(SPELL).await,
         }
+        Ok(None)
     }
 }
 
+fn seconds(range: std::ops::RangeInclusive<u64>, dice: &mut SmallRng) -> Duration {
+    Duration::from_millis(dice.random_range(range.start() * 1000..=range.end() * 1000))
+}
+
+fn count(had_effect: &[bool]) -> u64 {
+    had_effect.iter().map(|had_effect| u64::from(*had_effect)).sum()
+}
+
+async fn secondaries_down(cluster: &Cluster) -> Result<()> {
+    let primary = cluster.primary().await?;
+    let others: Vec<_> = (0..MEMBERS).filter(|member| *member != primary).collect();
+    for member in &others {
+        cluster.kill(*member).await?;
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    // What only the primary has must not come back with it: whoever was told of it has lost it then.
+    cluster.kill(primary).await?;
+    for member in others {
+        cluster.restart(member).await?;
+    }
+    cluster.primary().await?;
+    cluster.restart(primary).await
+}
+
+/// The number of commands that failed.
+async fn failing_commands(cluster: &Cluster, dice: &mut SmallRng) -> Result<u64> {
+    // One of those that are always on their way, and any others.
+    let mut commands = vec![if dice.random() { "update" } else { "find" }];
+    commands.extend(["insert", "update", "find", "distinct"].iter().filter(|_| dice.random::<bool>()));
+    cluster.fail_commands(doc! { "activationProbability": 0.3 }, failure(&commands, dice)).await?;
+    tokio::time::sleep(SPELL).await;
+    cluster.heal_commands().await
+}
+
+/// A server's clock is an hour fast or slow for a while.
+async fn wrong_server_clock(world: &World, server: usize, dice: &mut SmallRng) -> Result<u64> {
+    let ahead = if dice.random() { 3600 } else { -3600 };
+    world.set_server_clock(server, ahead).await?;
+    tokio::time::sleep(seconds(4..=8, dice)).await;
+    let error = server_time(world.port(server)).await?.signed_duration_since(Utc::now()).num_seconds();
+    ensure!(error.abs_diff(ahead) < 60, "the server's clock is {error} s ahead instead of {ahead}");
+    world.set_server_clock(server, 0).await?;
+    Ok(1)
+}
+
 /// A member with a wrong clock becomes the primary.
-async fn wrong_primary_clock(cluster: &Cluster, dice: &mut SmallRng) -> Result<()> {
+async fn wrong_primary_clock(cluster: &Cluster, dice: &mut SmallRng) -> Result<u64> {
     let primary = cluster.primary().await?;
     let wrong = (primary + dice.random_range(1..MEMBERS)) % MEMBERS;
-    cluster.set_clock(wrong, if dice.random() { 300 } else { -300 }).await?;
+    let ahead = if dice.random() { 300 } else { -300 };
+    cluster.set_clock(wrong, ahead).await?;
     cluster.promote(wrong).await?;
-    tokio::time::sleep(Duration::from_millis(dice.random_range(6000..=10_000))).await;
-    cluster.set_clock(wrong, 0).await
+    let error = cluster.clock_error(wrong).await?;
+    ensure!(error.abs_diff(ahead) < 60, "the member's clock is {error} s ahead instead of {ahead}");
+    tokio::time::sleep(seconds(6..=10, dice)).await;
+    cluster.set_clock(wrong, 0).await?;
+    Ok(1)
 }
 
 async fn full_disks(cluster: &Cluster, how_long: Duration) -> Result<()> {
     cluster.fill_disks()?;
+    // By itself one comes once a minute, and until then the database has room.
+    cluster.make_checkpoints().await;
     tokio::time::sleep(how_long).await;
     cluster.free_disks()?;
     for member in 0..MEMBERS {
@@ -218,7 +252,8 @@ async fn full_disks(cluster: &Cluster, how_long: Duration) -> Result<()> {
     Ok(())
 }
 
-async fn slow_database(world: &World, crew: &Crew, seed: u32) -> Result<()> {
+/// The number of commands that were slow.
+async fn slow_database(world: &World, crew: &Crew, seed: u32) -> Result<u64> {
     let slow = doc! {
         "failCommands": ["insert", "update", "find"], "namespace": "chaos.tasks",
         "blockConnection": true, "blockTimeMS": 500,
@@ -240,9 +275,11 @@ fn failure(commands: &[&str], dice: &mut SmallRng) -> Document {
     data
 }
 
-async fn spell(world: &World, weather: Weather) -> Result<()> {
+/// The number of requests that did not just pass.
+async fn spell(world: &World, weather: Weather) -> Result<u64> {
+    let before = world.mishaps();
     world.set_weather(weather);
     tokio::time::sleep(SPELL).await;
     world.set_weather(Weather::default());
-    Ok(())
+    Ok(world.mishaps() - before)
 }

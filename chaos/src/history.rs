@@ -1,5 +1,6 @@
 //! Every call and its answer, in the order in which the answers came, and in a file.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,9 +8,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom as _;
 use serde::{Deserialize, Serialize};
 use task_repo_client::{ClientError, ErrorCode, Uuid};
 
+use crate::audit::Told;
+
+/// How many events of callers count as the newest ones.
+const NEWEST: usize = 32;
 /// How the names of files begin that worker processes write.
 const PROCESS: &str = "history-of-process-";
 
@@ -53,6 +61,11 @@ pub(crate) enum Event {
     Called { call: String, took_ms: u128, error: Option<String> },
     /// A caller vanished, but its answer had come by then.
     Reached { worker_id: String },
+    /// A task was read while things were broken: how often less was read than callers had been told, and whether it was
+    /// so to the last.
+    Read { id: Uuid, behind: u32, is_forgotten: bool },
+    /// A reader's connection ended instead of an answer.
+    Broken { error: String },
     /// An answer that the contract does not know.
     Odd { call: String, answer: String },
 }
@@ -74,7 +87,11 @@ struct Inner {
     file: File,
     health: Vec<Duration>,
     events: Vec<Event>,
+    told: HashMap<Uuid, Told>,
+    /// Whatever callers were told, in its order.
+    news: Vec<Uuid>,
     calls: u64,
+    failed: u64,
     slowest: (Duration, &'static str),
     last_create: Instant,
     longest_without_create: Duration,
@@ -89,7 +106,7 @@ pub(crate) struct Record {
     pub(crate) calls: u64,
     /// The longest call, beyond the time that it asked the service to wait, and which it was.
     pub(crate) slowest: (Duration, &'static str),
-    /// The longest time between two accepted creates.
+    /// The longest time between two accepted creates, without the times in which producers wait for workers.
     pub(crate) longest_without_create: Duration,
     /// How long each question for the health of a server took while its database was exhausted.
     pub(crate) health: Vec<Duration>,
@@ -103,7 +120,10 @@ impl History {
             file: File::create_new(file).with_context(|| format!("cannot write {}", file.display()))?,
             health: Vec::new(),
             events: Vec::new(),
+            told: HashMap::new(),
+            news: Vec::new(),
             calls: 0,
+            failed: 0,
             slowest: (Duration::ZERO, "none"),
             last_create: Instant::now(),
             longest_without_create: Duration::ZERO,
@@ -118,6 +138,11 @@ impl History {
     /// Everything is there now, and calls begin.
     pub(crate) fn begin(&self) {
         self.with(|inner| (inner.began, inner.last_create) = (Instant::now(), Instant::now()));
+    }
+
+    /// Producers go on after a time in which they waited.
+    pub(crate) fn producers_go_on(&self) {
+        self.with(|inner| inner.last_create = Instant::now());
     }
 
     /// How long it is since the beginning.
@@ -136,6 +161,10 @@ impl History {
             if matches!(event, Event::Created { said: Said::Accepted, .. }) {
                 inner.longest_without_create = inner.longest_without_create.max(inner.last_create.elapsed());
                 inner.last_create = Instant::now();
+            }
+            if let Some((id, told)) = Told::by(&event) {
+                inner.told.entry(id).or_default().add(told);
+                inner.news.push(id);
             }
             write(&mut inner.file, &event);
             inner.events.push(event);
@@ -161,7 +190,7 @@ impl History {
                 &Event::Called { call: name.to_owned(), took_ms: took.as_millis(), error },
             );
         });
-        answer.map_err(|error| {
+        let answer = answer.map_err(|error| {
             if let Some(answer) = oddity(&error) {
                 self.note(Event::Odd { call: name.to_owned(), answer });
             }
@@ -174,7 +203,31 @@ impl History {
                 error if error.is_retryable() || error.may_have_been_applied() => Said::Unknown,
                 _ => Said::Refused,
             }
+        });
+        if matches!(answer, Err(Said::Postponed | Said::Unknown)) {
+            self.with(|inner| inner.failed += 1);
+        }
+        answer
+    }
+
+    /// Calls so far that brought nothing, or that it cannot be done now.
+    pub(crate) fn failed(&self) -> u64 {
+        self.with(|inner| inner.failed)
+    }
+
+    /// A task that callers were told of, half of the time one of the newest, and what they were told so far.
+    pub(crate) fn told(&self, dice: &mut SmallRng) -> Option<(Uuid, Told)> {
+        self.with(|inner| {
+            let newest = inner.news.len().saturating_sub(NEWEST);
+            let from = if dice.random() { newest } else { 0 };
+            let id = *inner.news[from..].choose(dice)?;
+            Some((id, inner.told.get(&id)?.clone()))
         })
+    }
+
+    /// A reader was told of a task.
+    pub(crate) fn tell(&self, id: Uuid, told: Told) {
+        self.with(|inner| inner.told.entry(id).or_default().add(told));
     }
 
     /// Ends it.

@@ -90,7 +90,9 @@ impl Crew {
 
     /// Whether producers wait for the workers.
     pub(crate) fn hold_back(&self, is_crowded: bool) {
-        self.is_crowded.store(is_crowded, Ordering::Relaxed);
+        if self.is_crowded.swap(is_crowded, Ordering::Relaxed) && !is_crowded {
+            self.history.producers_go_on();
+        }
     }
 
     /// What is noted.

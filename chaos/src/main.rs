@@ -7,9 +7,10 @@
 //! | [`fault`] | what is broken |
 //! | [`world`], [`cluster`], [`process`], [`proxy`], [`net`] | what it is broken in: servers, a replica set of three, proxies |
 //! | [`disk`], [`measure`] | full disks; how large everything is |
-//! | [`load`], [`callers`] | producers and workers; callers as no one wants them |
+//! | [`load`], [`audit`], [`callers`] | producers and workers; readers; callers as no one wants them |
 //! | [`history`], [`checker`], [`report`] | every call and its answer, what they must come to, and what they did |
 
+mod audit;
 mod callers;
 mod checker;
 mod cluster;

@@ -30,6 +30,7 @@ pub(crate) struct Weather {
 
 struct State {
     weather: Weather,
+    mishaps: u64,
     dice: SmallRng,
 }
 
@@ -64,7 +65,7 @@ impl Proxy {
     ) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
-        let state = State { weather: Weather::default(), dice: SmallRng::seed_from_u64(seed) };
+        let state = State { weather: Weather::default(), mishaps: 0, dice: SmallRng::seed_from_u64(seed) };
         let proxy = Self { port, server, servers, history, state: Arc::new(Mutex::new(state)) };
         let front = proxy.clone();
         tokio::spawn(async move {
@@ -89,10 +90,16 @@ impl Proxy {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).weather = weather;
     }
 
+    /// How many requests did not just pass, so far.
+    pub(crate) fn mishaps(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).mishaps
+    }
+
     fn fate(&self) -> Fate {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Weather { lost_answer, cut_off, doubled } = state.weather;
         let dice: f64 = state.dice.random();
+        state.mishaps += u64::from(dice < lost_answer + cut_off + doubled);
         if dice < lost_answer {
             Fate::AnswerLost
         } else if dice < lost_answer + cut_off {

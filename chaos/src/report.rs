@@ -37,6 +37,12 @@ pub(crate) fn print(outcome: &Outcome) {
         verdict.taken.len(),
         verdict.poisonous,
     );
+    println!(
+        "  tasks read meanwhile: {}; behind what callers had been told {} times, to the last {}",
+        verdict.read,
+        verdict.behind,
+        verdict.forgotten.len(),
+    );
     if verdict.health_asked > 0 {
         println!(
             "  health, asked {} times: the slowest {} ms, {} over 100 ms",

@@ -1,5 +1,6 @@
 //! One run: load, faults, mending, draining, and the check.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,10 +16,11 @@ use task_repo_client::{Execution, ExecutionStatus, ListTasks, RetryBudget, Statu
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::audit::audit;
 use crate::callers::GHOST;
 use crate::checker::{Found, Verdict, check};
 use crate::fault::Fault;
-use crate::history::{self, History};
+use crate::history::{self, Event, History};
 use crate::load::{Crew, LEASE, Phase, STEADY, clients};
 use crate::measure::{Growth, Size, growth};
 use crate::world::{Programs, World};
@@ -27,6 +29,8 @@ use crate::world::{Programs, World};
 const PRODUCERS: u64 = 4;
 /// Workers in this process.
 const WORKERS: u64 = 6;
+/// Readers in this process.
+const READERS: u64 = 2;
 /// Workers that say all the time that they are alive.
 const STEADY_WORKERS: u64 = 3;
 /// The longest that an answer may take beyond the time that its call asked the service to wait. The service gives itself
@@ -74,8 +78,8 @@ pub(crate) struct Plan {
 pub(crate) struct Outcome {
     #[serde(flatten)]
     pub(crate) plan: Plan,
-    /// The faults in their order, and when each began, in seconds.
-    pub(crate) struck: Vec<(f64, Fault)>,
+    /// The faults in their order.
+    pub(crate) struck: Vec<Strike>,
     /// Those for which there was no time.
     pub(crate) not_struck: Vec<Fault>,
     pub(crate) verdict: Verdict,
@@ -83,6 +87,16 @@ pub(crate) struct Outcome {
     /// Measurements, and when each was made, in seconds.
     pub(crate) sizes: Vec<(f64, Size)>,
     pub(crate) violations: Vec<String>,
+}
+
+/// A fault that was made.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Strike {
+    pub(crate) fault: Fault,
+    /// When it began, in seconds.
+    pub(crate) at: f64,
+    /// How often it had an effect: requests or commands that it met, callers that it took part in, or calls that failed.
+    pub(crate) effects: u64,
 }
 
 /// Makes a run below `folder`.
@@ -108,6 +122,10 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     for number in 0..STEADY_WORKERS {
         workers.spawn(crew.caller(format!("s{number}"), PRODUCERS + WORKERS + number).work_steadily());
     }
+    for number in 0..READERS {
+        let (seed, watched) = (plan.seed.wrapping_add(number), phase.subscribe());
+        workers.spawn(audit(clients(&world.direct_urls())?, seed, Arc::clone(&history), watched));
+    }
     let struck = tokio::select! {
         struck = storm(&world, &plan, &crew, &bar) => struck?,
         () = measure(&world, &crew, &mut sizes) => Vec::new(),
@@ -130,7 +148,12 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     bar.set_message("checking");
     let found = found(&reader).await?;
     let mut record = history.record();
-    record.events.extend(history::of_processes(folder)?);
+    let mut of_processes = history::of_processes(folder)?;
+    if plan.faults.contains(&Fault::WorkersFreeze) {
+        // A process that stood still does not know how long its calls took.
+        of_processes.retain(|event| !matches!(event, Event::Called { .. }));
+    }
+    record.events.extend(of_processes);
     let verdict = check(&record, &found, ANSWER_LIMIT + ALLOWANCE);
     let mut violations = verdict.violations();
     drop((crew, reader));
@@ -139,10 +162,8 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     let growth = growth(&sizes);
     violations.extend(world.crashes().await?);
     violations.extend(violations_of_run(&plan, &verdict, &growth));
-    if struck.is_empty() {
-        violations.push("nothing was broken".to_owned());
-    }
-    let is_missing = |fault: &Fault| struck.iter().all(|(_, struck)| struck != fault);
+    violations.extend(without_effect(&struck));
+    let is_missing = |fault: &Fault| struck.iter().all(|strike| strike.fault != *fault);
     let not_struck = plan.faults.iter().copied().filter(is_missing).collect();
     bar.finish_and_clear();
     Ok(Outcome { plan, struck, not_struck, verdict, growth, sizes: seconds(sizes), violations })
@@ -165,12 +186,31 @@ async fn left_behind(world: &World) -> Result<Option<String>> {
     }
 }
 
+/// Faults that were made and broke nothing: a run shows nothing of them.
+fn without_effect(struck: &[Strike]) -> Vec<String> {
+    if struck.is_empty() {
+        return vec!["nothing was broken".to_owned()];
+    }
+    let mut effects = BTreeMap::new();
+    for strike in struck.iter().filter(|strike| strike.fault != Fault::Calm) {
+        *effects.entry(strike.fault).or_insert(0) += strike.effects;
+    }
+    effects.retain(|_, effects| *effects == 0);
+    effects.keys().map(|fault| format!("{fault:?} had no effect")).collect()
+}
+
 /// What must not be in a run of these faults, beside what must never be.
 fn violations_of_run(plan: &Plan, verdict: &Verdict, growth: &Growth) -> Vec<String> {
     let mut violations = Vec::new();
     // The server that is left takes care of what a dead worker had.
     if plan.faults.iter().all(|fault| fault.spares_database()) && verdict.longest_back_ms > BACK_LIMIT_MS {
         violations.push(format!("a lost task was back {} ms after its lease", verdict.longest_back_ms));
+    }
+    if plan.faults.iter().all(|fault| fault.spares_database()) && verdict.behind > 0 {
+        violations.push(format!("less was read than callers had been told, {} times", verdict.behind));
+    }
+    if plan.faults.iter().all(|fault| fault.spares_servers()) && verdict.broken > 0 {
+        violations.push(format!("connections of readers ended instead of an answer: {}", verdict.broken));
     }
     if plan.faults == [Fault::VanishingCallers] && verdict.lost_by_ghosts > GHOSTS_LIMIT {
         violations.push(format!("{} callers that were gone kept their tasks", verdict.lost_by_ghosts));
@@ -199,7 +239,7 @@ fn seconds(sizes: Vec<(Duration, Size)>) -> Vec<(f64, Size)> {
 }
 
 /// Makes one fault after the other, each kind as often as the others and the short ones first, until time is up.
-async fn storm(world: &World, plan: &Plan, crew: &Crew, bar: &ProgressBar) -> Result<Vec<(f64, Fault)>> {
+async fn storm(world: &World, plan: &Plan, crew: &Crew, bar: &ProgressBar) -> Result<Vec<Strike>> {
     let mut dice = SmallRng::seed_from_u64(plan.seed);
     let (began, until) = (Instant::now(), Duration::from_secs(plan.seconds));
     let (mut struck, mut left) = (Vec::new(), Vec::new());
@@ -212,12 +252,14 @@ async fn storm(world: &World, plan: &Plan, crew: &Crew, bar: &ProgressBar) -> Re
             left.sort_by_key(|fault| fault.is_short());
         }
         let Some(fault) = left.pop() else { bail!("there is no fault to make") };
-        struck.push((began.elapsed().as_secs_f64(), fault));
+        let (at, failed) = (began.elapsed().as_secs_f64(), crew.history().failed());
         bar.set_message(format!("{fault:?} · {} tasks", crew.history().accepted()));
-        fault.strike(world, crew, &mut dice).await?;
+        let effects = fault.strike(world, crew, &mut dice).await?;
         bar.set_position(began.elapsed().as_secs().min(plan.seconds));
         let calm = CALM.mul_f64(dice.random_range(0.3..2.0));
         tokio::time::sleep(calm).await;
+        let effects = effects.unwrap_or_else(|| crew.history().failed() - failed);
+        struck.push(Strike { fault, at, effects });
     }
     Ok(struck)
 }
@@ -260,4 +302,18 @@ async fn found(reader: &TaskClient) -> Result<Vec<Found>> {
         .buffer_unordered(8)
         .try_collect()
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_that_broke_nothing_shows_nothing() {
+        let strike = |fault, effects| Strike { fault, at: 0.0, effects };
+        assert_eq!(without_effect(&[]), ["nothing was broken"]);
+        let struck = [strike(Fault::Doubled, 0), strike(Fault::CutOff, 0), strike(Fault::Doubled, 3)];
+        assert_eq!(without_effect(&struck), ["CutOff had no effect"]);
+        assert_eq!(without_effect(&[strike(Fault::Calm, 0)]), Vec::<String>::new());
+    }
 }

@@ -110,6 +110,11 @@ impl World {
         self.servers.len()
     }
 
+    /// The servers, without their proxies.
+    pub(crate) fn direct_urls(&self) -> Vec<String> {
+        (0..self.servers()).map(|server| format!("http://127.0.0.1:{}", self.port(server))).collect()
+    }
+
     /// Where a server listens, without the proxy.
     pub(crate) fn port(&self, server: usize) -> u16 {
         self.servers[server].port
@@ -117,8 +122,7 @@ impl World {
 
     /// A client of a server, without the proxy.
     pub(crate) fn direct(&self, server: usize) -> Result<TaskClient> {
-        let urls = [format!("http://127.0.0.1:{}", self.port(server))];
-        clients(&urls)?.pop().context("a client")
+        Ok(clients(&self.direct_urls())?.swap_remove(server))
     }
 
     /// Ends a server as a power cut would, and starts it again at once.
@@ -168,22 +172,29 @@ impl World {
         self.servers.iter().map(|server| measure::connections(server.port)).sum()
     }
 
+    /// How many requests did not just pass the proxies, so far.
+    pub(crate) fn mishaps(&self) -> u64 {
+        self.servers.iter().map(|server| server.proxy.mishaps()).sum()
+    }
+
     /// What all proxies do from now on.
     pub(crate) fn set_weather(&self, weather: Weather) {
         self.servers.iter().for_each(|server| server.proxy.set(weather));
     }
 
     /// Ends half of the workers as a power cut would, and starts them again later.
-    pub(crate) async fn kill_workers(&self, away: Duration, dice: &mut SmallRng) -> Result<()> {
-        for worker in self.workers.sample(dice, WORKERS / 2) {
+    pub(crate) async fn kill_workers(&self, away: Duration, dice: &mut SmallRng) -> Result<u64> {
+        let half = WORKERS / 2;
+        for worker in self.workers.sample(dice, half) {
             worker.lock().await.kill().await?;
         }
         tokio::time::sleep(away).await;
-        self.start_workers().await
+        self.start_workers().await?;
+        Ok(half as u64)
     }
 
     /// Stops all workers where they are, for that long.
-    pub(crate) async fn freeze_workers(&self, away: Duration) -> Result<()> {
+    pub(crate) async fn freeze_workers(&self, away: Duration) -> Result<u64> {
         for worker in &self.workers {
             worker.lock().await.freeze().await?;
         }
@@ -191,7 +202,7 @@ impl World {
         for worker in &self.workers {
             worker.lock().await.thaw().await?;
         }
-        Ok(())
+        Ok(self.workers.len() as u64)
     }
 
     async fn start_workers(&self) -> Result<()> {

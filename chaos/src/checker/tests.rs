@@ -55,6 +55,7 @@ fn held(was_loud: bool, was_taken: bool) -> Event {
 fn violations(mut events: Vec<Event>, found: &[Found]) -> Vec<String> {
     let good = Uuid::from_u128(99);
     events.push(Event::Created { name: "good".to_owned(), said: Said::Accepted, id: Some(good) });
+    events.push(Event::Read { id: good, behind: 0, is_forgotten: false });
     events.push(Event::Held { id: good, beats: 10, was_loud: true, was_taken: false });
     let mut found = found.to_vec();
     found.push(Found { id: good, ..task("good", "t") });
@@ -151,6 +152,16 @@ fn what_must_not_be_is_found() {
             vec![task("a", "t2")],
         ),
         (
+            "read as if callers had never been told: 1",
+            vec![created("a", Said::Accepted), Event::Read { id: id(1), behind: 20, is_forgotten: true }],
+            vec![task("a", "t")],
+        ),
+        (
+            "a call took 1001 ms: settle of a worker process",
+            vec![Event::Called { call: "settle".to_owned(), took_ms: 1001, error: None }],
+            vec![],
+        ),
+        (
             "undocumented answers: 1",
             vec![Event::Odd { call: "create".to_owned(), answer: "500".to_owned() }],
             vec![],
@@ -199,12 +210,13 @@ fn a_task_that_is_taken_from_a_silent_worker_is_as_it_should_be() {
 }
 
 #[test]
-fn a_run_in_which_no_worker_was_loud_shows_nothing() {
+fn a_run_in_which_no_worker_was_loud_and_nothing_read_shows_nothing() {
     let good = task("a", "t");
     let record =
         Record { events: vec![created("a", Said::Accepted), held(false, false)], ..Record::default() };
     let violations = check(&record, &[good], Duration::from_secs(1)).violations();
-    assert_eq!(violations, ["no worker said all the time that it was alive"]);
+    let expected = ["nothing was read meanwhile", "no worker said all the time that it was alive"];
+    assert_eq!(violations, expected);
 }
 
 #[test]
