@@ -18,7 +18,7 @@ use crate::history::{Event, History, Said, Verb};
 
 mod steady;
 
-/// The key of the servers.
+/// The key that servers start with; callers have one that was issued.
 pub(crate) const API_KEY: &str = "chaos_api_key";
 /// Task types, so that several groups of callers wait.
 const QUEUES: [&str; 2] = ["chaos.a", "chaos.b"];
@@ -54,6 +54,7 @@ pub(crate) struct Caller {
     history: Arc<History>,
     phase: watch::Receiver<Phase>,
     is_crowded: Arc<AtomicBool>,
+    is_mortal: bool,
 }
 
 /// What callers have in common.
@@ -63,6 +64,7 @@ pub(crate) struct Crew {
     history: Arc<History>,
     phase: watch::Receiver<Phase>,
     is_crowded: Arc<AtomicBool>,
+    is_mortal: bool,
 }
 
 impl Crew {
@@ -73,7 +75,7 @@ impl Crew {
         history: Arc<History>,
         phase: watch::Receiver<Phase>,
     ) -> Self {
-        Self { servers, seed, history, phase, is_crowded: Arc::default() }
+        Self { servers, seed, history, phase, is_crowded: Arc::default(), is_mortal: false }
     }
 
     /// One more caller; each number has its own dice.
@@ -85,7 +87,13 @@ impl Crew {
             history: Arc::clone(&self.history),
             phase: self.phase.clone(),
             is_crowded: Arc::clone(&self.is_crowded),
+            is_mortal: self.is_mortal,
         }
+    }
+
+    /// The process ends when one of them gets a task that ends its worker.
+    pub(crate) fn mortal(self) -> Self {
+        Self { is_mortal: true, ..self }
     }
 
     /// Whether producers wait for the workers.
@@ -102,10 +110,10 @@ impl Crew {
 }
 
 /// Clients that never repeat anything by themselves: each call is one line of the history.
-pub(crate) fn clients(urls: &[String]) -> Result<Vec<TaskClient>> {
+pub(crate) fn clients(urls: &[String], key: &str) -> Result<Vec<TaskClient>> {
     let client = |url: &String| {
         Ok(TaskClient::builder(url)
-            .api_key(API_KEY)
+            .api_key(key)
             .retry(RetryBudget::none())
             .connect_timeout(Duration::from_secs(1))
             .timeout(CALL_LIMIT)
@@ -253,6 +261,9 @@ impl Caller {
     /// Works on a task, well or badly.
     async fn treat(&mut self, task: ClaimedTask) {
         if task.task().name.as_deref().is_some_and(|name| name.starts_with(POISON)) {
+            if self.is_mortal {
+                std::process::abort();
+            }
             return;
         }
         let dice: f64 = if self.phase() == Phase::Storm { self.dice.random() } else { 0.0 };

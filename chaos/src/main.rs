@@ -60,6 +60,9 @@ enum Command {
         /// The servers
         #[arg(long)]
         url: Vec<String>,
+        /// Its key
+        #[arg(long)]
+        key: String,
         /// The dice
         #[arg(long)]
         seed: u64,
@@ -109,11 +112,12 @@ async fn command(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(options) => runs(&options).await,
         Command::Mistakes(options) => mistakes(&options).await,
-        Command::Work { url, seed, notes } => {
+        Command::Work { url, key, seed, notes } => {
             let (_phase, watched) = watch::channel(Phase::Storm);
             let name = format!("process-{seed}");
             let history = Arc::new(History::new(&history::file_of_process(&notes))?);
-            Crew::new(load::clients(&url)?, seed, history, watched).caller(name, 0).work().await;
+            let crew = Crew::new(load::clients(&url, &key)?, seed, history, watched).mortal();
+            crew.caller(name, 0).work().await;
             Ok(ExitCode::SUCCESS)
         }
     }

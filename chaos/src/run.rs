@@ -111,7 +111,7 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     history.begin();
     let mut sizes = vec![(history.elapsed(), world.measure().await)];
     let (phase, watched) = watch::channel(Phase::Storm);
-    let crew = Crew::new(clients(&world.urls())?, plan.seed, Arc::clone(&history), watched);
+    let crew = Crew::new(clients(&world.urls(), world.key())?, plan.seed, Arc::clone(&history), watched);
     let (mut producers, mut workers) = (JoinSet::new(), JoinSet::new());
     for number in 0..PRODUCERS {
         producers.spawn(crew.caller(format!("p{number}"), number).produce());
@@ -124,7 +124,12 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     }
     for number in 0..READERS {
         let (seed, watched) = (plan.seed.wrapping_add(number), phase.subscribe());
-        workers.spawn(audit(clients(&world.direct_urls())?, seed, Arc::clone(&history), watched));
+        workers.spawn(audit(
+            clients(&world.direct_urls(), world.key())?,
+            seed,
+            Arc::clone(&history),
+            watched,
+        ));
     }
     let struck = tokio::select! {
         struck = storm(&world, &plan, &crew, &bar) => struck?,
@@ -230,6 +235,9 @@ async fn measure(world: &World, crew: &Crew, sizes: &mut Vec<(Duration, Size)>) 
         let size = world.measure().await;
         crew.hold_back(size.open > CROWD);
         sizes.push((crew.history().elapsed(), size));
+        if let Err(error) = world.replace_dead_workers().await {
+            eprintln!("a worker cannot be started: {error:#}");
+        }
         tokio::time::sleep(MEASURED).await;
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
-use task_repo_client::TaskClient;
+use task_repo_client::{NewKey, Role, TaskClient};
 use tokio::sync::Mutex;
 
 use crate::cluster::Cluster;
@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     servers: Vec<Server>,
     workers: Vec<Mutex<Process>>,
+    /// The key of all callers.
+    key: String,
     /// Servers that ended by themselves.
     crashes: Lock<Vec<String>>,
 }
@@ -86,11 +88,14 @@ impl World {
             let proxy = Proxy::start(port, Arc::clone(&ports), seed, Arc::clone(history)).await?;
             servers.push(Server { port, process: Mutex::new(process), proxy });
         }
-        let mut world = Self { cluster, servers, workers: Vec::new(), crashes: Lock::default() };
+        let (workers, key) = (Vec::new(), String::new());
+        let mut world = Self { cluster, servers, workers, key, crashes: Lock::default() };
         world.ready().await?;
+        world.key = issue_key(&world.direct(0)?).await?;
         for number in 0..WORKERS {
             let mut words = vec!["work".to_owned(), format!("--seed={}", seed.wrapping_add(number as u64))];
             words.push(format!("--notes={}", folder.display()));
+            words.push(format!("--key={}", world.key));
             words.extend(world.urls().into_iter().map(|url| format!("--url={url}")));
             let log = folder.join(format!("worker-{number}.log"));
             let mut process = Process::new(std::env::current_exe()?, words, log);
@@ -98,6 +103,11 @@ impl World {
             world.workers.push(Mutex::new(process));
         }
         Ok(world)
+    }
+
+    /// The key of all callers, which was issued by a server.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 
     /// The servers, behind their proxies.
@@ -122,7 +132,7 @@ impl World {
 
     /// A client of a server, without the proxy.
     pub(crate) fn direct(&self, server: usize) -> Result<TaskClient> {
-        Ok(clients(&self.direct_urls())?.swap_remove(server))
+        Ok(clients(&self.direct_urls(), API_KEY)?.swap_remove(server))
     }
 
     /// Ends a server as a power cut would, and starts it again at once.
@@ -203,6 +213,17 @@ impl World {
             worker.lock().await.thaw().await?;
         }
         Ok(self.workers.len() as u64)
+    }
+
+    /// Starts worker processes again that a task has ended.
+    pub(crate) async fn replace_dead_workers(&self) -> Result<()> {
+        for worker in &self.workers {
+            let mut worker = worker.lock().await;
+            if worker.ended().is_some() {
+                worker.start()?;
+            }
+        }
+        Ok(())
     }
 
     async fn start_workers(&self) -> Result<()> {
@@ -287,4 +308,15 @@ impl World {
         }
         Ok(())
     }
+}
+
+async fn issue_key(server: &TaskClient) -> Result<String> {
+    let key = NewKey {
+        name: "callers".to_owned(),
+        roles: vec![Role::Producer, Role::Worker],
+        tenant_id: None,
+        task_types: None,
+        expires_at: None,
+    };
+    Ok(server.create_key(&key).await?.key)
 }

@@ -34,10 +34,21 @@ impl FailPoint {
         mode: impl Into<Bson>,
         how: Document,
     ) -> Self {
+        Self::set_all(server, collection, &[command], mode, how).await
+    }
+
+    /// The same for several commands.
+    pub(crate) async fn set_all(
+        server: &TestServer,
+        collection: &str,
+        commands: &[&str],
+        mode: impl Into<Bson>,
+        how: Document,
+    ) -> Self {
         let turn = TURN.lock().await;
         let database = server.database();
         let namespace = format!("{}.{collection}", database.name());
-        let commands = doc! { "failCommands": [command], "namespace": namespace };
+        let commands = doc! { "failCommands": commands, "namespace": namespace };
         let admin = database.client().database("admin");
         let mut fail_point = Self { admin, commands, hits_before: 0, _turn: turn };
         fail_point.hits_before = fail_point.change(mode, how).await;

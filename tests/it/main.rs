@@ -13,6 +13,7 @@ mod claiming;
 mod contention;
 mod corpus;
 mod database_faults;
+mod deadline;
 mod edit;
 mod errors;
 mod executing;

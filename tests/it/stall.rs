@@ -59,6 +59,16 @@ async fn leases_outlast_a_time_in_which_no_write_could_be_made_to_last() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_outlast_a_time_in_which_only_tasks_could_not_be_written() {
+    let server = TestServer::start().await;
+    let held = hold(&server).await;
+    let broken = FailPoint::set(&server, "update", "alwaysOn", doc! { "errorCode": 50 }).await;
+    outlast(&held).await;
+    assert!(broken.end().await > 0);
+    assert_kept(&server, &held).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_outlast_a_time_in_which_no_server_ran() {
     let server = TestServer::start().await;
     let held = hold(&server).await;

@@ -106,16 +106,22 @@ pub(crate) async fn claim(server: &TestServer, task_type: &str, more: Value) -> 
 
 /// A claim whose caller hears nothing of the answer: the connection closes when this is dropped.
 pub(crate) async fn claim_unheard(server: &TestServer, key: &str, body: &Value) -> TcpStream {
+    let body = body.to_string();
+    let mut connection = post_head(server, "/tasks/claim", key, body.len()).await;
+    connection.write_all(body.as_bytes()).await.expect("the request is sent");
+    connection
+}
+
+/// A `POST` whose JSON body of that length is still to come.
+pub(crate) async fn post_head(server: &TestServer, path: &str, key: &str, length: usize) -> TcpStream {
     let url = reqwest::Url::parse(&server.url()).expect("the server's URL");
     let (host, port) = (url.host_str().expect("a host"), url.port().expect("a port"));
-    let body = body.to_string();
-    let request = format!(
-        "POST /api/v1/tasks/claim HTTP/1.1\r\nHost: {host}:{port}\r\nX-API-Key: {key}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len(),
+    let head = format!(
+        "POST /api/v1{path} HTTP/1.1\r\nHost: {host}:{port}\r\nX-API-Key: {key}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n",
     );
     let mut connection = TcpStream::connect((host, port)).await.expect("a connection");
-    connection.write_all(request.as_bytes()).await.expect("the request is sent");
+    connection.write_all(head.as_bytes()).await.expect("the head is sent");
     connection
 }
 

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderName};
 use actix_web::web::{Bytes, BytesMut, Payload};
@@ -25,6 +26,10 @@ const MAX_RESERVED: usize = 64 << 10;
 /// Names a request in answers and logs.
 #[derive(Debug, Clone)]
 pub(super) struct RequestId(pub(super) String);
+
+/// How long it took to find out who calls.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spent(pub(super) Duration);
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +134,10 @@ impl Call {
                 () = &mut arrives => return Err(incomplete("it did not arrive in time")),
             };
             match chunk {
-                None => return Ok(body.freeze()),
+                None => {
+                    self.service().store().waited();
+                    return Ok(body.freeze());
+                }
                 Some(Err(error)) => return Err(incomplete(&error.to_string())),
                 Some(Ok(chunk)) if body.len() + chunk.len() > limit => return Err(too_large()),
                 Some(Ok(chunk)) => body.extend_from_slice(&chunk),

@@ -21,7 +21,7 @@ use task_repo_protocol::{Uuid, path};
 use tracing::Instrument as _;
 
 use super::App;
-use super::call::{RequestId, header_text, unauthenticated};
+use super::call::{RequestId, Spent, header_text, unauthenticated};
 use super::rejection::Rejection;
 use crate::tasks::Identity;
 use crate::telemetry::masked;
@@ -100,8 +100,10 @@ pub(crate) async fn edge(
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let unread = keep_chunks(&mut request);
     let mut response = async {
+        let asked = Instant::now();
         match authenticate(&request).await {
             Ok(identity) => {
+                request.extensions_mut().insert(Spent(asked.elapsed()));
                 if let Some(identity) = identity {
                     request.extensions_mut().insert(identity);
                 }

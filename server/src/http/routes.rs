@@ -10,7 +10,7 @@ use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use task_repo_protocol::{ErrorCode, Role, path};
 
-use super::call::{Access, Call, RequestId};
+use super::call::{Access, Call, RequestId, Spent};
 use super::edge::Tally;
 use super::rejection::{Answer, Rejection};
 use super::{App, docs, keys, system, tasks, work};
@@ -109,8 +109,9 @@ fn resource(path: &str, routes: Vec<Route>) -> actix_web::Resource {
     for Route { method, access, handler, .. } in routes {
         let handle = move |request: HttpRequest, payload: Payload, app: Data<App>| async move {
             let request_id = request_id(&request);
+            let Spent(spent) = request.extensions().get().copied().unwrap_or_default();
             let answer = match Call::open(request, payload, Arc::clone(&app), access) {
-                Ok(call) => handler(call).await,
+                Ok(call) => app.service.store().with_one_deadline(spent, handler(call)).await,
                 Err(rejection) => Err(rejection),
             };
             answer.unwrap_or_else(|rejection| rejection.into_response(&request_id))

@@ -14,6 +14,7 @@
 //! | [`guarded_write`] | THE guarded write: every move of a task |
 //! | [`claim`] | ready work in claim order, and taking it |
 //! | [`query`] | reading: by id, by result, lists |
+//! | [`deadline`] | by when a request is answered |
 //! | [`due`] | what the background loops look for |
 //! | [`outage`] | when leases could not be renewed |
 //! | [`leases`] | what this server knows of the tasks it has leased |
@@ -22,6 +23,7 @@
 mod claim;
 mod command;
 mod connect;
+mod deadline;
 mod due;
 mod group_commit;
 mod guarded_write;
@@ -35,7 +37,7 @@ mod transition;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, RawDocumentBuf};
@@ -147,11 +149,6 @@ impl Store {
         &self.clock
     }
 
-    /// By when a call that begins now has its answer.
-    pub fn deadline(&self) -> Instant {
-        Instant::now() + self.timeout
-    }
-
     /// All tasks that a filter finds.
     async fn find(
         &self,
@@ -178,7 +175,7 @@ impl Store {
         FindOptions::builder().hint(Hint::Name(index.to_owned())).max_time(self.timeout).build()
     }
 
-    /// Runs a call on the driver's runtime, within the deadline of one command.
+    /// Runs a call on the driver's runtime, within the deadline.
     ///
     /// A driver's future must not be dropped half-way, so it runs as a task of its own and only the wait is cut off.
     async fn call<T, F>(&self, what: &'static str, call: F) -> Result<T, StoreError>
@@ -195,7 +192,7 @@ impl Store {
             drop(place);
             result
         });
-        match tokio::time::timeout(self.timeout, call).await {
+        match tokio::time::timeout_at(self.deadline().into(), call).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(error))) => {
                 tracing::warn!(what, %error, "a database call failed");

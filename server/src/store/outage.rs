@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{Document, RawBson, doc, rawdoc};
 use chrono::{DateTime, TimeDelta, Utc};
 use mongodb::options::ReturnDocument;
+use task_repo_protocol::Uuid;
 
-use super::{Store, StoreError};
+use super::command::Written;
+use super::{Store, StoreError, stored_id};
 
 /// A time in which no lease could be renewed: the database did not take writes, or no server ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +28,13 @@ impl Outage {
 }
 
 impl Store {
-    /// Writes down that leases can be renewed now, and says when they could not for the last time: for longer than
+    /// Writes down that leases can be renewed now, if they can, and says when they could not for the last time: for longer than
     /// `stall`, by what all servers wrote down, or by this one's own account, for `silent`.
     ///
     /// # Errors
     /// When the write is not known to last.
     pub async fn pulse(&self, silent: Duration, stall: Duration) -> Result<Option<Outage>, StoreError> {
+        self.renew_nothing().await?;
         let now = bson::DateTime::from_chrono(self.clock().now());
         let away = doc! { "$max": [{ "$subtract": [now, "$seen_at"] }, millis(silent)] };
         // One that follows soon must not cut short what leases are still given for the one before.
@@ -57,6 +60,17 @@ impl Store {
             })
             .await?;
         Ok(found.as_ref().and_then(read))
+    }
+
+    /// A heartbeat of nobody. The pulse lies in another collection, which may take writes while that of the tasks
+    /// does not.
+    async fn renew_nothing(&self) -> Result<(), StoreError> {
+        let nobody = rawdoc! { "_id": stored_id(Uuid::nil()) };
+        let statement = rawdoc! { "q": nobody, "u": { "$set": { "lease_until": RawBson::Null } } };
+        match self.update_command(&[statement]).await {
+            Written::Answered { errors, .. } if errors.is_empty() => Ok(()),
+            _ => Err(StoreError::Unavailable),
+        }
     }
 }
 

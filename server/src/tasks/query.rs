@@ -157,6 +157,7 @@ impl TaskService {
                 () = &mut end => {}
                 () = self.draining.cancelled() => {}
             }
+            self.store.waited();
         }
     }
 
