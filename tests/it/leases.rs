@@ -5,7 +5,7 @@ use task_repo_tests::{TestServer, id_of, unique_type};
 
 use crate::verbs::{
     assert_in_seconds, assert_lease_lost, assert_receipt, assert_seconds_after, claim, claim_one,
-    create_many, executions, id, post, queue, settle, shown, tasks, time, until_status,
+    create_many, executions, id, ids, post, queue, settle, shown, tasks, time, token, until_status,
 };
 
 /// A fresh task, held by a lease of one second.
@@ -211,4 +211,30 @@ async fn a_task_that_lost_a_worker_is_handed_out_alone() {
     let held: Vec<Vec<_>> = answers.iter().map(|answer| answer.iter().map(id).collect()).collect();
     assert_eq!(held, [vec![id(&suspect)], others.iter().map(id).collect()]);
     assert_eq!((&answers[0][0]["losses"], &answers[1][0]["losses"]), (&json!(1), &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_that_lost_a_worker_are_alone_in_every_answer() {
+    let server = TestServer::start().await;
+    let sibling = server.sibling().await;
+    let queue = unique_type();
+    let suspects = create_many(&server, 3, |_| json!({"task_type": queue})).await;
+    let briefly = claim(&server, &queue, json!({"limit": 3, "lease_seconds": 1})).await;
+    assert_eq!(tasks(&briefly).len(), 3);
+    // They wait for what is held, on two servers, and have room for all of it.
+    let greedy = json!({"limit": 10, "wait_ms": 20_000});
+    let (first, second) =
+        tokio::join!(claim(&server, &queue, greedy.clone()), claim(&sibling, &queue, greedy));
+    let others = create_many(&server, 2, |_| json!({"task_type": queue})).await;
+    let outcomes = json!({
+        "outcomes": [{"id": id(&tasks(&first)[0]), "lease_token": token(&tasks(&first)[0]), "outcome": "completed"}],
+        "claim": {"task_types": [queue], "worker_id": "w1", "limit": 10, "wait_ms": 20_000},
+    });
+    let third = server.post("/tasks/outcomes").json(&outcomes).send().await.ok();
+    let mut alone = [ids(&first), ids(&second), ids(&third)];
+    alone.sort();
+    assert_eq!(alone.to_vec(), suspects.iter().map(|task| vec![id(task)]).collect::<Vec<_>>());
+    let rest = claim(&server, &queue, json!({"limit": 10})).await;
+    assert_eq!(ids(&rest), others.iter().map(id).collect::<Vec<_>>());
+    sibling.stop().await;
 }
