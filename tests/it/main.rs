@@ -37,6 +37,7 @@ mod plans;
 mod profiler;
 mod reference_model;
 mod reference_task;
+mod reference_walk;
 mod refusals;
 mod results;
 mod retention;

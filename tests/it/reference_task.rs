@@ -17,6 +17,34 @@ pub(crate) enum Verb {
     Acknowledge,
 }
 
+impl Verb {
+    /// Its name in the path, and what it says beside the token.
+    pub(crate) fn call(self) -> (&'static str, Value) {
+        match self {
+            Self::Complete => ("complete", json!({})),
+            Self::Acknowledge => ("cancel", json!({})),
+            Self::Release { delayed } => ("release", json!({"delay_seconds": u32::from(delayed) * HOUR})),
+            Self::Fail { never } => {
+                let retry = if never { "never" } else { "auto" };
+                (
+                    "fail",
+                    json!({"error": {"message": "it broke"}, "retry": retry, "retry_after_seconds": HOUR}),
+                )
+            }
+        }
+    }
+
+    /// The outcome that says the same.
+    pub(crate) fn outcome(self) -> &'static str {
+        match self {
+            Self::Complete => "completed",
+            Self::Acknowledge => "cancelled",
+            Self::Release { .. } => "released",
+            Self::Fail { .. } => "failed",
+        }
+    }
+}
+
 /// What a `PUT` changes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Edit {
@@ -32,10 +60,16 @@ pub(crate) struct Task {
     pub(crate) status: &'static str,
     pub(crate) reason: Option<&'static str>,
     pub(crate) attempt: u8,
+    pub(crate) losses: u8,
     pub(crate) max_attempts: u8,
     pub(crate) priority: u8,
     pub(crate) version: u64,
     pub(crate) holder: Option<usize>,
+    /// Its lease ran out, and nobody has taken it back or heard of the holder since.
+    pub(crate) is_overdue: bool,
+    /// Whose lease ran out and was taken back: may still complete it.
+    pub(crate) lost: Option<usize>,
+    pub(crate) is_deleted: bool,
     pub(crate) cancel_requested: bool,
     pub(crate) progress: Option<u8>,
     /// The answer to the first cancel, and where the task stood.
@@ -50,10 +84,14 @@ impl Task {
             status,
             reason,
             attempt: 0,
+            losses: 0,
             max_attempts,
             priority,
             version: 1,
             holder: None,
+            is_overdue: false,
+            lost: None,
+            is_deleted: false,
             cancel_requested: false,
             progress: None,
             cancelled: None,
@@ -67,17 +105,41 @@ impl Task {
     pub(crate) fn stand(&mut self, status: &'static str, reason: Option<&'static str>) {
         (self.status, self.reason) = (status, reason);
         self.version += 1;
+        if self.is_final() {
+            self.lost = None;
+        }
     }
 
     pub(crate) fn claim(&mut self, token: usize) {
         self.stand("processing", None);
         self.attempt += 1;
         self.holder = Some(token);
+        self.lost = None;
         self.progress = None;
+    }
+
+    /// Whether that token may complete it although its lease was taken back.
+    pub(crate) fn takes_late(&self, token: usize, verb: Verb) -> bool {
+        self.lost == Some(token) && verb == Verb::Complete
+    }
+
+    /// The sweeper takes it back.
+    pub(crate) fn lose(&mut self) {
+        let holder = self.holder.take();
+        self.losses += 1;
+        if self.cancel_requested {
+            self.stand("cancelled", None);
+        } else if self.losses == 3 || self.attempt >= self.max_attempts {
+            self.stand("failed", Some("lost"));
+        } else {
+            self.stand("pending", None);
+            self.lost = holder;
+        }
     }
 
     pub(crate) fn settle(&mut self, verb: Verb) {
         self.holder = None;
+        self.is_overdue = false;
         if let Verb::Release { .. } = verb {
             self.attempt -= 1;
         }
@@ -96,7 +158,7 @@ impl Task {
 
     pub(crate) fn execute(&mut self) {
         if self.is_final() {
-            (self.attempt, self.progress, self.cancelled) = (0, None, None);
+            (self.attempt, self.losses, self.progress, self.cancelled) = (0, 0, None, None);
             self.cancel_requested = false;
         }
         self.stand("pending", None);
@@ -106,12 +168,12 @@ impl Task {
     pub(crate) fn edit(&mut self, edit: Edit) -> Value {
         match edit {
             Edit::Priority => {
-                self.priority = (self.priority + 1) % 101;
+                self.priority = (self.priority + 1) % 3;
                 self.version += 1;
                 json!({"priority": self.priority})
             }
             Edit::MaxAttempts => {
-                self.max_attempts = self.max_attempts % 3 + 1;
+                self.max_attempts = self.max_attempts % 5 + 1;
                 self.version += 1;
                 json!({"max_attempts": self.max_attempts})
             }
@@ -137,7 +199,7 @@ impl Task {
     /// What a `GET` says.
     pub(crate) fn shown(&self) -> Value {
         let more = json!({
-            "priority": self.priority, "max_attempts": self.max_attempts, "losses": 0,
+            "priority": self.priority, "max_attempts": self.max_attempts, "losses": self.losses,
             "lease": self.holder.is_some(), "cancel_requested_at": self.cancel_requested,
             "completed_at": self.is_final(), "progress": self.progress, "run_at": self.status == "scheduled",
         });
