@@ -5,11 +5,21 @@
 
 use crate::{Bounds, Variation};
 
-/// Most claims that one task can see within the bounds: one for each attempt, one for each release.
+/// Most claims that one task can see within the bounds: one for each attempt, each release
+/// and each withdrawal.
 pub const MAX_CLAIMS: usize = 4;
 
 /// A lease token: the how-manieth claim of its task it came from. The real ones are random, so nobody guesses one.
 pub type Token = u8;
+
+/// A claim as its worker names it: whoever sends the same again means the same claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimId {
+    /// Who wants something.
+    pub worker: u8,
+    /// The how-manieth thing that it wants. Always 0 where claims have no ids.
+    pub wish: u8,
+}
 
 /// Where a task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +72,8 @@ pub enum Attempt {
     Running,
     /// Its lease was taken away.
     Lost,
+    /// Its server took it back for a caller that had gone. The real one is not remembered at all.
+    Withdrawn,
     /// Ended by its worker, with the receipt that was given.
     Settled(Verb, Receipt),
 }
@@ -69,8 +81,12 @@ pub enum Attempt {
 /// What can be done to a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Call {
-    /// That worker takes it.
-    Claim(u8),
+    /// Its worker takes it.
+    Claim(ClaimId),
+    /// Its claim is answered once more.
+    Repeat(Token),
+    /// The server takes back what it claimed for a caller that has gone.
+    Withdraw(Token),
     /// Its worker goes on: the lease is renewed.
     Heartbeat(Token),
     /// Its worker ends the attempt.
@@ -92,10 +108,14 @@ pub struct Document {
     pub version: u8,
     /// Who holds it.
     pub token: Option<Token>,
+    /// Its holder's claim was answered once more: it does not go back with the first answer.
+    pub is_kept: bool,
     /// Whose lease ran out, while nobody has claimed the task since: may still complete it.
     pub lost_token: Option<Token>,
     /// Every attempt, by its token.
     pub attempts: [Attempt; MAX_CLAIMS],
+    /// The ids of the claims that they came from, where claims have ids.
+    pub claim_ids: [Option<ClaimId>; MAX_CLAIMS],
     /// Left by the latest write. The real one is random; here it is renumbered, see [`crate::state`].
     pub stamp: u8,
 }
@@ -120,8 +140,10 @@ impl Document {
             losses: 0,
             version: 1,
             token: None,
+            is_kept: false,
             lost_token: None,
             attempts: [Attempt::Never; MAX_CLAIMS],
+            claim_ids: [None; MAX_CLAIMS],
             stamp: 0,
         }
     }
@@ -129,6 +151,16 @@ impl Document {
     /// How many claims there were.
     pub fn claims(&self) -> usize {
         self.attempts.iter().filter(|attempt| **attempt != Attempt::Never).count()
+    }
+
+    /// Whether it may be claimed, and there is room for one more claim.
+    pub fn is_ready(&self) -> bool {
+        self.status == Status::Pending && self.claims() < MAX_CLAIMS
+    }
+
+    /// The token that a claim with that id got.
+    pub fn token_of(&self, id: ClaimId) -> Option<Token> {
+        (0..).zip(&self.claim_ids).find_map(|(token, known)| (*known == Some(id)).then_some(token))
     }
 
     /// The receipt of the task as it stands.
@@ -142,7 +174,11 @@ impl Document {
         let is_allowed = match call {
             Call::Claim(_) => self.status == Status::Pending,
             Call::Expire => is_held,
-            Call::Heartbeat(token) => is_held && self.token == Some(token),
+            Call::Heartbeat(token) | Call::Repeat(token) => is_held && self.token == Some(token),
+            Call::Withdraw(token) => {
+                let may_go = !self.is_kept || variation == Variation::WithdrawThoughKept;
+                is_held && self.token == Some(token) && may_go
+            }
             Call::Settle(..) if is_held && variation == Variation::SettleWithoutToken => true,
             Call::Settle(token, _) if is_held && self.token == Some(token) => true,
             Call::Settle(token, verb) => match self.attempts[usize::from(token)] {
@@ -159,16 +195,22 @@ impl Document {
     /// The task after `call`, whether it is allowed or not.
     #[must_use]
     pub fn after(mut self, call: Call, bounds: &Bounds, variation: Variation) -> Self {
-        if let Call::Heartbeat(_) = call {
-            return self;
+        match call {
+            Call::Heartbeat(_) => return self,
+            Call::Repeat(_) => {
+                self.is_kept |= variation != Variation::RepeatWithoutMark;
+                return self;
+            }
+            _ => self.is_kept = false,
         }
         self.version += 1;
         match call {
-            Call::Heartbeat(_) => {}
-            Call::Claim(_) => {
+            Call::Heartbeat(_) | Call::Repeat(_) => {}
+            Call::Claim(id) => {
                 let claims = self.claims();
                 if let Some(attempt) = self.attempts.get_mut(claims) {
                     *attempt = Attempt::Running;
+                    self.claim_ids[claims] = bounds.withdrawals.map(|_| id);
                 }
                 self.token = u8::try_from(claims).ok();
                 self.lost_token = None;
@@ -176,6 +218,13 @@ impl Document {
                 self.attempt += 1;
             }
             Call::Expire => self.lose(bounds, variation),
+            Call::Withdraw(token) => {
+                self.token = None;
+                self.status = Status::Pending;
+                self.attempt = self.attempt.saturating_sub(1);
+                self.attempts[usize::from(token)] = Attempt::Withdrawn;
+                self.claim_ids[usize::from(token)] = None;
+            }
             Call::Settle(token, verb) => {
                 self.token = None;
                 self.lost_token = None;

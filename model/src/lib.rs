@@ -15,6 +15,10 @@
 //! - **Requests** arrive at any server, late, several times or never. A worker that has had no answer sends again, which
 //!   is the same as a request that arrives twice. Answers are lost when the server stops before they arrive; one that
 //!   arrives late is the same as a worker that is slow.
+//! - **Claims with an id** arrive at any server, early and late, also after their worker has had the answer and wants
+//!   something else. A server looks whether it knows the id, and looks for work in a later step. Where it knows a lease that
+//!   is still held it marks the lease and answers with it; a server that notices that its caller has gone takes back
+//!   what is not marked.
 //! - **Time** is a step: a lease may run out at any moment once it is given. So a worker that goes on after that, a
 //!   zombie, is one of the cases.
 //! - **The database** does one guarded write at a time, and loses nothing that it has written. A write whose answer was
@@ -22,16 +26,17 @@
 //!
 //! # What is not in it
 //!
-//! Cancelling, editing and executing tasks, the wait before a retry, and priorities. Claim ids, and tasks that go back
-//! when a caller has gone away: what is said of those rests on the tests and on `cargo xtask chaos`. What a server remembers of tasks it
+//! Cancelling, editing and executing tasks, the wait before a retry, and priorities. A claim that was answered as in doubt
+//! and lands only after its server began to take it back: what is said of that rests on the tests and on
+//! `cargo xtask chaos`. A server that claims twice at once for the same id: there one waits for the other. What a server remembers of tasks it
 //! has leased is not there either: it is a read made long ago, which a slow server has too.
 //!
 //! # Bounds
 //!
-//! [`Bounds`] keeps the number of states finite and small: attempts, losses and releases of a task, and whether a
-//! request may still arrive after its worker has had its answer. [`state`] says which states count as one. Two tasks are
+//! [`Bounds`] keeps the number of states finite and small: attempts, losses, releases and withdrawals of a task, and whether
+//! a settlement may still arrive after its worker has had its answer. [`state`] says which states count as one. Two tasks are
 //! tried with two attempts each and a request that is repeated until it is answered; releases, heartbeats and requests
-//! that arrive after that are tried with one task.
+//! that arrive after that are tried with one task. So are claims with ids, with one withdrawal, and there without the rest.
 //!
 //! A test also breaks the protocol on purpose, once for each property, by a [`Variation`]: a property that finds nothing
 //! there would find nothing here either.
@@ -60,8 +65,11 @@ pub struct Bounds {
     pub releases: usize,
     /// Whether workers send heartbeats.
     pub heartbeats: bool,
-    /// Whether requests may still arrive after their worker has had its answer.
+    /// Whether settlements and heartbeats may still arrive after their worker has had its answer.
     pub late_requests: bool,
+    /// How often servers take back what they claimed for a caller that has gone; `None`: claims have no ids, and nobody
+    /// notices that a caller has gone.
+    pub withdrawals: Option<usize>,
 }
 
 /// The protocol as it is built, or with one mistake.
@@ -83,4 +91,8 @@ pub enum Variation {
     LossGivesAttemptBack,
     /// Nobody takes lost leases back.
     NoSweeper,
+    /// A server takes back what it claimed, though the claim was answered once more.
+    WithdrawThoughKept,
+    /// A repeated claim is answered by what was read, and leaves no mark.
+    RepeatWithoutMark,
 }

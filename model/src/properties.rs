@@ -2,6 +2,7 @@
 
 use stateright::{Model, Property};
 
+use crate::Bounds;
 use crate::document::{Attempt, Call, Document, Status, Token, Verb};
 use crate::protocol::{Protocol, Step};
 use crate::state::{Answer, Held, Operation, Stage, State, Task};
@@ -20,13 +21,24 @@ pub const ATTEMPTS_COUNT: &str = "only a release gives an attempt back";
 pub const COMPLETION_STAYS: &str = "an acknowledged completion stays";
 /// A repetition is answered as the first time.
 pub const SAME_RECEIPT: &str = "the same settlement gets the same receipt";
+/// What a worker has from a claim, or gets from a repeat of it, does not go back because a connection had broken.
+pub const KEPT: &str = "a lease that its worker has is not withdrawn";
 /// Nothing leads to where only an end by hand would help.
 pub const CAN_FINISH: &str = "every task can still become final";
 
 /// Longest way to the end of all tasks that is looked for. Each attempt takes a dozen steps at most.
 const LONGEST_WAY: usize = 200;
 
-pub(crate) fn all() -> Vec<Property<Protocol>> {
+pub(crate) fn all(bounds: &Bounds) -> Vec<Property<Protocol>> {
+    let mut all = always();
+    all.extend(sometimes());
+    if bounds.withdrawals.is_some() {
+        all.extend(sometimes_with_ids());
+    }
+    all
+}
+
+fn always() -> Vec<Property<Protocol>> {
     vec![
         Property::always(FINAL_STAYS, |_, state: &State| !state.breaches.left_final),
         Property::always(ONE_COMPLETION, |_, state: &State| {
@@ -37,7 +49,13 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         Property::always(ATTEMPTS_COUNT, |_, state: &State| !state.breaches.attempt_fell),
         Property::always(COMPLETION_STAYS, |_, state: &State| state.tasks.iter().all(keeps_its_word)),
         Property::always(SAME_RECEIPT, |_, state: &State| !state.breaches.other_receipt),
+        Property::always(KEPT, |_, state: &State| !state.breaches.withdrawn_from_holder),
         Property::always(CAN_FINISH, can_finish),
+    ]
+}
+
+fn sometimes() -> Vec<Property<Protocol>> {
+    vec![
         Property::sometimes("a zombie is refused", |_, state: &State| {
             answered(state).any(|(document, token, _, answer)| {
                 answer == Answer::Refused && document.attempts[usize::from(token)] == Attempt::Lost
@@ -58,8 +76,8 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         }),
         Property::sometimes("two servers give the same task to two workers", |_, state: &State| {
             let mut claims = state.servers.iter().map(|operation| match operation {
-                &Some(Operation { task, call: Call::Claim(worker), stage: Stage::Read(_) }) => {
-                    Some((task, worker))
+                &Some(Operation { task, call: Call::Claim(id), stage: Stage::Read(_) }) => {
+                    Some((task, id.worker))
                 }
                 _ => None,
             });
@@ -84,6 +102,37 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
             state.tasks.iter().all(|task| task.document.status == Status::Completed)
         }),
     ]
+}
+
+fn sometimes_with_ids() -> Vec<Property<Protocol>> {
+    vec![
+        Property::sometimes("a claim is taken back, and its task completed", |_, state: &State| {
+            let is_done = |task: &Task| task.document.status == Status::Completed;
+            state.withdrawals() > 0 && state.tasks.iter().all(is_done)
+        }),
+        Property::sometimes("a server is too late to take a claim back", |_, state: &State| {
+            operations(state).any(|(document, call)| {
+                matches!(call, Call::Withdraw(token) if document.token == Some(token) && document.is_kept)
+            })
+        }),
+        Property::sometimes("a server repeats what another takes back", |_, state: &State| {
+            let is_repeat = |call| matches!(call, Call::Repeat(_));
+            let is_withdrawal = |call| matches!(call, Call::Withdraw(_));
+            operations(state).any(|(_, call)| is_repeat(call))
+                && operations(state).any(|(_, call)| is_withdrawal(call))
+        }),
+        Property::sometimes("a claim that comes late takes work for nobody", |_, state: &State| {
+            operations(state).any(|(document, call)| {
+                matches!(call, Call::Claim(id) if document.token_of(id).is_some() && !state.is_wanted(id))
+            })
+        }),
+    ]
+}
+
+/// What servers have under way, with the task as it is now.
+fn operations(state: &State) -> impl Iterator<Item = (&Document, Call)> {
+    let servers = state.servers.iter().flatten();
+    servers.map(|operation| (&state.task(operation.task).document, operation.call))
 }
 
 /// How many leases completed the task, by what the database keeps or by what a server said.
@@ -147,6 +196,7 @@ fn distance(state: &State, step: Step) -> Option<u8> {
         Step::Read { call: Call::Expire, .. } => Some(2),
         Step::RunOut { .. } => Some(3),
         Step::Read { call: Call::Claim(_), .. } => Some(4),
+        Step::Look { id, .. } => state.is_wanted(id).then_some(4),
         Step::Read { task, call: Call::Settle(token, _), .. } => state.is_held(task, token).then_some(5),
         Step::Send { verb: Verb::Complete, .. } => Some(6),
         _ => None,

@@ -2,7 +2,7 @@
 
 use stateright::{Model, Property};
 
-use crate::document::{Attempt, Call, Document, MAX_CLAIMS, Ruling, Status, Token, Verb};
+use crate::document::{Attempt, Call, ClaimId, Document, Ruling, Status, Token, Verb};
 use crate::state::{Answer, Claim, FRESH, Held, Operation, Stage, State, Word};
 use crate::{Bounds, Variation, properties};
 
@@ -28,6 +28,16 @@ pub enum Step {
         /// What for.
         call: Call,
     },
+    /// A server looks whether it knows a claim with that id, before it looks for work. If it does not, it looks for work
+    /// later, in a step of its own.
+    Look {
+        /// Which one.
+        server: usize,
+        /// At which task.
+        task: u8,
+        /// Which one it looks for.
+        id: ClaimId,
+    },
     /// A server decides by what it read, and makes the guarded write if one is needed. A write that misses ends the
     /// operation without an answer: the request, which may arrive again at any time, is then read for anew.
     Write {
@@ -36,6 +46,11 @@ pub enum Step {
     },
     /// A server's answer reaches the worker.
     Answer {
+        /// Which one.
+        server: usize,
+    },
+    /// A server notices that nobody waits for what it claimed, and reads the task to take it back.
+    Gone {
         /// Which one.
         server: usize,
     },
@@ -65,9 +80,10 @@ impl Protocol {
         let mut calls = Vec::new();
         for (place, task) in (0..).zip(&state.tasks) {
             let document = &task.document;
-            if document.status == Status::Pending && document.claims() < MAX_CLAIMS {
+            if document.is_ready() && self.bounds.withdrawals.is_none() {
                 let idle = (0..).zip(&state.workers).filter(|(_, held)| held.is_none());
-                calls.extend(idle.map(|(worker, _)| (place, Call::Claim(worker))));
+                let claim = |worker| Call::Claim(ClaimId { worker, wish: 0 });
+                calls.extend(idle.map(|(worker, _)| (place, claim(worker))));
             }
             if task.is_overdue && self.variation != Variation::NoSweeper {
                 calls.push((place, Call::Expire));
@@ -88,6 +104,9 @@ impl Protocol {
         // Servers are alike: which of those that are free takes it makes no difference.
         if let Some(server) = state.servers.iter().position(Option::is_none) {
             steps.extend(calls.into_iter().map(|(task, call)| Step::Read { server, task, call }));
+            if self.bounds.withdrawals.is_some() {
+                looks(state, server, steps);
+            }
         }
     }
 
@@ -113,7 +132,7 @@ impl Protocol {
         {
             let receipt = document.after(call, &self.bounds, self.variation).receipt();
             tell(state, task, token, Answer::Receipt(receipt));
-            hear(state, task, call, Answer::Receipt(receipt));
+            hear(state, task, call, Answer::Receipt(receipt), self.bounds.withdrawals.is_some());
         }
     }
 
@@ -136,12 +155,21 @@ impl Protocol {
         };
         state.servers[server] = None;
         // Nobody waits for the sweeper, and what a heartbeat is told changes nothing that a worker does here.
-        let is_awaited = matches!(call, Call::Claim(_) | Call::Settle(..));
+        let is_awaited = match call {
+            Call::Claim(_) | Call::Settle(..) => true,
+            Call::Repeat(_) => answer != Some(Answer::Refused),
+            _ => false,
+        };
         if let Some(answer) = answer.filter(|_| is_awaited) {
             if let Call::Settle(token, _) = call {
                 tell(state, task, token, answer);
             }
             state.servers[server] = Some(Operation { stage: Stage::Decided(answer), ..operation });
+        }
+        if answer.is_none() && matches!(call, Call::Withdraw(_)) {
+            // It does not rest until the database has said what became of it.
+            let current = state.task(task).document;
+            state.servers[server] = Some(Operation { stage: Stage::Read(current), ..operation });
         }
     }
 
@@ -156,22 +184,28 @@ impl Protocol {
             breaches.strange_token |= before.token != Some(token) && !is_late_complete(&before, call);
         }
         if before.token.is_some() && after.token != before.token {
-            let is_own = matches!(call, Call::Settle(token, _) if before.token == Some(token));
+            let is_own = matches!(call, Call::Settle(token, _) | Call::Withdraw(token)
+                if before.token == Some(token));
             let is_due = call == Call::Expire && task.is_overdue;
             breaches.lease_stolen |= !is_own && !is_due;
         }
         if after.attempt < before.attempt {
-            let is_release = matches!(call, Call::Settle(_, Verb::Release));
+            let is_release = matches!(call, Call::Settle(_, Verb::Release) | Call::Withdraw(_));
             breaches.attempt_fell |= !is_release || after.attempt + 1 != before.attempt;
         }
+        if let Call::Withdraw(token) = call {
+            let claim = task.claims[usize::from(token)];
+            breaches.withdrawn_from_holder |= claim.is_some_and(|claim| claim.word != Word::Unheard);
+        }
         task.document = after;
-        task.is_overdue = false;
+        task.is_overdue &= matches!(call, Call::Repeat(_));
         match (call, after.token) {
-            (Call::Claim(worker), Some(token)) => {
+            (Call::Claim(ClaimId { worker, .. }), Some(token)) => {
                 let claim = Claim { worker, word: Word::Unheard, told: None };
                 task.claims[usize::from(token)] = Some(claim);
                 Answer::Leased(token)
             }
+            (Call::Repeat(token), _) => Answer::Leased(token),
             _ => Answer::Receipt(after.receipt()),
         }
     }
@@ -186,6 +220,36 @@ fn is_late_complete(before: &Document, call: Call) -> bool {
             && before.claims() == usize::from(token) + 1)
 }
 
+/// Claims with an id arrive early and late, also those whose answer was heard long ago.
+fn looks(state: &State, server: usize, steps: &mut Vec<Step>) {
+    for (worker, wishes) in (0..).zip(&state.wishes) {
+        for id in (0..=*wishes).map(|wish| ClaimId { worker, wish }) {
+            for (task, document) in (0..).zip(state.tasks.iter().map(|task| &task.document)) {
+                let does_something = match document.token_of(id) {
+                    Some(token) => document.token == Some(token) || state.is_wanted(id),
+                    None => document.is_ready(),
+                };
+                if does_something {
+                    steps.push(Step::Look { server, task, id });
+                }
+            }
+        }
+    }
+}
+
+/// What a server does about a claim's id before it looks for work.
+fn look(state: &mut State, server: usize, task: u8, id: ClaimId) {
+    let document = state.task(task).document;
+    let operation = match document.token_of(id) {
+        None => Operation { task, call: Call::Claim(id), stage: Stage::New },
+        Some(token) if document.token == Some(token) => {
+            Operation { task, call: Call::Repeat(token), stage: Stage::Read(document) }
+        }
+        Some(_) => Operation { task, call: Call::Claim(id), stage: Stage::Decided(Answer::Nothing) },
+    };
+    state.servers[server] = Some(operation);
+}
+
 /// The observer notes what a server says of a settlement.
 fn tell(state: &mut State, task: u8, token: Token, answer: Answer) {
     if let Answer::Receipt(receipt) | Answer::Again(receipt) = answer
@@ -197,23 +261,36 @@ fn tell(state: &mut State, task: u8, token: Token, answer: Answer) {
 }
 
 /// The worker learns the answer. One that it does not wait for any more is as good as lost.
-fn hear(state: &mut State, task: u8, call: Call, answer: Answer) {
+fn hear(state: &mut State, task: u8, call: Call, answer: Answer, has_ids: bool) {
     match (call, answer) {
-        (Call::Claim(worker), Answer::Leased(token)) => {
-            let held = &mut state.workers[usize::from(worker)];
-            if held.is_none() {
-                *held = Some(Held { task, token });
-                if let Some(claim) = &mut state.task_mut(task).claims[usize::from(token)] {
-                    claim.word = Word::Heard;
-                }
+        (Call::Claim(id), Answer::Leased(token)) if state.is_wanted(id) => get(state, task, token, id),
+        (Call::Claim(id), Answer::Nothing) if state.is_wanted(id) => {
+            state.wishes[usize::from(id.worker)] += 1;
+        }
+        (Call::Repeat(token), Answer::Leased(_)) => {
+            state.breaches.withdrawn_from_holder |=
+                state.task(task).document.attempts[usize::from(token)] == Attempt::Withdrawn;
+            let id = state.task(task).document.claim_ids[usize::from(token)];
+            if let Some(id) = id.filter(|id| state.is_wanted(*id)) {
+                get(state, task, token, id);
             }
         }
         (Call::Settle(token, _), _) => {
-            for held in &mut state.workers {
-                held.take_if(|held| *held == Held { task, token });
+            for (held, wish) in state.workers.iter_mut().zip(&mut state.wishes) {
+                if held.take_if(|held| *held == Held { task, token }).is_some() && has_ids {
+                    *wish += 1;
+                }
             }
         }
         _ => {}
+    }
+}
+
+/// The worker has the lease that it wanted.
+fn get(state: &mut State, task: u8, token: Token, id: ClaimId) {
+    state.workers[usize::from(id.worker)] = Some(Held { task, token });
+    if let Some(claim) = &mut state.task_mut(task).claims[usize::from(token)] {
+        claim.word = Word::Heard;
     }
 }
 
@@ -228,10 +305,19 @@ impl Model for Protocol {
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
         for (server, operation) in state.servers.iter().enumerate() {
             if let Some(operation) = operation {
-                steps.push(match operation.stage {
-                    Stage::Read(_) => Step::Write { server },
-                    Stage::Decided(_) => Step::Answer { server },
-                });
+                let Operation { task, call, stage } = *operation;
+                match stage {
+                    Stage::New if state.task(task).document.is_ready() => {
+                        steps.push(Step::Read { server, task, call });
+                    }
+                    Stage::New => {}
+                    Stage::Read(_) => steps.push(Step::Write { server }),
+                    Stage::Decided(_) => steps.push(Step::Answer { server }),
+                }
+                let is_lease = matches!((call, stage), (Call::Claim(_), Stage::Decided(Answer::Leased(_))));
+                if is_lease && self.bounds.withdrawals.is_some_and(|most| state.withdrawals() < most) {
+                    steps.push(Step::Gone { server });
+                }
                 steps.push(Step::Stop { server });
             }
         }
@@ -248,6 +334,15 @@ impl Model for Protocol {
         let mut state = before.clone();
         match step {
             Step::Read { server, task, call } => self.read(&mut state, server, task, call),
+            Step::Look { server, task, id } => look(&mut state, server, task, id),
+            Step::Gone { server } => {
+                let Operation { task, stage: Stage::Decided(Answer::Leased(token)), .. } =
+                    state.servers[server]?
+                else {
+                    return None;
+                };
+                self.read(&mut state, server, task, Call::Withdraw(token));
+            }
             Step::Write { server } => {
                 let operation = state.servers[server]?;
                 let Stage::Read(read) = operation.stage else { return None };
@@ -256,7 +351,7 @@ impl Model for Protocol {
             Step::Answer { server } => {
                 let Operation { task, call, stage } = state.servers[server].take()?;
                 let Stage::Decided(answer) = stage else { return None };
-                hear(&mut state, task, call, answer);
+                hear(&mut state, task, call, answer, self.bounds.withdrawals.is_some());
             }
             Step::Stop { server } => state.servers[server] = None,
             Step::RunOut { task } => state.task_mut(task).is_overdue = true,
@@ -269,6 +364,6 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::all()
+        properties::all(&self.bounds)
     }
 }

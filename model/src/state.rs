@@ -8,7 +8,7 @@
 //!   for the others. A counterexample may therefore call a worker by another name from one step to the next.
 
 use crate::Bounds;
-use crate::document::{Call, Document, MAX_CLAIMS, Receipt, Token, Verb};
+use crate::document::{Attempt, Call, ClaimId, Document, MAX_CLAIMS, Receipt, Token, Verb};
 
 /// What the latest write of a task left in it.
 const LATEST: u8 = 0;
@@ -70,11 +70,15 @@ pub enum Answer {
     Again(Receipt),
     /// The lease is lost.
     Refused,
+    /// To a claim that was repeated: what it got is not held any more.
+    Nothing,
 }
 
 /// How far an operation has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
+    /// No claim with this id was known.
+    New,
     /// The task was read, and was like that.
     Read(Document),
     /// The answer is on its way.
@@ -106,6 +110,8 @@ pub struct Breaches {
     pub attempt_fell: bool,
     /// The same settlement was answered by two different receipts.
     pub other_receipt: bool,
+    /// A lease went back with the first answer to its claim, and its worker had it by then or gets it later.
+    pub withdrawn_from_holder: bool,
 }
 
 /// Everything at one moment.
@@ -115,6 +121,8 @@ pub struct State {
     pub tasks: Vec<Task>,
     /// What each worker believes to hold. Who holds nothing wants something.
     pub workers: Vec<Option<Held>>,
+    /// What each worker wants: how many it has had.
+    pub wishes: Vec<u8>,
     /// What each server has under way.
     pub servers: Vec<Option<Operation>>,
     /// What the observer has noticed.
@@ -128,6 +136,7 @@ impl State {
         Self {
             tasks: vec![task; bounds.tasks],
             workers: vec![None; bounds.workers],
+            wishes: vec![0; bounds.workers],
             servers: vec![None; bounds.servers],
             breaches: Breaches::default(),
         }
@@ -150,6 +159,18 @@ impl State {
     /// Whether the worker that got this token still waits for an answer about it.
     pub fn is_held(&self, task: u8, token: Token) -> bool {
         self.workers.contains(&Some(Held { task, token }))
+    }
+
+    /// Whether a worker waits for an answer to this claim.
+    pub fn is_wanted(&self, id: ClaimId) -> bool {
+        let worker = usize::from(id.worker);
+        self.workers[worker].is_none() && self.wishes[worker] == id.wish
+    }
+
+    /// How often a claim was taken back.
+    pub fn withdrawals(&self) -> usize {
+        let attempts = self.tasks.iter().flat_map(|task| task.document.attempts);
+        attempts.filter(|attempt| *attempt == Attempt::Withdrawn).count()
     }
 
     /// Every claim with its task's place and its token.
@@ -191,12 +212,21 @@ impl State {
         let mut state = self.clone();
         if swap_workers && state.workers.len() == 2 {
             state.workers.reverse();
+            state.wishes.reverse();
+            let read = state.servers.iter_mut().flatten().filter_map(|server| match &mut server.stage {
+                Stage::Read(document) => Some(document),
+                _ => None,
+            });
+            let documents = state.tasks.iter_mut().map(|task| &mut task.document).chain(read);
+            for id in documents.flat_map(|document| &mut document.claim_ids).flatten() {
+                id.worker = 1 - id.worker;
+            }
             for claim in state.tasks.iter_mut().flat_map(|task| &mut task.claims).flatten() {
                 claim.worker = 1 - claim.worker;
             }
             for server in state.servers.iter_mut().flatten() {
-                if let Call::Claim(worker) = &mut server.call {
-                    *worker = 1 - *worker;
+                if let Call::Claim(id) = &mut server.call {
+                    id.worker = 1 - id.worker;
                 }
             }
         }

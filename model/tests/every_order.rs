@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model};
 use task_repo_model::properties::{
-    ATTEMPTS_COUNT, CAN_FINISH, COMPLETION_STAYS, FINAL_STAYS, LEASE_HOLDS, ONE_COMPLETION, SAME_RECEIPT,
-    TOKEN_DECIDES,
+    ATTEMPTS_COUNT, CAN_FINISH, COMPLETION_STAYS, FINAL_STAYS, KEPT, LEASE_HOLDS, ONE_COMPLETION,
+    SAME_RECEIPT, TOKEN_DECIDES,
 };
 use task_repo_model::{Bounds, Protocol, Variation};
 
@@ -20,10 +20,14 @@ const WIDE: Bounds = Bounds {
     releases: 0,
     heartbeats: false,
     late_requests: false,
+    withdrawals: None,
 };
 
 /// One task, and everything that can happen to it.
 const DEEP: Bounds = Bounds { tasks: 1, releases: 1, heartbeats: true, late_requests: true, ..WIDE };
+
+/// One task, claims with ids that arrive whenever they like, and callers that are gone.
+const REPEATED: Bounds = Bounds { tasks: 1, withdrawals: Some(1), ..WIDE };
 
 fn check(bounds: Bounds) {
     let began = Instant::now();
@@ -54,9 +58,18 @@ fn nothing_goes_wrong_with_two_tasks() {
     check(WIDE);
 }
 
+#[test]
+fn nothing_goes_wrong_with_claims_that_are_repeated() {
+    check(REPEATED);
+}
+
 /// Prints a way to where `property` does not hold with that mistake; fails if there is none.
 fn caught(variation: Variation, property: &'static str) {
-    let protocol = Protocol { bounds: DEEP, variation };
+    caught_within(DEEP, variation, property);
+}
+
+fn caught_within(bounds: Bounds, variation: Variation, property: &'static str) {
+    let protocol = Protocol { bounds, variation };
     let until = HasDiscoveries::AllOf(BTreeSet::from([property]));
     let checker = protocol.checker().finish_when(until).spawn_bfs().join();
     println!("{}", checker.assert_any_discovery(property));
@@ -97,4 +110,14 @@ fn a_lost_attempt_that_is_not_counted_is_caught() {
 #[test]
 fn a_sweeper_that_is_missing_is_caught() {
     caught(Variation::NoSweeper, CAN_FINISH);
+}
+
+#[test]
+fn a_claim_that_goes_back_though_it_was_repeated_is_caught() {
+    caught_within(REPEATED, Variation::WithdrawThoughKept, KEPT);
+}
+
+#[test]
+fn a_repeated_claim_that_leaves_no_mark_is_caught() {
+    caught_within(REPEATED, Variation::RepeatWithoutMark, KEPT);
 }
