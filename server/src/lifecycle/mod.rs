@@ -5,6 +5,8 @@
 //! changed into one guarded update.
 
 mod apply;
+#[cfg(test)]
+mod conformance;
 mod operate;
 mod retry;
 mod settle;
