@@ -50,7 +50,8 @@ fn calls() -> impl Strategy<Value = Call> {
         6 => (0..8_usize).prop_map(Call::Execute),
         6 => (0..8_usize, edits).prop_map(|(task, edit)| Call::Edit(task, edit)),
         1 => (0..8_usize, any::<bool>()).prop_map(|(task, force)| Call::Delete { task, force }),
-        8 => (0..8_usize).prop_map(Call::RunOut),
+        8 => (0..4_usize).prop_map(Call::ClaimAndDrop),
+        4 => (0..8_usize).prop_map(Call::RunOut),
         3 => (0..8_usize).prop_map(Call::CompleteLate),
     ]
 }

@@ -1,12 +1,13 @@
 //! Calls to two servers on one database, and what the contract makes of each.
 
+mod owner;
+
 use std::collections::HashSet;
 
-use bson::{DateTime, Document, doc};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, TestServer, eventually, unique_type};
+use task_repo_tests::{Answer, TestServer, unique_type};
 use uuid::Uuid;
 
 use crate::reference_task::{Edit, HOUR, Task, Verb, shown};
@@ -32,6 +33,8 @@ pub(crate) enum Call {
     /// A claim with an id, once more.
     ClaimAgain(usize),
     Claim(usize),
+    /// A claim of one task, of which nothing more is heard.
+    ClaimAndDrop(usize),
     Settle(usize, Verb),
     /// All in one call.
     SettleMany([(usize, Verb); 3]),
@@ -155,7 +158,17 @@ impl<'a> Walk<'a> {
             Call::Execute(task) if tasks > 0 => self.execute(task % tasks).await?,
             Call::Edit(task, edit) if tasks > 0 => self.edit(task % tasks, edit).await?,
             Call::Delete { task, force } if tasks > 0 => self.delete(task % tasks, force).await?,
-            Call::RunOut(nth) => self.run_out(nth).await,
+            Call::ClaimAndDrop(task) if tasks > 0 => {
+                self.claim(task % tasks).await?;
+                if self.tokens.len() > tokens {
+                    self.run_out(task % tasks).await;
+                }
+            }
+            Call::RunOut(nth) => {
+                if let Some(task) = self.nth(nth, |task| task.holder) {
+                    self.run_out(task).await;
+                }
+            }
             Call::CompleteLate(nth) => {
                 let late = self.nth(nth, |task| if task.is_overdue { task.holder } else { task.lost });
                 if let Some(task) = late {
@@ -324,7 +337,8 @@ impl<'a> Walk<'a> {
         let answer = self.server().post("/tasks/outcomes").json(&body).send().await.ok();
         for (n, (place, verb)) in outcomes.into_iter().enumerate() {
             let result = &answer["results"][n];
-            let status = result["problem"]["status"].as_u64().map_or(200, |status| status as u16);
+            let status = result["problem"]["status"].as_u64().unwrap_or(200);
+            let status = u16::try_from(status).expect("a status code");
             let said = (status, result.get("receipt").unwrap_or(&result["problem"]).clone());
             self.settled(place, verb, &said)?;
         }
@@ -375,96 +389,5 @@ impl<'a> Walk<'a> {
         prop_assert_eq!(answer.0, 200, "{}", answer.1);
         prop_assert_eq!(&answer.1["cancel_requested"], task.cancel_requested);
         Ok(())
-    }
-
-    async fn cancel(&mut self, place: usize) -> Outcome {
-        let answer = self.post(place, "cancel", json!({})).await;
-        let task = &mut self.tasks[place];
-        match &task.cancelled {
-            _ if task.is_deleted => return is_gone(&answer),
-            Some((status, receipt)) if *status == task.status => {
-                prop_assert_eq!(&answer.1, receipt, "the same receipt");
-                return Ok(());
-            }
-            _ if ["completed", "failed"].contains(&task.status) => {
-                return is_refused(&answer, "invalid_transition", task);
-            }
-            _ if task.status == "cancelled" => return is_receipt(&answer, task),
-            _ => {}
-        }
-        task.cancel_requested = true;
-        task.stand(if task.holder.is_some() { "processing" } else { "cancelled" }, None);
-        is_receipt(&answer, task)?;
-        task.cancelled = Some((task.status, answer.1));
-        Ok(())
-    }
-
-    async fn execute(&mut self, place: usize) -> Outcome {
-        let answer = self.post(place, "execute", json!({})).await;
-        let task = &mut self.tasks[place];
-        if task.is_deleted {
-            return is_gone(&answer);
-        }
-        if ["pending", "processing"].contains(&task.status) {
-            return is_refused(&answer, "invalid_transition", task);
-        }
-        task.execute();
-        is_receipt(&answer, task)
-    }
-
-    async fn edit(&mut self, place: usize, edit: Edit) -> Outcome {
-        let task = &mut self.tasks[place];
-        let is_open = ["pending", "scheduled"].contains(&task.status) && !task.is_deleted;
-        let body = if is_open { task.edit(edit) } else { json!({"priority": 1}) };
-        let path = format!("/tasks/{}", task.id);
-        let answer = said(&self.server().put(&path).json(&body).send().await);
-        let task = &self.tasks[place];
-        if task.is_deleted {
-            return is_gone(&answer);
-        }
-        if !is_open {
-            return is_refused(&answer, "invalid_transition", task);
-        }
-        prop_assert_eq!(answer.0, 200, "{}", answer.1);
-        Ok(())
-    }
-
-    /// A task that somebody works on goes only by force.
-    async fn delete(&mut self, place: usize, force: bool) -> Outcome {
-        let path = format!("/tasks/{}", self.tasks[place].id);
-        let call = self.server().delete(&path).query(&[("force", if force { "true" } else { "false" })]);
-        let answer = said(&call.send().await);
-        let task = &mut self.tasks[place];
-        if task.is_deleted {
-            return is_gone(&answer);
-        }
-        if task.status == "processing" && !force {
-            return is_refused(&answer, "invalid_transition", task);
-        }
-        prop_assert_eq!(answer, (204, Value::Null));
-        task.is_deleted = true;
-        Ok(())
-    }
-
-    /// The lease ended an hour ago. Where the sweeper may take it, it has when this is over.
-    async fn run_out(&mut self, nth: usize) {
-        let Some(place) = self.nth(nth, |task| task.holder) else { return };
-        let id = bson::Uuid::parse_str(&self.tasks[place].id).expect("a UUID");
-        let stored = self.server().database().collection::<Document>("tasks");
-        let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 1000 * i64::from(HOUR));
-        // With another stamp: as if another server had written it.
-        let update = doc! { "$set": { "lease_until": past }, "$inc": { "stamp": 1_i64 } };
-        let updated = stored.update_one(doc! { "_id": id }, update).await.expect("an answer");
-        assert_eq!(updated.modified_count, 1);
-        if !self.is_swept {
-            self.tasks[place].is_overdue = true;
-            return;
-        }
-        let path = format!("/tasks/{}", self.tasks[place].id);
-        eventually("the sweeper takes the lease", async || {
-            self.servers[1 - self.at].get(&path).send().await.ok()["lease"].is_null()
-        })
-        .await;
-        self.tasks[place].lose();
     }
 }
