@@ -62,7 +62,7 @@ impl Call {
     ) -> Result<Self, Rejection> {
         let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
         let identity = request.extensions().get::<Identity>().cloned().unwrap_or(Identity::Anonymous);
-        if identity == Identity::Anonymous && access != Access::Public {
+        if matches!(identity, Identity::Anonymous) && access != Access::Public {
             return Err(unauthenticated());
         }
         if let Access::Roles(roles) = access
@@ -240,7 +240,7 @@ fn scope(identity: &Identity, request: &HttpRequest) -> Result<Scope, Rejection>
         Identity::Anonymous | Identity::Bootstrap => ("default", None),
         Identity::Issued(key) => (key.tenant.as_str(), key.task_types.as_deref()),
     };
-    let may_name = identity.reaches_all_tenants() || *identity == Identity::Anonymous;
+    let may_name = identity.reaches_all_tenants() || matches!(identity, Identity::Anonymous);
     if named.is_some_and(|named| named != own) && !may_name {
         return Err(Rejection::new(ErrorCode::Forbidden, "the API key belongs to another tenant"));
     }

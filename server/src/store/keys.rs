@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use serde_with::{Bytes, serde_as, skip_serializing_none};
+use subtle::ConstantTimeEq as _;
 use task_repo_protocol::{Role, Uuid};
 
 use super::{Store, StoreError, stored_bytes, stored_id};
@@ -14,7 +15,7 @@ use super::{Store, StoreError, stored_bytes, stored_id};
 /// An issued key.
 #[serde_as]
 #[skip_serializing_none]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeyRecord {
     /// Names the key.
     #[serde(rename = "_id")]
@@ -41,17 +42,34 @@ pub struct KeyRecord {
     pub hashes: Vec<SecretHash>,
 }
 
-/// The hash of a secret.
+/// The hash of a secret. It has no `==` on purpose: that takes the longer the more of two hashes is the same.
 #[serde_as]
 #[skip_serializing_none]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SecretHash {
     /// SHA-256.
     #[serde_as(as = "Bytes")]
-    pub hash: Vec<u8>,
+    hash: Vec<u8>,
     /// Until when it is good; absent: as long as the key.
     #[serde_as(as = "Option<Date>")]
     pub until: Option<DateTime<Utc>>,
+}
+
+impl SecretHash {
+    /// That of a secret which is good as long as its key.
+    pub fn new(hash: [u8; 32]) -> Self {
+        Self { hash: hash.into(), until: None }
+    }
+
+    /// The same, good until then at most.
+    pub fn until(&self, end: DateTime<Utc>) -> Self {
+        Self { hash: self.hash.clone(), until: Some(self.until.map_or(end, |until| until.min(end))) }
+    }
+
+    /// Whether it is this hash, in constant time.
+    pub fn is(&self, hash: &[u8; 32]) -> bool {
+        self.hash[..].ct_eq(&hash[..]).into()
+    }
 }
 
 fn id_filter(id: Uuid) -> bson::Document {

@@ -9,7 +9,6 @@ use chrono::TimeDelta;
 use moka::future::Cache;
 use rand::RngExt as _;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq as _;
 use task_repo_protocol::{IssuedKey, KeyInfo, KeyRotation, NewKey, Role, Uuid};
 
 use super::{Failure, TaskService};
@@ -23,7 +22,7 @@ const OVERLAP_SECONDS: i64 = 3600;
 const PREFIX: &str = "trk_";
 
 /// Who calls.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Identity {
     /// Nobody in particular, on a route that needs no key.
     Anonymous,
@@ -51,7 +50,7 @@ impl Identity {
 
 /// The keys this server has seen.
 pub(super) struct KeyRing {
-    bootstrap: [u8; 32],
+    bootstrap: SecretHash,
     seen: Cache<[u8; 32], Option<Arc<KeyRecord>>>,
     touched: Cache<Uuid, ()>,
 }
@@ -59,7 +58,7 @@ pub(super) struct KeyRing {
 impl KeyRing {
     pub(super) fn new(bootstrap: &str) -> Self {
         Self {
-            bootstrap: hash(bootstrap),
+            bootstrap: SecretHash::new(hash(bootstrap)),
             seen: Cache::builder().max_capacity(10_000).time_to_live(BELIEVED).build(),
             touched: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
         }
@@ -83,7 +82,7 @@ impl TaskService {
     /// When the database does not answer.
     pub async fn identify(&self, secret: &str) -> Result<Option<Identity>, Failure> {
         let hash = hash(secret);
-        if bool::from(hash.ct_eq(&self.keys.bootstrap)) {
+        if self.keys.bootstrap.is(&hash) {
             return Ok(Some(Identity::Bootstrap));
         }
         let found = match self.keys.seen.get(&hash).await {
@@ -94,9 +93,8 @@ impl TaskService {
         let Some(key) = found else { return Ok(None) };
         let now = self.store.clock().now();
         // The database found it by this hash; comparing again in constant time costs nothing and trusts no index.
-        let secret_is_good = key.hashes.iter().any(|known| {
-            bool::from(known.hash[..].ct_eq(&hash[..])) && known.until.is_none_or(|until| until > now)
-        });
+        let secret_is_good =
+            key.hashes.iter().any(|known| known.is(&hash) && known.until.is_none_or(|until| until > now));
         if !secret_is_good || key.expires_at.is_some_and(|end| end <= now) {
             return Ok(None);
         }
@@ -142,7 +140,7 @@ impl TaskService {
             created_at: self.store.clock().now(),
             expires_at: new.expires_at,
             last_used_at: None,
-            hashes: vec![SecretHash { hash: hash(&secret).to_vec(), until: None }],
+            hashes: vec![SecretHash::new(hash(&secret))],
         };
         self.store.insert_key(record.clone()).await?;
         Ok(issued(record, secret))
@@ -184,13 +182,10 @@ impl TaskService {
             let mut hashes: Vec<_> = key
                 .hashes
                 .iter()
-                .map(|old| SecretHash {
-                    hash: old.hash.clone(),
-                    until: Some(old.until.map_or(now + overlap, |until| until.min(now + overlap))),
-                })
+                .map(|old| old.until(now + overlap))
                 .filter(|old| old.until.is_some_and(|until| until > now))
                 .collect();
-            hashes.push(SecretHash { hash: hash(&secret).to_vec(), until: None });
+            hashes.push(SecretHash::new(hash(&secret)));
             if self.store.replace_secrets(&key, &hashes).await? {
                 self.keys.seen.invalidate_all();
                 return Ok(issued(key, secret));
