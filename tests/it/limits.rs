@@ -85,6 +85,40 @@ async fn a_head_beyond_all_bounds_is_refused() {
     assert_nothing_was_created(&server).await;
 }
 
+/// A head of that many bytes in all, which begins like that and is padded by one header.
+fn head_of(bytes: usize, begin: &str) -> Vec<u8> {
+    let padding = bytes - begin.len() - "X-Long: \r\n\r\n".len();
+    format!("{begin}X-Long: {}\r\n\r\n", "y".repeat(padding)).into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bounds_of_a_head_are_where_the_documentation_says() {
+    let server = TestServer::start().await;
+    let begin = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+    let many = |count: usize| format!("{begin}{}\r\n", "X-Many: y\r\n".repeat(count - 2)).into_bytes();
+    let target = |bytes: usize| {
+        let query = "x".repeat(bytes - "/health?".len());
+        format!("{}\r\n", begin.replace("/health", &format!("/health?{query}"))).into_bytes()
+    };
+    let unfinished = |bytes: usize| head_of(bytes + 4, begin)[..bytes].to_vec();
+    for (what, request, expected) in [
+        ("128 KiB", head_of(128 << 10, begin), 200),
+        ("128 KiB without an end", unfinished(128 << 10), 431),
+        ("more than 256 KiB", head_of((256 << 10) + 1, begin), 431),
+        ("96 headers", many(96), 200),
+        ("97 headers", many(97), 431),
+    ] {
+        let answer = said_to(&server, &request).await;
+        assert_eq!(status_of(&answer), Some(expected), "{what}: {answer}");
+    }
+    // The first is read, and refused for its parameter; the second is not even read.
+    for (bytes, is_read) in [(65_534, true), (65_535, false)] {
+        let answer = said_to(&server, &target(bytes)).await;
+        assert_eq!(status_of(&answer), Some(400), "{bytes}: {answer}");
+        assert_eq!(answer.contains("invalid_parameter"), is_read, "{bytes}: {answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_of_unclear_length_is_refused() {
     let server = TestServer::start().await;
