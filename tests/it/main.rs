@@ -6,6 +6,7 @@ mod access;
 mod background;
 mod batch;
 mod bulk;
+mod canary;
 mod claim_on_creation;
 mod claim_repeats;
 mod claim_waiting;

@@ -1,6 +1,7 @@
 //! What must not be known from outside: the real server program, driven with recognisable secrets at the most talkative
 //! log level, and everything it prints searched for them.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStringExt as _;
@@ -11,17 +12,16 @@ use std::time::Duration;
 
 use mongodb::bson::doc;
 use serde_json::{Value, json};
-use task_repo_tests::{TestDatabase, TestServer, eventually};
+use task_repo_protocol::path;
+use task_repo_tests::{ROUTES, SYSTEM_ROUTES, TestDatabase, TestServer, eventually};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
+use crate::canary::{CANARY, Caller, PIECE, queue, read, refusals, wait, work};
 use crate::fail_point::FailPoint;
 
 /// Far longer than the program runs in any test here.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// Part of every secret and payload, in one piece, so that also a part of it in the log is seen.
-const CANARY: &str = "c4n4ry";
-
 /// The server program, built as it is now.
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
     let mut build = StdCommand::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
@@ -62,151 +62,18 @@ fn with_password(uri: &str, database: &str, password: &str) -> String {
 
 #[track_caller]
 fn assert_silent(printed: &str, secrets: &[String]) {
-    for secret in secrets.iter().map(String::as_str).chain([CANARY]) {
+    for secret in secrets.iter().map(String::as_str).chain([PIECE]) {
         assert_eq!(printed.lines().find(|line| line.contains(secret)), None, "{secret} was printed");
     }
 }
 
-/// Calls the program, and remembers what must not be in its log.
-struct Caller {
-    http: reqwest::Client,
-    url: String,
-    key: String,
-    secrets: Vec<String>,
-}
-
-impl Caller {
-    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
-        let method = method.parse().unwrap();
-        let mut request = self.http.request(method, format!("{}/api/v1{path}", self.url));
-        request = request.bearer_auth(&self.key).header("Content-Type", "application/json");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let answer = request.body(body.to_owned()).send().await.expect("an answer");
-        let status = answer.status().as_u16();
-        (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or(Value::Null))
-    }
-
-    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
-        self.send("POST", path, &[], &body.to_string()).await
-    }
-
-    /// A task full of canaries; its id is a secret from then on.
-    async fn create(&mut self) -> String {
-        let body = json!({
-            "task_type": "c4n4ry", "user_id": CANARY, "name": CANARY, "description": CANARY, "request": {CANARY: CANARY},
-            "metadata": {CANARY: CANARY}, "tags": {CANARY: CANARY}, "template": {"service_type": CANARY},
-        });
-        let (status, task) = self.post("/tasks", body).await;
-        assert_eq!(status, 201, "{task}");
-        self.keep(&task["id"])
-    }
-
-    /// The same, and a lease on it.
-    async fn claim(&mut self) -> (String, String) {
-        let id = self.create().await;
-        let (status, task) = self.post(&format!("/tasks/{id}/claim"), json!({"worker_id": CANARY})).await;
-        assert_eq!(status, 200, "{task}");
-        (id, self.keep(&task["lease"]["token"]))
-    }
-
-    fn keep(&mut self, secret: &Value) -> String {
-        self.secrets.push(secret.as_str().expect("a secret").to_owned());
-        self.secrets.last().unwrap().clone()
-    }
-}
-
-/// Keys and tasks through their lives.
-async fn work(caller: &mut Caller) {
-    let body = json!({"name": CANARY, "roles": ["producer", "worker"], "tenant_id": "t"});
-    let (_, issued) = caller.post("/keys", body).await;
-    caller.keep(&issued["key"]);
-    let key = caller.keep(&issued["id"]);
-    let (status, rotated) = caller.post(&format!("/keys/{key}/rotate"), json!({})).await;
-    assert_eq!(status, 200, "{rotated}");
-    let secret = caller.keep(&rotated["key"]);
-    let mut tenant =
-        Caller { http: caller.http.clone(), url: caller.url.clone(), key: secret, secrets: Vec::new() };
-    tenant.create().await;
-    caller.secrets.append(&mut tenant.secrets);
-    caller.send("DELETE", &format!("/keys/{key}"), &[], "").await;
-    assert_eq!(tenant.send("GET", &format!("/tasks/{CANARY}"), &[], "").await.0, 401);
-
-    for (verb, more) in [
-        ("complete", json!({"result": CANARY, "result_id": CANARY})),
-        ("fail", json!({"error": {"message": CANARY, "code": CANARY, "details": CANARY}})),
-        ("release", json!({})),
-        ("cancel", json!({})),
-        ("heartbeat", json!({"progress": {"text": CANARY}})),
-    ] {
-        let (id, token) = caller.claim().await;
-        let mut body = json!({"lease_token": format!("{CANARY}-token")});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        assert_eq!(caller.post(&format!("/tasks/{id}/{verb}"), body.clone()).await.0, 409);
-        caller.post(&format!("/tasks/{id}/cancel"), json!({})).await;
-        body["lease_token"] = token.into();
-        let (status, receipt) = caller.post(&format!("/tasks/{id}/{verb}"), body).await;
-        assert_eq!(status, 200, "{verb}: {receipt}");
-        for path in ["", "/status", "/executions"] {
-            caller.send("GET", &format!("/tasks/{id}{path}"), &[("X-User-ID", CANARY)], "").await;
-        }
-        caller.send("DELETE", &format!("/tasks/{id}?force=true"), &[], "").await;
-    }
-}
-
-/// What is refused, each with something in it that nobody should read.
-async fn refusals(caller: &mut Caller) {
-    let task = json!({"task_type": "t", "request": CANARY}).to_string();
-    for body in [task.as_str(), r#"{"task_type":"t","request":"c4n4ry 2"}"#, task.as_str()] {
-        let (_, answer) =
-            caller.send("POST", "/tasks", &[("Idempotency-Key", "c4n4ry-idempotency")], body).await;
-        if answer["id"].is_string() {
-            caller.keep(&answer["id"]);
-        }
-    }
-    let long = format!(r#"{{"task_type":"t","request":"{}"}}"#, CANARY.repeat(200_000));
-    for body in
-        ["{\"c4n4ry", "c4n4ry", r#""c4n4ry""#, r#"{"c4n4ry":1}"#, r#"{"task_type":["c4n4ry"]}"#, &long]
-    {
-        for (method, path) in [
-            ("POST", "/tasks"),
-            ("POST", "/tasks/claim"),
-            ("PUT", "/tasks/c4n4ry"),
-            ("POST", "/tasks/c4n4ry/complete"),
-            ("POST", "/keys"),
-            ("POST", "/c4n4ry"),
-            ("PATCH", "/tasks/c4n4ry"),
-            ("POST", "/keys/c4n4ry/rotate"),
-        ] {
-            let (status, _) = caller.send(method, path, &[], body).await;
-            assert!((400..500).contains(&status), "{method} {path} {body:.50}: {status}");
-        }
-    }
-    for path in [
-        "/tasks/by-result/c4n4ry",
-        "/tasks?c4n4ry=c4n4ry",
-        "/tasks?cursor=c4n4ry",
-        "/tasks?tag=c4n4ry:c4n4ry",
-    ] {
-        caller.send("GET", path, &[], "").await;
-    }
-    for (name, value) in [
-        ("X-API-Key", CANARY),
-        ("Authorization", "Bearer c4n4ry"),
-        ("Authorization", "c4n4ry"),
-        ("X-User-ID", "c4n4ry é"),
-        ("X-Tenant-ID", CANARY),
-        ("If-Match", CANARY),
-        ("Idempotency-Key", "c4n4ry é"),
-        ("Cookie", CANARY),
-        ("X-Request-ID", "c4n4ry é"),
-        ("Content-Type", "text/c4n4ry"),
-        ("Expect", CANARY),
-        ("Upgrade", CANARY),
-    ] {
-        caller.send("POST", "/tasks", &[(name, value)], &task).await;
-    }
+/// Every route that was logged as driven to success: its method and its pattern.
+fn driven(printed: &str) -> BTreeSet<(String, String)> {
+    let lines = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let answers = lines.filter(|line| line["message"] == "answered" && line["level"] == "DEBUG");
+    let good = answers.filter(|line| line["status"].as_u64().is_some_and(|status| status < 300));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    good.map(|line| (text(&line["span"]["method"]), text(&line["route"]))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,6 +96,9 @@ async fn nothing_secret_is_logged_at_any_level() {
     .await;
     let mut caller = Caller { http, url, key: key.to_owned(), secrets: vec!["c4n4ry-password".to_owned()] };
     work(&mut caller).await;
+    queue(&mut caller).await;
+    wait(&mut caller).await;
+    read(&caller).await;
     refusals(&mut caller).await;
     let (id, token) = caller.claim().await;
     let settle = json!({"lease_token": token, "result": CANARY});
@@ -253,6 +123,13 @@ async fn nothing_secret_is_logged_at_any_level() {
         ["listening", "answered", "TRACE", "a database call failed", "/tasks/{task_id}/complete", "stopped"]
     {
         assert!(printed.contains(word), "{word} is not in the log");
+    }
+    let driven = driven(&printed);
+    for (method, path) in ROUTES.iter().map(|route| (route.method, format!("{}{}", path::BASE, route.path))) {
+        assert!(driven.contains(&(method.to_owned(), path.clone())), "{method} {path} was not driven");
+    }
+    for (path, _) in SYSTEM_ROUTES {
+        assert!(driven.contains(&("GET".to_owned(), (*path).to_owned())), "GET {path} was not driven");
     }
     assert!(printed.contains(&format!("{}…{}", &id[..4], &id[id.len() - 4..])), "the masked id");
     assert_silent(&printed, &caller.secrets);

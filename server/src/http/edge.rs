@@ -165,7 +165,9 @@ fn note(span: &tracing::Span, response: &ServiceResponse<BoxBody>, began: Instan
         Tally::of(NO_ROUTE).count(status, took);
         NO_ROUTE
     };
-    let task = || request.match_info().get("task_id").map(masked);
+    // Also what is no id stands there: a name, or a secret in the wrong place.
+    let task =
+        || request.match_info().get("task_id").filter(|text| Uuid::try_parse(text).is_ok()).map(masked);
     let duration_ms = took.as_secs_f64() * 1000.0;
     span.in_scope(|| {
         if status >= 500 {
