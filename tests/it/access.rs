@@ -51,7 +51,8 @@ impl Operation {
     }
 }
 
-fn fill_in(body: &mut Value, id: &str, token: &str, task_type: &str) {
+/// Puts those wherever an id, a lease token or task types stand.
+pub(crate) fn fill_in(body: &mut Value, id: &str, token: &str, task_type: &str) {
     match body {
         Value::Array(items) => items.iter_mut().for_each(|item| fill_in(item, id, token, task_type)),
         Value::Object(members) => {

@@ -1,5 +1,5 @@
 //! Text of callers is data wherever it reaches a filter: what an attacker writes matches itself and nothing else, and
-//! comes back as it was sent.
+//! comes back as it was sent. Here text stands in places found by hand; `places` takes those of the OpenAPI document.
 
 use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
@@ -11,10 +11,22 @@ use uuid::Uuid;
 use crate::corpus::{corpus, objects};
 
 /// What stands in all that the victims own, and in nothing that the attackers send.
-const CANARY: &str = "hush-5b1c";
+pub(crate) const CANARY: &str = "hush-5b1c";
+/// All that one tenant's key may have.
+pub(crate) const ALL_BUT_ADMIN: [&str; 4] = ["producer", "worker", "operator", "viewer"];
 
-/// Tasks of another tenant, and of another user of the attackers' own: waiting, leased and finished.
-async fn victims(server: &TestServer) {
+/// Of alice's tasks in the attackers' own tenant a waiting one and a leased one, each with a token.
+pub(crate) struct Victims {
+    pub(crate) free: (String, String),
+    pub(crate) held: (String, String),
+}
+
+/// Tasks and keys of another tenant, and of another user of the attackers' own: waiting, leased and finished.
+pub(crate) async fn victims(server: &TestServer) -> Victims {
+    let mut tasks = Vec::new();
+    for tenant in ["theirs", "default"] {
+        server.issue(&ALL_BUT_ADMIN, json!({"name": CANARY, "tenant_id": tenant})).await;
+    }
     for (tenant, user) in [("theirs", "alice"), ("theirs", "bob"), ("default", "alice")] {
         for status in ["pending", "processing", "completed"] {
             let fields = json!({
@@ -24,24 +36,31 @@ async fn victims(server: &TestServer) {
             let create = server.post("/tasks").tenant(tenant).header("Idempotency-Key", status).json(&fields);
             let task = create.user(user).send().await.ok();
             if status == "pending" {
+                tasks.push((id_of(&task).to_owned(), "a token".to_owned()));
                 continue;
             }
             let path = format!("/tasks/{}", id_of(&task));
-            let claim =
-                server.post(&format!("{path}/claim")).tenant(tenant).json(&json!({"worker_id": CANARY}));
+            let claim = server
+                .post(&format!("{path}/claim"))
+                .tenant(tenant)
+                .json(&json!({"worker_id": CANARY, "lease_seconds": 3600}));
             let token = claim.send().await.ok()["lease"]["token"].clone();
+            tasks.push((id_of(&task).to_owned(), token.as_str().unwrap().to_owned()));
             if status == "completed" {
                 let body = json!({"lease_token": token, "result": CANARY, "result_id": "victims"});
                 server.post(&format!("{path}/complete")).tenant(tenant).json(&body).send().await.ok();
             }
         }
     }
+    let mut of_alice = tasks.drain(6..);
+    Victims { free: of_alice.next().unwrap(), held: of_alice.next().unwrap() }
 }
 
-/// All that is stored of the victims' tasks and of keys, byte for byte but for when a key was used.
-async fn stored(server: &TestServer) -> Vec<String> {
+/// All that is stored of the victims' tasks and keys, byte for byte but for when a key was used.
+pub(crate) async fn stored(server: &TestServer) -> Vec<String> {
     let mut all = Vec::new();
-    for (collection, filter) in [("tasks", doc! {"metadata": {"$regex": CANARY}}), ("api_keys", doc! {})] {
+    let of_victims = doc! {"metadata": {"$regex": CANARY}};
+    for (collection, filter) in [("tasks", of_victims), ("api_keys", doc! {"name": CANARY})] {
         let collection = server.database().collection::<Document>(collection);
         let found = collection.find(filter).sort(doc! {"_id": 1}).await.unwrap();
         for mut document in found.try_collect::<Vec<_>>().await.unwrap() {
@@ -158,7 +177,7 @@ fn in_bodies(server: &TestServer, value: &Value) -> Vec<Call> {
     bodies.iter().map(|(path, body)| server.post(path).json(body)).collect()
 }
 
-/// Every header whose text goes anywhere, where a header can hold it at all; credentials last.
+/// The headers that every request may have, where a header can hold the text at all; credentials last.
 fn in_headers(server: &TestServer, text: &str) -> (Vec<Call>, Vec<Call>) {
     if text.bytes().any(|byte| byte < b' ') {
         return (Vec::new(), Vec::new());
@@ -168,8 +187,7 @@ fn in_headers(server: &TestServer, text: &str) -> (Vec<Call>, Vec<Call>) {
         let get = server.get("/tasks?status=any").no_key().header(name, value);
         [get, server.post("/tasks").no_key().header(name, value).json(&task)]
     };
-    let names = ["X-User-ID", "X-Tenant-ID", "X-Request-ID", "If-Match", "Idempotency-Key"];
-    let with_key = names.iter().flat_map(|name| calls(name, text)).collect();
+    let with_key = calls("X-Request-ID", text).into();
     let bearer = format!("Bearer {text}");
     let alone = [("X-API-Key", text), ("Authorization", text), ("Authorization", bearer.as_str())];
     (with_key, alone.iter().flat_map(|(name, value)| calls(name, value)).collect())
@@ -187,7 +205,7 @@ async fn send_all(calls: impl IntoIterator<Item = Call>) {
 async fn no_text_reaches_beyond_the_caller() {
     let server = TestServer::start().await;
     victims(&server).await;
-    let key = server.issue_key(&["producer", "worker", "operator", "viewer"], json!({})).await;
+    let key = server.issue_key(&ALL_BUT_ADMIN, json!({})).await;
     let limited = server
         .issue_key(
             &["producer", "worker"],

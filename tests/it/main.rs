@@ -34,6 +34,7 @@ mod outcomes;
 mod overload;
 mod parameters;
 mod payload;
+mod places;
 mod plans;
 mod profiler;
 mod reference_model;
