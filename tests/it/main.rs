@@ -54,6 +54,7 @@ mod stall;
 mod starting;
 mod system;
 mod times;
+mod told_apart;
 mod two_servers;
 mod verbs;
 mod waiting_cost;
