@@ -126,7 +126,7 @@ async fn places(server: &TestServer) -> Vec<Place> {
             let more = MORE_BODIES.iter().filter(|(by, at, _)| (*by, *at) == (&*method, path));
             let bodies = ROUTES.iter().filter(is_it).map(|route| route.body);
             let bodies: Vec<_> = bodies.chain(more.map(|(.., body)| Some(*body))).collect();
-            let body_of = |text: &Option<&str>| text.map(|text| serde_json::from_str(text).unwrap());
+            let body_of = |text: Option<&str>| text.map(|text| serde_json::from_str(text).unwrap());
             let place = |at: &str, name: Vec<String>, body: Option<Value>, is_text| Place {
                 method: method.clone(),
                 path: path.to_owned(),
@@ -138,10 +138,10 @@ async fn places(server: &TestServer) -> Vec<Place> {
             let parameters = operation["parameters"].as_array().into_iter().flatten();
             places.extend(parameters.map(|parameter| {
                 let text = |member: &str| parameter[member].as_str().unwrap().to_owned();
-                place(&text("in"), vec![text("name")], bodies.first().and_then(body_of), false)
+                place(&text("in"), vec![text("name")], bodies.first().copied().and_then(body_of), false)
             }));
             let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-            for body in &bodies {
+            for body in bodies {
                 let mut found = Vec::new();
                 fields(&document, schema, &[], &mut found);
                 places.extend(

@@ -62,6 +62,7 @@ impl SecretHash {
     }
 
     /// The same, good until then at most.
+    #[must_use]
     pub fn until(&self, end: DateTime<Utc>) -> Self {
         Self { hash: self.hash.clone(), until: Some(self.until.map_or(end, |until| until.min(end))) }
     }
