@@ -110,7 +110,7 @@ impl Fault {
     }
 
     /// Breaks it, waits, and mends it as far as it does not mend itself. How often it had an effect, where it knows:
-    /// others show by calls that fail.
+    /// others show by calls that fail or take long.
     pub(crate) async fn strike(self, world: &World, crew: &Crew, dice: &mut SmallRng) -> Result<Option<u64>> {
         let seconds = |range: std::ops::RangeInclusive<u64>, dice: &mut SmallRng| {
             Duration::from_millis(dice.random_range(range.start() * 1000..=range.end() * 1000))

@@ -18,6 +18,8 @@ use crate::audit::Told;
 
 /// How many events of callers count as the newest ones.
 const NEWEST: usize = 32;
+/// A call that takes longer has met with a fault.
+const SLOW: Duration = Duration::from_secs(1);
 /// How the names of files begin that worker processes write.
 const PROCESS: &str = "history-of-process-";
 
@@ -91,7 +93,7 @@ struct Inner {
     /// Whatever callers were told, in its order.
     news: Vec<Uuid>,
     calls: u64,
-    failed: u64,
+    troubled: u64,
     slowest: (Duration, &'static str),
     last_create: Instant,
     longest_without_create: Duration,
@@ -123,7 +125,7 @@ impl History {
             told: HashMap::new(),
             news: Vec::new(),
             calls: 0,
-            failed: 0,
+            troubled: 0,
             slowest: (Duration::ZERO, "none"),
             last_create: Instant::now(),
             longest_without_create: Duration::ZERO,
@@ -204,15 +206,15 @@ impl History {
                 _ => Said::Refused,
             }
         });
-        if matches!(answer, Err(Said::Postponed | Said::Unknown)) {
-            self.with(|inner| inner.failed += 1);
+        if took > SLOW || matches!(answer, Err(Said::Postponed | Said::Unknown)) {
+            self.with(|inner| inner.troubled += 1);
         }
         answer
     }
 
-    /// Calls so far that brought nothing, or that it cannot be done now.
-    pub(crate) fn failed(&self) -> u64 {
-        self.with(|inner| inner.failed)
+    /// Calls so far that brought nothing, or that it cannot be done now, or an answer very late.
+    pub(crate) fn troubled(&self) -> u64 {
+        self.with(|inner| inner.troubled)
     }
 
     /// A task that callers were told of, half of the time one of the newest, and what they were told so far.

@@ -95,7 +95,8 @@ pub(crate) struct Strike {
     pub(crate) fault: Fault,
     /// When it began, in seconds.
     pub(crate) at: f64,
-    /// How often it had an effect: requests or commands that it met, callers that it took part in, or calls that failed.
+    /// How often it had an effect: requests or commands that it met, callers that it took part in, or calls that failed
+    /// or took long.
     pub(crate) effects: u64,
 }
 
@@ -260,13 +261,13 @@ async fn storm(world: &World, plan: &Plan, crew: &Crew, bar: &ProgressBar) -> Re
             left.sort_by_key(|fault| fault.is_short());
         }
         let Some(fault) = left.pop() else { bail!("there is no fault to make") };
-        let (at, failed) = (began.elapsed().as_secs_f64(), crew.history().failed());
+        let (at, troubled) = (began.elapsed().as_secs_f64(), crew.history().troubled());
         bar.set_message(format!("{fault:?} · {} tasks", crew.history().accepted()));
         let effects = fault.strike(world, crew, &mut dice).await?;
         bar.set_position(began.elapsed().as_secs().min(plan.seconds));
         let calm = CALM.mul_f64(dice.random_range(0.3..2.0));
         tokio::time::sleep(calm).await;
-        let effects = effects.unwrap_or_else(|| crew.history().failed() - failed);
+        let effects = effects.unwrap_or_else(|| crew.history().troubled() - troubled);
         struck.push(Strike { fault, at, effects });
     }
     Ok(struck)
