@@ -68,15 +68,16 @@ pub(crate) async fn audit(
     while *phase.borrow() != Phase::Over {
         if let Some((id, told)) = history.told(&mut dice) {
             let (mut behind, began) = (0, Instant::now());
-            // Until it is there, or too late. Nothing is known when no answer comes.
-            while let Some(shows) = read(&servers, id, &told, &history, &mut dice).await {
-                let is_forgotten = !shows && began.elapsed() > PATIENCE;
-                if shows || is_forgotten {
-                    history.note(Event::Read { id, behind, is_forgotten });
-                    break;
-                }
+            // Until it is there, or too late, or no answer comes, which says nothing.
+            let mut shows = read(&servers, id, &told, &history, &mut dice).await;
+            let is_answered = shows.is_some();
+            while shows == Some(false) && began.elapsed() < PATIENCE {
                 behind += 1;
                 tokio::time::sleep(Duration::from_millis(100)).await;
+                shows = read(&servers, id, &told, &history, &mut dice).await;
+            }
+            if is_answered {
+                history.note(Event::Read { id, behind, is_forgotten: shows == Some(false) });
             }
         }
         tokio::time::sleep(Duration::from_millis(dice.random_range(20..100))).await;

@@ -91,7 +91,7 @@ pub(crate) struct Verdict {
     pub(crate) health_late: usize,
     /// The longest of them, in milliseconds.
     pub(crate) health_slowest_ms: u128,
-    /// Tasks that were read while things were broken.
+    /// Tasks that were read while others worked on them.
     pub(crate) read: usize,
     /// How often less was read than callers had been told.
     pub(crate) behind: u32,
@@ -212,7 +212,7 @@ fn held(record: &Record, verdict: &mut Verdict) {
     }
 }
 
-/// What readers were told while things were broken.
+/// What readers were told while others worked.
 fn reads(record: &Record, verdict: &mut Verdict) {
     for event in &record.events {
         match event {

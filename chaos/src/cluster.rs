@@ -1,6 +1,7 @@
 //! A MongoDB replica set of three members on the loopback address.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -31,6 +32,8 @@ struct Member {
 /// The running set.
 pub(crate) struct Cluster {
     members: Vec<Member>,
+    /// How often commands had failed when they were last told to.
+    met_before: AtomicU64,
 }
 
 impl Cluster {
@@ -49,7 +52,7 @@ impl Cluster {
             .await?;
             members.push(Member { port, data, _disk: disk, process: Mutex::new(process), client });
         }
-        let cluster = Self { members };
+        let cluster = Self { members, met_before: AtomicU64::new(0) };
         cluster.initiate().await?;
         cluster.primary().await?;
         Ok(cluster)
@@ -199,15 +202,18 @@ impl Cluster {
     /// Lets commands fail as `data` says and as often as `mode` does, on all members.
     pub(crate) async fn fail_commands(&self, mode: Document, data: Document) -> Result<()> {
         let command = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
-        self.set_fail_point(command).await.map(|_| ())
+        let met = self.set_fail_point(command).await?;
+        self.met_before.store(met, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Lets commands succeed again, and says how many have failed.
     pub(crate) async fn heal_commands(&self) -> Result<u64> {
-        self.set_fail_point(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await
+        let met = self.set_fail_point(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+        Ok(met.saturating_sub(self.met_before.load(Ordering::Relaxed)))
     }
 
-    /// The answer says how often the point was met as it was set before.
+    /// How often the point has been met, since each member started.
     async fn set_fail_point(&self, command: Document) -> Result<u64> {
         let mut met = 0;
         for member in &self.members {

@@ -112,9 +112,6 @@ impl Fault {
     /// Breaks it, waits, and mends it as far as it does not mend itself. How often it had an effect, where it knows:
     /// others show by calls that fail or take long.
     pub(crate) async fn strike(self, world: &World, crew: &Crew, dice: &mut SmallRng) -> Result<Option<u64>> {
-        let seconds = |range: std::ops::RangeInclusive<u64>, dice: &mut SmallRng| {
-            Duration::from_millis(dice.random_range(range.start() * 1000..=range.end() * 1000))
-        };
         match self {
             Self::ServerKill => world.kill_server(dice.random_range(0..world.servers())).await?,
             Self::PrimaryKill => {
@@ -219,6 +216,8 @@ async fn wrong_server_clock(world: &World, server: usize, dice: &mut SmallRng) -
     let ahead = if dice.random() { 3600 } else { -3600 };
     world.set_server_clock(server, ahead).await?;
     tokio::time::sleep(seconds(4..=8, dice)).await;
+    // One that found no database when it started has ended, and is started again.
+    world.ready().await?;
     let error = server_time(world.port(server)).await?.signed_duration_since(Utc::now()).num_seconds();
     ensure!(error.abs_diff(ahead) < 60, "the server's clock is {error} s ahead instead of {ahead}");
     world.set_server_clock(server, 0).await?;

@@ -63,7 +63,7 @@ pub(crate) enum Event {
     Called { call: String, took_ms: u128, error: Option<String> },
     /// A caller vanished, but its answer had come by then.
     Reached { worker_id: String },
-    /// A task was read while things were broken: how often less was read than callers had been told, and whether it was
+    /// A task was read while others worked on it: how often less was read than callers had been told, and whether it was
     /// so to the last.
     Read { id: Uuid, behind: u32, is_forgotten: bool },
     /// A reader's connection ended instead of an answer.
@@ -142,9 +142,14 @@ impl History {
         self.with(|inner| (inner.began, inner.last_create) = (Instant::now(), Instant::now()));
     }
 
-    /// Producers go on after a time in which they waited.
-    pub(crate) fn producers_go_on(&self) {
-        self.with(|inner| inner.last_create = Instant::now());
+    /// Producers wait for the workers from now on, or go on after they did.
+    pub(crate) fn producers_wait(&self, wait: bool) {
+        self.with(|inner| {
+            if wait {
+                inner.longest_without_create = inner.longest_without_create.max(inner.last_create.elapsed());
+            }
+            inner.last_create = Instant::now();
+        });
     }
 
     /// How long it is since the beginning.

@@ -98,8 +98,8 @@ impl Crew {
 
     /// Whether producers wait for the workers.
     pub(crate) fn hold_back(&self, is_crowded: bool) {
-        if self.is_crowded.swap(is_crowded, Ordering::Relaxed) && !is_crowded {
-            self.history.producers_go_on();
+        if self.is_crowded.swap(is_crowded, Ordering::Relaxed) != is_crowded {
+            self.history.producers_wait(is_crowded);
         }
     }
 

@@ -139,7 +139,9 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     bar.set_message("mending");
     world.heal().await?;
     phase.send_replace(Phase::Drain);
-    while producers.join_next().await.is_some() {}
+    while let Some(ended) = producers.join_next().await {
+        ended?;
+    }
     bar.set_message("draining");
     let reader = world.direct(0)?.with_retry(RetryBudget::default());
     let (drained, mut empty) = (Instant::now(), 0);
@@ -149,7 +151,9 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     phase.send_replace(Phase::Over);
-    while workers.join_next().await.is_some() {}
+    while let Some(ended) = workers.join_next().await {
+        ended?;
+    }
     world.stop_workers().await?;
     bar.set_message("checking");
     let found = found(&reader).await?;

@@ -192,27 +192,32 @@ impl World {
         self.servers.iter().for_each(|server| server.proxy.set(weather));
     }
 
-    /// Ends half of the workers as a power cut would, and starts them again later.
+    /// Ends half of the workers as a power cut would, and starts them again later. How many ran.
     pub(crate) async fn kill_workers(&self, away: Duration, dice: &mut SmallRng) -> Result<u64> {
-        let half = WORKERS / 2;
-        for worker in self.workers.sample(dice, half) {
-            worker.lock().await.kill().await?;
+        let mut killed = 0;
+        for worker in self.workers.sample(dice, WORKERS / 2) {
+            let mut worker = worker.lock().await;
+            killed += u64::from(worker.is_running());
+            worker.kill().await?;
         }
         tokio::time::sleep(away).await;
         self.start_workers().await?;
-        Ok(half as u64)
+        Ok(killed)
     }
 
-    /// Stops all workers where they are, for that long.
+    /// Stops all workers where they are, for that long. How many ran.
     pub(crate) async fn freeze_workers(&self, away: Duration) -> Result<u64> {
+        let mut frozen = 0;
         for worker in &self.workers {
-            worker.lock().await.freeze().await?;
+            let mut worker = worker.lock().await;
+            frozen += u64::from(worker.is_running());
+            worker.freeze().await?;
         }
         tokio::time::sleep(away).await;
         for worker in &self.workers {
             worker.lock().await.thaw().await?;
         }
-        Ok(self.workers.len() as u64)
+        Ok(frozen)
     }
 
     /// Starts worker processes again that a task has ended.

@@ -135,7 +135,7 @@ impl Call {
             };
             match chunk {
                 None => {
-                    self.service().store().waited();
+                    self.service().store().body_has_come();
                     return Ok(body.freeze());
                 }
                 Some(Err(error)) => return Err(incomplete(&error.to_string())),

@@ -28,11 +28,21 @@ impl Store {
         REQUEST.scope(Request { spent, deadline }, work).await
     }
 
-    /// The request's time begins here: until now it waited, and not for the database.
-    pub fn waited(&self) {
+    /// The request's time begins here: its body has come.
+    pub fn body_has_come(&self) {
+        self.begin(|deadline| deadline);
+    }
+
+    /// The request waited, and not for the database. Its time begins again, and ends by `until` all the same.
+    pub fn waited(&self, until: Instant) {
+        self.begin(|deadline| deadline.min(until));
+    }
+
+    fn begin(&self, bound: impl FnOnce(Instant) -> Instant) {
         // Where there is no request, there is no deadline to move.
         let _ = REQUEST.try_with(|request| {
-            request.deadline.set(Instant::now() + self.timeout.saturating_sub(request.spent));
+            let deadline = Instant::now() + self.timeout.saturating_sub(request.spent);
+            request.deadline.set(bound(deadline));
         });
     }
 }

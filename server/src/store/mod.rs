@@ -37,7 +37,7 @@ mod transition;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, RawDocumentBuf};
@@ -183,6 +183,10 @@ impl Store {
         T: Send + 'static,
         F: Future<Output = mongodb::error::Result<T>> + Send + 'static,
     {
+        let until = self.deadline();
+        if until <= Instant::now() {
+            return Err(StoreError::Unavailable);
+        }
         // A call whose wait was cut off goes on; its place is taken until it has really ended.
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(StoreError::Overloaded);
@@ -192,7 +196,7 @@ impl Store {
             drop(place);
             result
         });
-        match tokio::time::timeout_at(self.deadline().into(), call).await {
+        match tokio::time::timeout_at(until.into(), call).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(error))) => {
                 tracing::warn!(what, %error, "a database call failed");

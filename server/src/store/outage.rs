@@ -28,8 +28,8 @@ impl Outage {
 }
 
 impl Store {
-    /// Writes down that leases can be renewed now, if they can, and says when they could not for the last time: for longer than
-    /// `stall`, by what all servers wrote down, or by this one's own account, for `silent`.
+    /// Writes down that leases can be renewed now, if they can, and says when they could not for the last time: for
+    /// longer than `stall`, by what all servers wrote down, or by this one's own account, for `silent`.
     ///
     /// # Errors
     /// When the write is not known to last.

@@ -81,6 +81,7 @@ impl TaskService {
     pub async fn claim(self: &Arc<Self>, scope: &Scope, claim: Claim) -> Result<Handout, Failure> {
         self.may_claim(scope, &claim)?;
         let wait = Duration::from_millis(claim.wait_ms.unwrap_or(0));
+        let end = tokio::time::Instant::now() + wait;
         let until = tokio::time::Instant::from(self.store.deadline()) + wait;
         let too_late = |_| Failure::from(StoreError::Unavailable);
         let claim_id = claim.claim_id.map(|id| claim_hash(scope, id));
@@ -90,8 +91,9 @@ impl TaskService {
             None => None,
         };
         if let Some(id) = &claim_id {
+            self.store.waited(until.into());
             // Apart, since every claim that waits carries the room of its largest step.
-            let look = Box::pin(self.claimed_before(scope, id, self.store.deadline().min(until.into())));
+            let look = Box::pin(self.claimed_before(scope, id, self.store.deadline()));
             if let Some(held) = look.await? {
                 let mut handout = Handout::of(held, turn, self);
                 handout.repeated = true;
@@ -129,7 +131,7 @@ impl TaskService {
             return answered.unwrap_or(Err(StoreError::Unavailable)).map_err(Failure::from);
         }
         let time_is_up = async {
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep_until(end).await;
             // However short the wait: what is ready now is found. Dropped counts as told.
             timeout_at(until, has_looked).await.is_ok()
         };

@@ -103,7 +103,9 @@ impl TaskService {
         });
         let rest: Vec<_> = drafts.drain(anchor + 1..).collect();
         if !rest.is_empty() {
-            answer.extend(self.insert_once(scope, rest, key).await?);
+            let is_written = answer.iter().any(|(_, replayed)| !replayed);
+            let rest = self.insert_once(scope, rest, key).await;
+            answer.extend(rest.map_err(|failure| beside_written(failure, is_written))?);
         }
         drafts.truncate(anchor);
         let now_as_then = answer.into_iter().zip(&tasks[anchor..]).map(|((stored, replayed), task)| {
@@ -127,7 +129,11 @@ impl TaskService {
             let created = inserted.into_iter().zip(drafts).map(|(done, draft)| (done.and(draft), false));
             return Ok(created.collect());
         }
-        let mut before = self.before(scope, hashes.iter().flatten().cloned().collect()).await?;
+        let may_be_written =
+            |done: &_| matches!(done, Ok(()) | Err(Failure::Store(StoreError::OutcomeUnknown)));
+        let is_written = inserted.iter().any(may_be_written);
+        let before = self.before(scope, hashes.iter().flatten().cloned().collect()).await;
+        let mut before = before.map_err(|failure| beside_written(failure, is_written))?;
         if before.values().any(|task| task.idempotency_body.as_deref() != Some(&key.body[..])) {
             return Err(Failure::IdempotencyKeyReused);
         }
@@ -352,5 +358,15 @@ impl IdempotencyKey {
         hash.update(b"\0");
         hash.update((place as u64).to_be_bytes());
         hash.finalize().to_vec()
+    }
+}
+
+/// Why a call failed of which something is written already: it cannot say that nothing was applied.
+fn beside_written(failure: Failure, is_written: bool) -> Failure {
+    match failure {
+        Failure::Store(StoreError::Unavailable | StoreError::Overloaded) if is_written => {
+            Failure::Store(StoreError::OutcomeUnknown)
+        }
+        failure => failure,
     }
 }

@@ -10,6 +10,7 @@ use moka::future::Cache;
 use rand::RngExt as _;
 use sha2::{Digest, Sha256};
 use task_repo_protocol::{IssuedKey, KeyInfo, KeyRotation, NewKey, Role, Uuid};
+use tokio::time::timeout_at;
 
 use super::{Failure, TaskService};
 use crate::store::{KeyRecord, SecretHash, StoreError};
@@ -104,7 +105,9 @@ impl TaskService {
 
     async fn look_up(&self, hash: [u8; 32]) -> Result<Option<Arc<KeyRecord>>, Failure> {
         let look_up = async { Ok(self.store.key_by_hash(&hash).await?.map(Arc::new)) };
-        let found = self.keys.seen.try_get_with(hash, look_up).await;
+        // Who looks up for many may go away, and the next one begins anew.
+        let looking = timeout_at(self.store.deadline().into(), self.keys.seen.try_get_with(hash, look_up));
+        let found = looking.await.map_err(|_| StoreError::Unavailable)?;
         found.map_err(|error: Arc<StoreError>| Failure::Store(*error))
     }
 

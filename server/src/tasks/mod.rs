@@ -81,7 +81,7 @@ impl TaskService {
         })
     }
 
-    /// The database, for health answers.
+    /// The database, for health answers and for the deadlines of requests.
     pub fn store(&self) -> &Store {
         &self.store
     }

@@ -143,13 +143,14 @@ impl TaskService {
     /// When there is no such task, or no more.
     pub async fn wait(&self, scope: &Scope, id: Uuid, wait: Duration) -> Result<TaskRecord, Failure> {
         let watcher = self.watch.watch(id);
+        let until = self.store.deadline() + wait;
         let mut end = pin!(tokio::time::sleep(wait));
         loop {
             let mut finished = pin!(watcher.finished());
             // Polled once before the read, so that no end between read and wait is missed.
             let _ = futures_util::poll!(&mut finished);
             let task = self.get(scope, id).await?;
-            if task.status.is_final() || self.is_draining() || end.is_elapsed() {
+            if task.status.is_final() || self.is_draining() || end.deadline() <= tokio::time::Instant::now() {
                 return Ok(task);
             }
             tokio::select! {
@@ -157,7 +158,7 @@ impl TaskService {
                 () = &mut end => {}
                 () = self.draining.cancelled() => {}
             }
-            self.store.waited();
+            self.store.waited(until);
         }
     }
 
