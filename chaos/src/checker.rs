@@ -79,6 +79,8 @@ pub(crate) struct Verdict {
     pub(crate) wrongly_ended: Vec<Uuid>,
     /// Leases that ended before their time.
     pub(crate) early: usize,
+    /// Callers that vanished with an answer that they had not read.
+    pub(crate) reached: usize,
     /// Callers that had vanished before their answers, and whose tasks did not go back at once.
     pub(crate) lost_by_ghosts: usize,
     /// Attempts that were lost with their worker.
@@ -252,6 +254,7 @@ fn losses(record: &Record, found: &[Found], verdict: &mut Verdict) {
         .filter_map(|event| if let Event::Reached { worker_id } = event { Some(worker_id) } else { None })
         .collect();
     let ghosts: HashSet<_> = found.iter().flat_map(|task| &task.lost_by_ghosts).collect();
+    verdict.reached = reached.len();
     verdict.lost_by_ghosts = ghosts.difference(&reached).count();
     let is_used_up = |task: &Found| match task.reason {
         Some(Reason::Lost) => task.losses >= MOST_LOSSES || task.attempt >= task.max_attempts,

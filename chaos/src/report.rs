@@ -43,6 +43,12 @@ pub(crate) fn print(outcome: &Outcome) {
         verdict.behind,
         verdict.forgotten.len(),
     );
+    if verdict.reached > 0 {
+        println!(
+            "  callers that vanished with their answer: {}; that kept tasks and had none: {}",
+            verdict.reached, verdict.lost_by_ghosts,
+        );
+    }
     if verdict.health_asked > 0 {
         println!(
             "  health, asked {} times: the slowest {} ms, {} over 100 ms",
