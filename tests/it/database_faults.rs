@@ -183,3 +183,19 @@ async fn a_repeated_claim_does_not_take_longer_than_its_deadline() {
     let again = server.post("/tasks/claim").json(&repeated).send().await.ok();
     assert_eq!(tasks(&again)[0]["lease"], tasks(&first)[0]["lease"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_of_which_something_was_written_does_not_say_that_nothing_was() {
+    let server = TestServer::start().await;
+    let body = json!({"tasks": [{"task_type": "a"}, {"task_type": "b"}]});
+    let create =
+        async || server.post("/tasks/batch").header("Idempotency-Key", "once").json(&body).send().await;
+    create().await.ok();
+    // The first is written again, and what became of the second cannot be read.
+    let stored = server.database().collection::<Document>("tasks");
+    stored.delete_one(doc! { "task_type": "a" }).await.expect("the first task is gone");
+    let fail_point = FailPoint::set(&server, "find", "alwaysOn", doc! { "errorCode": 50 }).await;
+    create().await.problem(503, "outcome_unknown");
+    fail_point.end().await;
+    assert_eq!(stored.count_documents(doc! {}).await.expect("a count"), 2);
+}
