@@ -194,6 +194,8 @@ impl World {
 
     /// Ends half of the workers as a power cut would, and starts them again later. How many ran.
     pub(crate) async fn kill_workers(&self, away: Duration, dice: &mut SmallRng) -> Result<u64> {
+        // Those that a task has ended.
+        self.start_workers().await?;
         let mut killed = 0;
         for worker in self.workers.sample(dice, WORKERS / 2) {
             let mut worker = worker.lock().await;
@@ -207,6 +209,7 @@ impl World {
 
     /// Stops all workers where they are, for that long. How many ran.
     pub(crate) async fn freeze_workers(&self, away: Duration) -> Result<u64> {
+        self.start_workers().await?;
         let mut frozen = 0;
         for worker in &self.workers {
             let mut worker = worker.lock().await;

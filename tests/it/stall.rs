@@ -1,6 +1,6 @@
 //! Times in which workers could not be heard: nobody loses work for them.
 
-use bson::{Bson, doc};
+use bson::{Bson, Document, doc};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, eventually};
@@ -37,35 +37,30 @@ async fn assert_kept(server: &TestServer, held: &Value) {
     assert_eq!(until_status(server, held, "pending").await["losses"], 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leases_outlast_a_time_in_which_the_database_did_not_answer() {
+/// Leases outlast a time in which all such commands fail.
+async fn assert_outlasts(collection: &str, command: &str, how: Document) {
     let server = TestServer::start().await;
     let held = hold(&server).await;
-    let broken = FailPoint::set(&server, "find", "alwaysOn", doc! { "errorCode": 50 }).await;
+    let broken = FailPoint::set_on(&server, collection, command, "alwaysOn", how).await;
     outlast(&held).await;
     assert!(broken.end().await > 0);
     assert_kept(&server, &held).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_outlast_a_time_in_which_the_database_did_not_answer() {
+    assert_outlasts("tasks", "find", doc! { "errorCode": 50 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_outlast_a_time_in_which_no_write_could_be_made_to_last() {
-    let server = TestServer::start().await;
-    let held = hold(&server).await;
     let unsure = doc! { "writeConcernError": { "code": 91, "errmsg": "shutting down" } };
-    let broken = FailPoint::set_on(&server, "tasks_pulse", "findAndModify", "alwaysOn", unsure).await;
-    outlast(&held).await;
-    assert!(broken.end().await > 0);
-    assert_kept(&server, &held).await;
+    assert_outlasts("tasks_pulse", "findAndModify", unsure).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_outlast_a_time_in_which_only_tasks_could_not_be_written() {
-    let server = TestServer::start().await;
-    let held = hold(&server).await;
-    let broken = FailPoint::set(&server, "update", "alwaysOn", doc! { "errorCode": 50 }).await;
-    outlast(&held).await;
-    assert!(broken.end().await > 0);
-    assert_kept(&server, &held).await;
+    assert_outlasts("tasks", "update", doc! { "errorCode": 50 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
