@@ -112,21 +112,29 @@ impl Fault {
     /// Breaks it, waits, and mends it as far as it does not mend itself. How often it had an effect, where it knows:
     /// others show by calls that fail or take long.
     pub(crate) async fn strike(self, world: &World, crew: &Crew, dice: &mut SmallRng) -> Result<Option<u64>> {
-        match self {
-            Self::ServerKill => world.kill_server(dice.random_range(0..world.servers())).await?,
+        Ok(match self {
+            Self::ServerKill => {
+                world.kill_server(dice.random_range(0..world.servers())).await?;
+                None
+            }
             Self::PrimaryKill => {
                 let primary = world.cluster.primary().await?;
                 world.cluster.kill(primary).await?;
                 tokio::time::sleep(Duration::from_secs(15)).await;
                 world.cluster.restart(primary).await?;
+                None
             }
             Self::PrimaryFreeze => {
                 let primary = world.cluster.primary().await?;
                 world.cluster.freeze(primary).await?;
                 tokio::time::sleep(Duration::from_secs(20)).await;
                 world.cluster.thaw(primary).await?;
+                None
             }
-            Self::SecondariesDown => secondaries_down(&world.cluster).await?,
+            Self::SecondariesDown => {
+                secondaries_down(&world.cluster).await?;
+                None
+            }
             Self::AllMongodsKill => {
                 for member in 0..MEMBERS {
                     world.cluster.kill(member).await?;
@@ -135,45 +143,46 @@ impl Fault {
                 for member in 0..MEMBERS {
                     world.cluster.restart(member).await?;
                 }
+                None
             }
-            Self::DiskFull => full_disks(&world.cluster, seconds(4..=8, dice)).await?,
-            Self::CommandsFail => return failing_commands(&world.cluster, dice).await.map(Some),
-            Self::PoolExhausted => return slow_database(world, crew, dice.random()).await.map(Some),
+            Self::DiskFull => {
+                full_disks(&world.cluster, seconds(4..=8, dice)).await?;
+                None
+            }
+            Self::Calm => {
+                tokio::time::sleep(SPELL).await;
+                None
+            }
+            Self::CommandsFail => Some(failing_commands(&world.cluster, dice).await?),
+            Self::PoolExhausted => Some(slow_database(world, crew, dice.random()).await?),
             Self::LostAnswers => {
-                return spell(world, Weather { lost_answer: 0.3, ..Weather::default() }).await.map(Some);
+                Some(spell(world, Weather { lost_answer: 0.3, ..Weather::default() }).await?)
             }
-            Self::CutOff => {
-                return spell(world, Weather { cut_off: 0.3, ..Weather::default() }).await.map(Some);
-            }
-            Self::Doubled => {
-                return spell(world, Weather { doubled: 0.5, ..Weather::default() }).await.map(Some);
-            }
+            Self::CutOff => Some(spell(world, Weather { cut_off: 0.3, ..Weather::default() }).await?),
+            Self::Doubled => Some(spell(world, Weather { doubled: 0.5, ..Weather::default() }).await?),
             Self::VanishingCallers => {
                 let port = world.port(dice.random_range(0..world.servers()));
                 let callers = (0..VANISHING).map(|_| vanish(port, crew.history(), dice.random()));
-                return Ok(Some(count(&join_all(callers).await)));
+                Some(count(&join_all(callers).await))
             }
-            Self::WorkersKill => return world.kill_workers(seconds(0..=2, dice), dice).await.map(Some),
-            Self::WorkersFreeze => return world.freeze_workers(LEASE * 2).await.map(Some),
+            Self::WorkersKill => Some(world.kill_workers(seconds(0..=2, dice), dice).await?),
+            Self::WorkersFreeze => Some(world.freeze_workers(LEASE * 2).await?),
             Self::SlowCallers => {
                 let port = world.port(dice.random_range(0..world.servers()));
-                let callers = join_all((0..30).map(|number| dawdle(port, number))).await;
-                return Ok(Some(count(&callers)));
+                Some(count(&join_all((0..30).map(|number| dawdle(port, number))).await))
             }
             Self::ServerClock => {
                 let server = dice.random_range(0..world.servers());
-                return wrong_server_clock(world, server, dice).await.map(Some);
+                Some(wrong_server_clock(world, server, dice).await?)
             }
-            Self::MemberClock => return wrong_primary_clock(&world.cluster, dice).await.map(Some),
+            Self::MemberClock => Some(wrong_primary_clock(&world.cluster, dice).await?),
             Self::OddPayloads => {
                 // A server that does not answer must be one that these payloads have ended.
                 world.ready().await?;
                 let port = world.port(dice.random_range(0..world.servers()));
-                return Ok(Some(send_corpus(port, crew.history(), dice.random()).await));
+                Some(send_corpus(port, crew.history(), dice.random()).await)
             }
-            Self::Calm => tokio::time::sleep(SPELL).await,
-        }
-        Ok(None)
+        })
     }
 }
 
@@ -182,7 +191,7 @@ fn seconds(range: std::ops::RangeInclusive<u64>, dice: &mut SmallRng) -> Duratio
 }
 
 fn count(had_effect: &[bool]) -> u64 {
-    had_effect.iter().map(|had_effect| u64::from(*had_effect)).sum()
+    had_effect.iter().filter(|had_effect| **had_effect).count() as u64
 }
 
 async fn secondaries_down(cluster: &Cluster) -> Result<()> {

@@ -332,4 +332,19 @@ mod tests {
         assert_eq!(without_effect(&struck), ["CutOff had no effect"]);
         assert_eq!(without_effect(&[strike(Fault::Calm, 0)]), Vec::<String>::new());
     }
+
+    #[test]
+    fn what_must_not_be_depends_on_what_was_broken() {
+        let found = |fault, verdict: Verdict| {
+            let plan = Plan { seed: 1, seconds: 1, faults: vec![fault] };
+            violations_of_run(&plan, &verdict, &Growth::default()).len()
+        };
+        let behind = || Verdict { behind: 1, ..Verdict::default() };
+        assert_eq!((found(Fault::Doubled, behind()), found(Fault::PrimaryKill, behind())), (1, 0));
+        let broken = || Verdict { broken: 1, ..Verdict::default() };
+        assert_eq!((found(Fault::PrimaryKill, broken()), found(Fault::ServerKill, broken())), (1, 0));
+        let ghosts = |reached| Verdict { lost_by_ghosts: 3, reached, ..Verdict::default() };
+        let vanished = |reached| found(Fault::VanishingCallers, ghosts(reached));
+        assert_eq!((vanished(9), vanished(10)), (1, 0));
+    }
 }

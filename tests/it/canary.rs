@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use task_repo_tests::SYSTEM_ROUTES;
 use uuid::Uuid;
 
-use crate::verbs::let_calls_wait;
+use crate::verbs::{let_calls_wait, with};
 
 /// Part of every secret and payload. Long enough to be shortened like an id, and then still known by its ends.
 pub(crate) const CANARY: &str = "c4n4ry-that-sings-c4n4";
@@ -106,8 +106,7 @@ pub(crate) async fn work(caller: &mut Caller) {
         ("heartbeat", json!({"progress": {"text": CANARY}})),
     ] {
         let (id, token) = caller.claim().await;
-        let mut body = json!({"lease_token": format!("{CANARY}-token")});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut body = with(json!({"lease_token": format!("{CANARY}-token")}), more);
         assert_eq!(caller.post(&format!("/tasks/{id}/{verb}"), body.clone()).await.0, 409);
         caller.post(&format!("/tasks/{id}/cancel"), json!({})).await;
         body["lease_token"] = token.into();
@@ -123,12 +122,8 @@ pub(crate) async fn work(caller: &mut Caller) {
 /// What moves tasks otherwise: many at once, by their type, after a wait, by hand, and too late.
 pub(crate) async fn queue(caller: &mut Caller) {
     let user = ("X-User-ID", CANARY);
-    let task = |more: Value| {
-        let mut task = json!({"task_type": CANARY, "request": CANARY, "tags": {CANARY: CANARY}});
-        task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        task
-    };
-    let batch = json!({"tasks": [task(json!({})), task(json!({})), task(json!({})), {CANARY: CANARY}]});
+    let task = json!({"task_type": CANARY, "request": CANARY, "tags": {CANARY: CANARY}});
+    let batch = json!({"tasks": [task, task, task, {CANARY: CANARY}]});
     for _ in 0..2 {
         let headers = [user, ("Idempotency-Key", "c4n4ry-idempotency-3")];
         let answer = caller.done("POST", "/tasks/batch", &headers, &batch).await;
@@ -164,10 +159,10 @@ pub(crate) async fn queue(caller: &mut Caller) {
     let answer = caller.done("POST", "/tasks/outcomes", &[], &lost).await;
     assert_eq!(answer["results"][0]["problem"]["code"], "lease_lost", "{answer}");
 
-    let edit =
-        task(json!({"name": CANARY, "description": CANARY, "task_type": null, "metadata": {CANARY: CANARY}}));
-    let edit: Value =
-        edit.as_object().unwrap().clone().into_iter().filter(|(_, value)| !value.is_null()).collect();
+    let edit = json!({
+        "name": CANARY, "description": CANARY, "request": CANARY, "metadata": {CANARY: CANARY},
+        "tags": {CANARY: CANARY},
+    });
     caller.done("PUT", &format!("/tasks/{id}"), &[user, ("If-Match", "*")], &edit).await;
     let status = format!("/tasks/{id}/status");
     caller.done("PUT", &status, &[], &json!({"status": "processing"})).await;
