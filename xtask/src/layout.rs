@@ -1,11 +1,13 @@
 //! Where things are: the repository, the folders that git ignores, and free ports.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -43,10 +45,13 @@ pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
+/// How many scratch folders this process has made.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
 /// A folder below the target folder that goes with its owner.
 ///
-/// Its name carries this process's id, so commands may run side by side, and what an earlier one left behind because
-/// it was killed outright is recognised and removed.
+/// Its name begins with this process's id, so commands may run side by side, and what an earlier one left behind
+/// because it was killed outright is recognised and removed. A process may have several: a number follows.
 pub(crate) struct Scratch {
     folder: PathBuf,
 }
@@ -57,11 +62,12 @@ impl Scratch {
         let parent = target().join("xtask");
         make_folder(&parent)?;
         for entry in fs::read_dir(&parent)?.flatten() {
-            if entry.file_name().to_str().is_some_and(|owner| !is_alive(owner)) {
+            if owner(&entry.file_name()).is_some_and(|owner| !is_alive(owner)) {
                 remove(&entry.path());
             }
         }
-        let folder = parent.join(process::id().to_string());
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = parent.join(format!("{}-{number}", process::id()));
         remove(&folder);
         make_folder(&folder)?;
         Ok(Self { folder })
@@ -77,6 +83,11 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         remove(&self.folder);
     }
+}
+
+/// The id of the process that a scratch folder belongs to.
+fn owner(folder: &OsStr) -> Option<&str> {
+    folder.to_str()?.split('-').next()
 }
 
 /// Where there is no `/proc` nothing can be told: then nothing counts as gone.
@@ -104,6 +115,16 @@ mod tests {
     fn the_root_is_where_the_workspace_is() {
         assert!(root().join("Cargo.toml").is_file());
         assert!(root().join("xtask/Cargo.toml").is_file());
+    }
+
+    #[test]
+    fn a_process_may_have_several_scratch_folders() {
+        let (one, other) = (Scratch::new().unwrap(), Scratch::new().unwrap());
+        assert!(one.path() != other.path() && one.path().is_dir() && other.path().is_dir());
+        let path = one.path().to_owned();
+        drop(one);
+        assert!(!path.exists() && other.path().is_dir());
+        assert_eq!(owner(OsStr::new("17-0")), Some("17"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask start | test | ci | fuzz | bench | chaos | audit | tidy`.
+//! The project's own commands: `cargo xtask start | test | ci | fuzz | bench | chaos | audit | tidy | release`.
 //!
 //! Whatever a person, a script or CI does with this repository beyond plain `cargo` is a command here, so that all
 //! of them do it in the same way. Every command that needs a database brings one along: see [`mongod`].
@@ -11,6 +11,7 @@ mod fuzz;
 mod layout;
 mod mongod;
 mod process;
+mod release;
 mod server;
 mod spinner;
 mod start;
@@ -48,6 +49,8 @@ enum Command {
     Audit,
     /// Check the rules of this repository that no compiler knows
     Tidy,
+    /// Pack this version for this platform, with its notices and checksum, into target/releases/
+    Release(release::Args),
 }
 
 #[tokio::main]
@@ -72,5 +75,6 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Chaos(args) => process::unless_interrupted(Box::pin(chaos::run(&args))).await,
         Command::Audit => process::unless_interrupted(dependencies::audit()).await,
         Command::Tidy => tidy::run(),
+        Command::Release(args) => process::unless_interrupted(Box::pin(release::run(&args))).await,
     }
 }

@@ -15,7 +15,7 @@ use crate::layout;
 use crate::process::{self, Group, died};
 
 /// The program.
-const NAME: &str = "task-repo-server";
+pub(crate) const NAME: &str = "task-repo-server";
 
 /// The longest a server may take from its start to its first request.
 const PATIENCE: Duration = Duration::from_secs(60);

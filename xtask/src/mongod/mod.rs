@@ -3,7 +3,7 @@
 //! | command | the database |
 //! |---|---|
 //! | `start` | `MONGODB_URI` when it is set, else a `mongod` of our own whose data is kept in `.data/start/` |
-//! | `test`, `fuzz` | `TEST_MONGODB_URI` when it is set, else a `mongod` of our own whose data is thrown away |
+//! | `test`, `fuzz`, `release` | `TEST_MONGODB_URI` when it is set, else a `mongod` of our own, thrown away afterwards |
 //!
 //! Tests look at a variable of their own, so that an exported `MONGODB_URI` of a real database is never written to by
 //! them. Our own `mongod` is the one on `PATH`, else a fetched one ([`find`]), made a replica set of one member
