@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
-use task_repo_client::{Claim, ClaimedTask, Json, NewTask, Payload, TaskClient, Template, Uuid};
+use task_repo_client::{Claim, ClaimedTask, Json, NewTask, NewTemplate, Payload, TaskClient, Uuid};
 
 /// Tasks in one batch.
 pub(crate) const BATCH: usize = 500;
@@ -22,7 +22,7 @@ pub(crate) fn task(task_type: &str, text: usize) -> Result<NewTask> {
     let parameters = Payload::Json(Json::of(&json!({ "model": "m" }))?);
     Ok(NewTask {
         request: Some(Json::of(&json!({ "content": { "text": "x".repeat(text) } }))?),
-        template: Some(Template { service_type: Some("GENERATIVE".to_owned()), parameters }),
+        template: Some(NewTemplate { service_type: Some("GENERATIVE".to_owned()), parameters }),
         ..NewTask::new(task_type)
     })
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use task_repo_client::{
-    Backoff, Claim, ClaimedTask, ClientError, Json, ListTasks, NewTask, Receipt, RetryBudget, RetryPolicy,
+    Backoff, Claim, ClaimedTask, ClientError, Json, ListTasks, NewRetryPolicy, NewTask, Receipt, RetryBudget,
     SettleError, TaskClient, TaskFailure, Uuid,
 };
 use tokio::sync::watch;
@@ -158,11 +158,11 @@ impl Caller {
                 request: Json::of(&name).ok(),
                 max_attempts: Some(ATTEMPTS),
                 lease_seconds: i64::try_from(LEASE.as_secs()).ok(),
-                retry: Some(RetryPolicy {
+                retry: Some(NewRetryPolicy {
                     backoff: Backoff::Fixed,
                     base_seconds: 1,
                     cap_seconds: 1,
-                    ..RetryPolicy::default()
+                    ..NewRetryPolicy::default()
                 }),
                 ..NewTask::new(queue)
             };

@@ -145,38 +145,10 @@ impl ClaimedTask {
     }
 
     async fn end(self, ending: Ending) -> Result<Receipt, SettleError> {
-        match self.settle(ending).await {
+        match settle_one(&self.client, self.id(), self.lease_token().to_owned(), ending).await {
             Ok(receipt) => Ok(receipt),
             Err(error) => Err(SettleError { error, claimed: Box::new(self) }),
         }
-    }
-
-    async fn settle(&self, ending: Ending) -> Result<Receipt> {
-        let id = self.id().to_string();
-        let lease_token = self.lease_token().to_owned();
-        let post = |endpoint| Call::post(endpoint, Repeat::Always).at(&id);
-        let call = match ending {
-            Ending::Completed(Completion { result, result_id, usage }) => {
-                post(path::TASK_COMPLETE)?.json(&Complete { lease_token, result, result_id, usage })?
-            }
-            Ending::Failed(failure) => {
-                let (retry, retry_after_seconds) = failure.retry_fields();
-                let (error, usage) = (failure.error().clone(), failure.usage());
-                post(path::TASK_FAIL)?.json(&Fail {
-                    lease_token,
-                    error,
-                    retry,
-                    retry_after_seconds,
-                    usage,
-                })?
-            }
-            Ending::Released { delay } => {
-                let delay_seconds = Some(whole_seconds(delay)).filter(|seconds| *seconds > 0);
-                post(path::TASK_RELEASE)?.json(&Release { lease_token, delay_seconds })?
-            }
-            Ending::Cancelled => post(path::TASK_CANCEL)?.json(&Cancel { lease_token: Some(lease_token) })?,
-        };
-        self.client.answer_of(call).await?.json()
     }
 }
 
@@ -185,6 +157,33 @@ impl fmt::Debug for ClaimedTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClaimedTask").field("task", &self.task).finish_non_exhaustive()
     }
+}
+
+/// Settles the task of that id and lease.
+pub(crate) async fn settle_one(
+    client: &TaskClient,
+    id: Uuid,
+    lease_token: String,
+    ending: Ending,
+) -> Result<Receipt> {
+    let id = id.to_string();
+    let post = |endpoint| Call::post(endpoint, Repeat::Always).at(&id);
+    let call = match ending {
+        Ending::Completed(Completion { result, result_id, usage }) => {
+            post(path::TASK_COMPLETE)?.json(&Complete { lease_token, result, result_id, usage })?
+        }
+        Ending::Failed(failure) => {
+            let (retry, retry_after_seconds) = failure.retry_fields();
+            let (error, usage) = (failure.error().clone(), failure.usage());
+            post(path::TASK_FAIL)?.json(&Fail { lease_token, error, retry, retry_after_seconds, usage })?
+        }
+        Ending::Released { delay } => {
+            let delay_seconds = Some(whole_seconds(delay)).filter(|seconds| *seconds > 0);
+            post(path::TASK_RELEASE)?.json(&Release { lease_token, delay_seconds })?
+        }
+        Ending::Cancelled => post(path::TASK_CANCEL)?.json(&Cancel { lease_token: Some(lease_token) })?,
+    };
+    client.answer_of(call).await?.json()
 }
 
 /// Reads a task's request; none reads as `null`.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-use task_repo_protocol::claim::{ClaimOne, Claimed, Heartbeats, HeartbeatsAnswer};
-use task_repo_protocol::{Claim, HeartbeatItem, HeartbeatResult, Json, Receipt, Task, Uuid, path};
+use serde::{Deserialize, Serialize};
+use task_repo_protocol::claim::{ClaimOne, Heartbeats, HeartbeatsAnswer};
+use task_repo_protocol::{Claim, HeartbeatItem, HeartbeatResult, Json, Receipt, Uuid, path};
 
 use crate::call::Call;
 use crate::claimed::{ClaimedTask, SettleError};
@@ -12,6 +12,7 @@ use crate::client::TaskClient;
 use crate::error::{ClientError, Result};
 use crate::failure::{TaskFailure, whole_seconds};
 use crate::retry::Repeat;
+use crate::taken::{self, Taken};
 
 /// Getting work and reporting on it.
 impl TaskClient {
@@ -19,14 +20,22 @@ impl TaskClient {
     ///
     /// Repetitions carry the claim id, made by the client unless `claim` has one, so no task is claimed twice.
     ///
+    /// A task that cannot be read does not cost the others: before this returns without it, it is reported as failed with
+    /// the code `invalid_answer` and logged. It is tried again while attempts are left.
+    ///
     /// # Errors
     /// `validation_failed`, `forbidden` for a type that the key may not have; see [`ClientError`].
     pub async fn claim(&self, claim: &Claim) -> Result<Vec<ClaimedTask>> {
+        Ok(self.take(claim).await?.reported(self).await)
+    }
+
+    /// Claims as [`TaskClient::claim`] does; what cannot be read is still to be reported.
+    pub(crate) async fn take(&self, claim: &Claim) -> Result<Taken> {
         let claim = named(claim.clone());
         let wait = Duration::from_millis(claim.wait_ms.unwrap_or(0));
         let call = Call::post(path::TASKS_CLAIM, Repeat::Always).json(&claim)?.waiting(wait);
-        let claimed: Claimed = self.answer_of(call).await?.json()?;
-        taken(self, path::TASKS_CLAIM, claimed.tasks)
+        let unread: Unread = self.answer_of(call).await?.json()?;
+        Ok(Taken::read(self, path::TASKS_CLAIM, &unread.tasks))
     }
 
     /// Claims one known task, for as long as the task says.
@@ -34,7 +43,9 @@ impl TaskClient {
     /// Such a claim has no id: it is not repeated once it may have been applied. If it was, the lease runs out.
     ///
     /// # Errors
-    /// `task_not_claimable` unless it is `pending`, `task_not_found`; see [`ClientError`].
+    /// `task_not_claimable` unless it is `pending`, `task_not_found`; see [`ClientError`]. With
+    /// [`ClientError::Decode`] the task was claimed; it has been reported as failed with the code `invalid_answer`, if at
+    /// least its lease token can be read.
     pub async fn claim_task(&self, id: Uuid, worker_id: &str) -> Result<ClaimedTask> {
         self.claim_one(id, ClaimOne { worker_id: worker_id.to_owned(), lease_seconds: None }).await
     }
@@ -50,8 +61,15 @@ impl TaskClient {
 
     async fn claim_one(&self, id: Uuid, body: ClaimOne) -> Result<ClaimedTask> {
         let call = Call::post(path::TASK_CLAIM, Repeat::Unapplied).at(&id.to_string())?.json(&body)?;
-        let task: Task = self.answer_of(call).await?.json()?;
-        ClaimedTask::new(self, path::TASK_CLAIM, task)
+        let task: Json = self.answer_of(call).await?.json()?;
+        match taken::read(self, path::TASK_CLAIM, &task) {
+            Ok(claimed) => Ok(claimed),
+            Err(mut undecodable) => {
+                undecodable.id = Some(id);
+                undecodable.report(self).await;
+                Err(undecodable.error)
+            }
+        }
     }
 
     /// As [`ClaimedTask::complete`], through this client.
@@ -106,7 +124,8 @@ pub(crate) fn named(claim: Claim) -> Claim {
     Claim { claim_id: claim.claim_id.or_else(|| Some(Uuid::now_v7())), ..claim }
 }
 
-/// The tasks of a claim's answer, as their owner holds them.
-pub(crate) fn taken(client: &TaskClient, call: &'static str, tasks: Vec<Task>) -> Result<Vec<ClaimedTask>> {
-    tasks.into_iter().map(|task| ClaimedTask::new(client, call, task)).collect()
+/// [`Claimed`](task_repo_protocol::claim::Claimed), with its tasks unread.
+#[derive(Deserialize)]
+struct Unread {
+    tasks: Vec<Json>,
 }

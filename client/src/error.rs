@@ -76,7 +76,12 @@ impl ClientError {
     pub fn may_have_been_applied(&self) -> bool {
         match self {
             Self::Refused(problem) => {
-                matches!(problem.code, ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Duplicate)
+                match problem.code {
+                    ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Duplicate => true,
+                    // What is not known may stand for a defect as well as for a refusal; the status tells them apart.
+                    ErrorCode::Other(_) => problem.status >= 500,
+                    _ => false,
+                }
             }
             Self::Unexpected { status, .. } => *status >= 500,
             Self::Transport(error) => !error.is_connect(),
@@ -138,6 +143,8 @@ impl std::error::Error for TransportError {
 
 #[cfg(test)]
 mod tests {
+    use task_repo_protocol::Word;
+
     use super::*;
 
     fn refused(code: ErrorCode) -> ClientError {
@@ -160,6 +167,19 @@ mod tests {
             let open = matches!(code, ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Duplicate);
             assert_eq!(refused(*code).may_have_been_applied(), open, "{code}");
         }
+    }
+
+    #[test]
+    fn an_unknown_code_is_judged_by_what_the_problem_says() {
+        let unknown = |status, retryable| {
+            let code = ErrorCode::Other(Word::new("a_code_of_the_future").expect("short enough"));
+            ClientError::Refused(Box::new(Problem { status, retryable, ..Problem::new(code, "", "r") }))
+        };
+        for status in [400, 404, 409, 422, 429, 499] {
+            assert!(!unknown(status, true).may_have_been_applied(), "{status}");
+        }
+        assert!(unknown(500, false).may_have_been_applied() && unknown(503, true).may_have_been_applied());
+        assert!(unknown(409, true).is_retryable() && !unknown(503, false).is_retryable());
     }
 
     #[test]

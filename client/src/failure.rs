@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
-use task_repo_protocol::{Json, Retry, TaskError, Usage};
+use task_repo_protocol::{ErrorReport, Json, Retry, UsageReport};
 
 /// Longest message that the service takes, in characters.
 const MAX_MESSAGE: usize = 8192;
@@ -34,9 +34,9 @@ const MAX_CODE: usize = 128;
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "a failure does nothing until it is returned or reported"]
 pub struct TaskFailure {
-    error: TaskError,
+    error: ErrorReport,
     next: Next,
-    usage: Option<Usage>,
+    usage: Option<UsageReport>,
 }
 
 /// What comes after the failure.
@@ -87,7 +87,7 @@ impl TaskFailure {
     }
 
     /// With what the attempt used.
-    pub fn with_usage(mut self, usage: Usage) -> Self {
+    pub fn with_usage(mut self, usage: UsageReport) -> Self {
         self.usage = Some(usage);
         self
     }
@@ -107,22 +107,22 @@ impl TaskFailure {
         self.next == Next::Cancelled
     }
 
-    pub(crate) fn error(&self) -> &TaskError {
+    pub(crate) fn error(&self) -> &ErrorReport {
         &self.error
     }
 
-    pub(crate) fn usage(&self) -> Option<Usage> {
+    pub(crate) fn usage(&self) -> Option<UsageReport> {
         self.usage
     }
 
     /// Adds to what the attempt used.
-    pub(crate) fn add_usage(&mut self, usage: Usage) {
+    pub(crate) fn add_usage(&mut self, usage: UsageReport) {
         self.usage = Some(self.usage.unwrap_or_default().plus(usage));
     }
 
     /// The same failure with its message alone.
     pub(crate) fn plain(&self) -> Self {
-        Self { error: TaskError { details: None, ..self.error.clone() }, usage: None, next: self.next }
+        Self { error: ErrorReport { details: None, ..self.error.clone() }, usage: None, next: self.next }
     }
 
     /// Whether to try again, and after how many seconds, as the service is told.
@@ -136,7 +136,7 @@ impl TaskFailure {
 
     fn new(message: String, next: Next) -> Self {
         // A message that is too long must not be why a failure cannot be reported.
-        let error = TaskError { message: shortened(message, MAX_MESSAGE), code: None, details: None };
+        let error = ErrorReport { message: shortened(message, MAX_MESSAGE), code: None, details: None };
         Self { error, next, usage: None }
     }
 }

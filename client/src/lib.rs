@@ -11,7 +11,9 @@
 //! | [`retry`] | [`RetryBudget`]: how long the client tries by itself |
 //! | [`worker`] | [`Worker`]: typed handlers, concurrency, heartbeats, graceful stop |
 //!
-//! The wire types are those of [`protocol`]; the usual ones are exported here as well.
+//! The wire types are those of [`protocol`]; the usual ones are exported here as well. What is sent has types of its own
+//! ([`NewTemplate`], [`NewRetryPolicy`], [`ErrorReport`], [`UsageReport`]), beside those that answers are read into
+//! ([`Template`], [`RetryPolicy`], [`TaskError`], [`Usage`]).
 //!
 //! ```no_run
 //! use task_repo_client::{Json, NewTask, TaskClient, TaskFailure};
@@ -50,6 +52,7 @@ pub mod list;
 pub mod retry;
 pub mod settle;
 pub mod system;
+mod taken;
 pub mod tasks;
 mod transport;
 pub mod worker;
@@ -58,10 +61,11 @@ pub mod worker;
 pub use task_repo_protocol as protocol;
 #[doc(no_inline)]
 pub use task_repo_protocol::{
-    Backoff, Claim, DateTime, ErrorCode, Execution, ExecutionStatus, HeartbeatItem, HeartbeatReceipt,
-    HeartbeatResult, IssuedKey, Json, KeyInfo, KeyRotation, NewKey, NewTask, Payload, Priority, Problem,
-    Progress, ProgressUpdate, Reason, Receipt, RetryPolicy, Role, SelfManagedStatus, Status, StatusChange,
-    StatusReport, Tags, Task, TaskEdit, TaskError, TaskPage, Template, Trigger, Usage, Utc, Uuid,
+    Backoff, Claim, DateTime, ErrorCode, ErrorReport, Execution, ExecutionStatus, HeartbeatItem,
+    HeartbeatReceipt, HeartbeatResult, IssuedKey, Json, KeyInfo, KeyRotation, NewKey, NewRetryPolicy,
+    NewTask, NewTemplate, Payload, Priority, Problem, Progress, ProgressUpdate, Reason, Receipt, RetryPolicy,
+    Role, SelfManagedStatus, Status, StatusChange, StatusReport, Tags, Task, TaskEdit, TaskError, TaskPage,
+    Template, Trigger, Usage, UsageReport, Utc, Uuid, Word,
 };
 
 pub use claimed::{ClaimedTask, SettleError};

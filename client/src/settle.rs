@@ -3,18 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use task_repo_protocol::{
-    Claim, Json, Outcome, OutcomeKind, OutcomeResult, Outcomes, OutcomesAnswer, Problem, Receipt, Usage, path,
+    Claim, Json, Outcome, OutcomeKind, OutcomeResult, Outcomes, Problem, Receipt, UsageReport, path,
 };
 
 use crate::call::Call;
 use crate::claimed::ClaimedTask;
-use crate::claiming::{named, taken};
+use crate::claiming::named;
 use crate::client::TaskClient;
 use crate::error::{ClientError, Result};
 use crate::failure::{TaskFailure, whole_seconds};
 use crate::retry::Repeat;
+use crate::taken::Taken;
 use crate::tasks::neither;
 
 /// What came out of a task.
@@ -25,7 +26,7 @@ pub struct Completion {
     /// Where the result is kept, if elsewhere: 1–255 characters.
     pub result_id: Option<String>,
     /// What the attempt used.
-    pub usage: Option<Usage>,
+    pub usage: Option<UsageReport>,
 }
 
 impl Completion {
@@ -142,7 +143,7 @@ impl TaskClient {
     /// Settles up to 1000 tasks in one call and, with `next`, brings the next work in the same one.
     ///
     /// Repetitions carry the lease tokens and the claim id (made by the client, unless `next` has one), so nothing is
-    /// settled or claimed twice.
+    /// settled or claimed twice. Of the next work, what cannot be read is reported as [`TaskClient::claim`] does.
     ///
     /// # Errors
     /// When the call fails as a whole; it then gives the settlements back.
@@ -151,8 +152,18 @@ impl TaskClient {
         settlements: Vec<Settlement>,
         next: Option<Claim>,
     ) -> Result<Settled, UnsettledError> {
+        let (results, taken) = self.settle_and_take(settlements, next).await?;
+        Ok(Settled { results, next: taken.reported(self).await })
+    }
+
+    /// Settles as [`TaskClient::settle`] does; what cannot be read of the next work is still to be reported.
+    pub(crate) async fn settle_and_take(
+        &self,
+        settlements: Vec<Settlement>,
+        next: Option<Claim>,
+    ) -> Result<(Vec<Result<Receipt, Box<RefusedSettlement>>>, Taken), UnsettledError> {
         match self.send_outcomes(&settlements, next).await {
-            Ok((results, next)) => {
+            Ok((results, taken)) => {
                 let results = settlements
                     .into_iter()
                     .zip(results)
@@ -160,7 +171,7 @@ impl TaskClient {
                         result.map_err(|problem| Box::new(RefusedSettlement { problem, settlement }))
                     })
                     .collect();
-                Ok(Settled { results, next })
+                Ok((results, taken))
             }
             Err(error) => Err(UnsettledError { error, settlements }),
         }
@@ -170,7 +181,7 @@ impl TaskClient {
         &self,
         settlements: &[Settlement],
         next: Option<Claim>,
-    ) -> Result<(Vec<Result<Receipt, Box<Problem>>>, Vec<ClaimedTask>)> {
+    ) -> Result<(Vec<Result<Receipt, Box<Problem>>>, Taken)> {
         let outcomes = settlements
             .iter()
             .map(|settlement| Json::of(&outcome(settlement)))
@@ -181,13 +192,20 @@ impl TaskClient {
         let call = Call::post(path::TASKS_OUTCOMES, Repeat::Always)
             .json(&Outcomes { outcomes, claim: next.map(named) })?
             .waiting(wait);
-        let answer: OutcomesAnswer = self.answer_of(call).await?.json()?;
+        let answer: Unread = self.answer_of(call).await?.json()?;
         if answer.results.len() != settlements.len() {
             return Err(neither(path::TASKS_OUTCOMES, "receipt", "problem"));
         }
         let results = answer.results.into_iter().map(one_of).collect::<Result<_>>()?;
-        Ok((results, taken(self, path::TASKS_OUTCOMES, answer.tasks)?))
+        Ok((results, Taken::read(self, path::TASKS_OUTCOMES, &answer.tasks)))
     }
+}
+
+/// [`OutcomesAnswer`](task_repo_protocol::OutcomesAnswer), with its tasks unread.
+#[derive(Deserialize)]
+struct Unread {
+    results: Vec<OutcomeResult>,
+    tasks: Vec<Json>,
 }
 
 fn outcome(settlement: &Settlement) -> Outcome {

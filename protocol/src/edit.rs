@@ -8,7 +8,7 @@ use crate::json::{Json, present, present_object};
 use crate::priority::Priority;
 use crate::rules::{are_tags, is_metadata, is_payload};
 use crate::tags::Tags;
-use crate::task::Template;
+use crate::task::NewTemplate;
 use crate::timestamp;
 
 /// Body of `PUT /tasks/{id}`: absent fields stay, `null` clears a field or sets its default.
@@ -40,8 +40,8 @@ pub struct TaskEdit {
     /// What kind of service does it.
     #[serde(deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<Template>))]
-    pub template: Option<Option<Template>>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<NewTemplate>))]
+    pub template: Option<Option<NewTemplate>>,
     /// `null`: `{}`.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[garde(inner(inner(custom(is_metadata))))]

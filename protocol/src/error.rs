@@ -1,19 +1,18 @@
 //! Problems (RFC 9457) and their stable codes.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use crate::state::Status;
+use crate::word::Word;
 
 macro_rules! error_codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $status:literal, $retryable:literal, $title:literal;)+) => {
         /// What went wrong, for programs. The code never changes its meaning.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ErrorCode {
             $($(#[doc = $doc])+ $name,)+
+            /// A code that only a newer version knows. What it means for the caller stands in the [`Problem`].
+            Other(Word),
         }
 
         impl ErrorCode {
@@ -21,27 +20,40 @@ macro_rules! error_codes {
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
             /// The code as it stands on the wire.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $code),+ }
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$name => $code,)+
+                    Self::Other(word) => word.as_str(),
+                }
+            }
+
+            /// The known code of that name, if there is one.
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == name)
             }
 
             /// The HTTP status that goes with it.
             pub const fn status(self) -> u16 {
-                match self { $(Self::$name => $status),+ }
+                match self { $(Self::$name => $status,)+ Self::Other(_) => 500 }
             }
 
             /// Whether the same request may succeed later.
             pub const fn is_retryable(self) -> bool {
-                match self { $(Self::$name => $retryable),+ }
+                match self { $(Self::$name => $retryable,)+ Self::Other(_) => false }
             }
 
             /// The problem's title, for people.
             pub const fn title(self) -> &'static str {
-                match self { $(Self::$name => $title),+ }
+                match self { $(Self::$name => $title,)+ Self::Other(_) => "Something else is wrong" }
             }
         }
+
+        crate::word_traits!(ErrorCode, [$($code),+]);
     };
 }
+
+#[cfg(feature = "openapi")]
+crate::word_schema!(ErrorCode);
 
 error_codes! {
     /// The body is not JSON.
@@ -92,12 +104,6 @@ error_codes! {
     OutcomeUnknown = "outcome_unknown", 503, true, "It is not known whether this was applied";
     /// A dependency does not answer.
     Unavailable = "unavailable", 503, true, "The service cannot do this now";
-}
-
-impl fmt::Display for ErrorCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// One rule that a body breaks.

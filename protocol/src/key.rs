@@ -7,28 +7,27 @@ use uuid::Uuid;
 
 use crate::rules::is_task_type;
 use crate::timestamp;
+use crate::word::all_known;
+use crate::words;
 
-/// What a key may do. Roles do not contain each other, but every role reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum Role {
-    /// Creates, edits, cancels and deletes tasks.
-    Producer,
-    /// Claims work and reports on it.
-    Worker,
-    /// Reads.
-    Viewer,
-    /// Bulk actions, pause and settings.
-    Operator,
-    /// Keys and all tenants.
-    Admin,
+words! {
+    /// What a key may do. Roles do not contain each other, but every role reads.
+    pub enum Role {
+        /// Creates, edits, cancels and deletes tasks.
+        Producer = "producer",
+        /// Claims work and reports on it.
+        Worker = "worker",
+        /// Reads.
+        Viewer = "viewer",
+        /// Bulk actions, pause and settings.
+        Operator = "operator",
+        /// Keys and all tenants.
+        Admin = "admin",
+    }
 }
 
-impl Role {
-    /// Every role there is.
-    pub const ALL: [Self; 5] = [Self::Producer, Self::Worker, Self::Viewer, Self::Operator, Self::Admin];
-}
+#[cfg(feature = "openapi")]
+crate::word_schema!(Role);
 
 /// Body of `POST /keys`.
 #[derive(Debug, Clone, Serialize, Deserialize, Validate)]
@@ -40,6 +39,7 @@ pub struct NewKey {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 255))]
     pub name: String,
     /// At least one.
+    #[serde(deserialize_with = "all_known")]
     #[garde(length(min = 1, max = 5))]
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 5))]
     pub roles: Vec<Role>,

@@ -9,6 +9,7 @@
 //! | [`state`] | statuses and the reasons that go with them |
 //! | [`claim`] | asking for work, leases, heartbeats |
 //! | [`outcome`] | settling work: complete, fail, release, cancel; receipts and executions |
+//! | [`report`] | errors and usage, as workers report them and as answers show them |
 //! | [`page`] | lists and batches |
 //! | [`key`] | issued API keys and their roles |
 //! | [`system`] | health answers |
@@ -16,6 +17,12 @@
 //! | [`path`] | every URL, spelled once |
 //! | [`json`], [`payload`] | payloads kept exactly as sent, and their rules |
 //! | [`priority`], [`tags`], [`timestamp`] | fields that need more than a derive |
+//! | [`word`](mod@word) | fixed names, of which a newer version may know more |
+//!
+//! What comes in is strict: unknown fields and words of a request are refused. What goes out is tolerant: whoever reads an
+//! answer ignores fields that it does not know and keeps words that it does not know. So a type is for the one or for the
+//! other, and where both have the same fields there are two: [`NewTemplate`] and [`Template`], [`NewRetryPolicy`] and
+//! [`RetryPolicy`], [`ErrorReport`] and [`TaskError`], [`UsageReport`] and [`Usage`].
 //!
 //! Words: a **task** of a **task type** (its queue) carries a **request** and ends with a **result**. A worker
 //! **claims** it and gets a **lease** (token and expiry) for one **attempt**; it **heartbeats** while it works, and
@@ -32,12 +39,14 @@ pub mod page;
 pub mod path;
 pub mod payload;
 pub mod priority;
+pub mod report;
 mod rules;
 pub mod state;
 pub mod system;
 pub mod tags;
 pub mod task;
 pub mod timestamp;
+pub mod word;
 
 pub use chrono::{DateTime, Utc};
 pub use uuid::Uuid;
@@ -49,14 +58,16 @@ pub use edit::{SelfManagedStatus, StatusChange, TaskEdit};
 pub use error::{ErrorCode, Problem, Violation};
 pub use json::{Json, Payload};
 pub use key::{IssuedKey, KeyInfo, KeyList, KeyRotation, NewKey, Role};
-pub use new_task::{Backoff, NewTask, RetryPolicy};
+pub use new_task::{Backoff, NewRetryPolicy, NewTask, RetryPolicy};
 pub use outcome::{
     Cancel, Complete, Execution, ExecutionList, ExecutionStatus, Fail, Outcome, OutcomeKind, OutcomeResult,
-    Outcomes, OutcomesAnswer, Receipt, Release, Retry, TaskError, Trigger, Usage,
+    Outcomes, OutcomesAnswer, Receipt, Release, Retry, Trigger,
 };
 pub use page::{BatchAnswer, BatchItem, TaskBatch, TaskPage};
 pub use priority::Priority;
+pub use report::{ErrorReport, TaskError, Usage, UsageReport};
 pub use rules::task_type_is_valid;
 pub use state::{Reason, Status};
 pub use tags::Tags;
-pub use task::{Lease, StatusReport, Task, Template};
+pub use task::{Lease, NewTemplate, StatusReport, Task, Template};
+pub use word::{Known, Word};

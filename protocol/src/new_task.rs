@@ -8,29 +8,35 @@ use crate::json::{Json, maybe_object, present};
 use crate::priority::Priority;
 use crate::rules::{are_tags, is_metadata, is_only_delay, is_payload, is_task_type, is_user_id};
 use crate::tags::Tags;
-use crate::task::{MAX_DELAY_SECONDS, Template};
+use crate::task::{MAX_DELAY_SECONDS, NewTemplate};
 use crate::timestamp;
+use crate::word::known;
+use crate::words;
 
-/// How the wait before the next attempt grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum Backoff {
-    /// After the n-th attempt: base · 2ⁿ⁻¹.
-    #[default]
-    Exponential,
-    /// After the n-th attempt: base · n.
-    Linear,
-    /// Always base.
-    Fixed,
+words! {
+    /// How the wait before the next attempt grows.
+    #[derive(Default)]
+    pub enum Backoff {
+        /// After the n-th attempt: base · 2ⁿ⁻¹.
+        #[default]
+        Exponential = "exponential",
+        /// After the n-th attempt: base · n.
+        Linear = "linear",
+        /// Always base.
+        Fixed = "fixed",
+    }
 }
 
-/// When a failed attempt is followed by another.
+#[cfg(feature = "openapi")]
+crate::word_schema!(Backoff);
+
+/// When a failed attempt is to be followed by another.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct RetryPolicy {
+pub struct NewRetryPolicy {
     /// How the wait grows.
+    #[serde(deserialize_with = "known")]
     #[garde(skip)]
     pub backoff: Backoff,
     /// Seconds, 1–86 400.
@@ -47,10 +53,24 @@ pub struct RetryPolicy {
     pub jitter: f64,
 }
 
-impl Default for RetryPolicy {
+impl Default for NewRetryPolicy {
     fn default() -> Self {
         Self { backoff: Backoff::Exponential, base_seconds: 5, cap_seconds: 3600, jitter: 0.2 }
     }
+}
+
+/// When a failed attempt is followed by another, as answers show it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RetryPolicy {
+    /// How the wait grows.
+    pub backoff: Backoff,
+    /// In seconds.
+    pub base_seconds: i64,
+    /// Longest wait before jitter, in seconds.
+    pub cap_seconds: i64,
+    /// The wait is drawn from ± this share of itself.
+    pub jitter: f64,
 }
 
 /// Body of `POST /tasks`.
@@ -93,7 +113,7 @@ pub struct NewTask {
     /// What kind of service does it.
     #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
-    pub template: Option<Template>,
+    pub template: Option<NewTemplate>,
     /// A JSON object of up to 16 KiB, numbers of up to 64 bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(inner(custom(is_metadata)))]
@@ -120,7 +140,7 @@ pub struct NewTask {
     /// Default: exponential from 5 seconds to an hour, jitter 0.2.
     #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
-    pub retry: Option<RetryPolicy>,
+    pub retry: Option<NewRetryPolicy>,
     /// How long a claim holds without a heartbeat, in seconds: 1–86 400, default 60.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(range(min = 1, max = 86_400))]

@@ -8,13 +8,12 @@ use uuid::Uuid;
 use crate::claim::Claim;
 use crate::error::Problem;
 use crate::json::{Json, maybe_object, object};
+use crate::report::{ErrorReport, TaskError, Usage, UsageReport};
 use crate::rules::is_payload;
 use crate::state::{Reason, Status};
 use crate::task::{MAX_DELAY_SECONDS, Task};
 use crate::timestamp;
-
-/// Most bytes of JSON text in an error's `details`.
-pub const MAX_DETAILS_BYTES: usize = 32 << 10;
+use crate::words;
 
 /// Body of `POST /tasks/{id}/complete`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Validate)]
@@ -37,7 +36,7 @@ pub struct Complete {
     /// What the attempt used.
     #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
-    pub usage: Option<Usage>,
+    pub usage: Option<UsageReport>,
 }
 
 /// Body of `POST /tasks/{id}/fail`.
@@ -51,7 +50,7 @@ pub struct Fail {
     /// What went wrong.
     #[serde(deserialize_with = "object")]
     #[garde(dive)]
-    pub error: TaskError,
+    pub error: ErrorReport,
     /// Whether to try again; default `auto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(skip)]
@@ -64,7 +63,7 @@ pub struct Fail {
     /// What the attempt used.
     #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
-    pub usage: Option<Usage>,
+    pub usage: Option<UsageReport>,
 }
 
 /// Body of `POST /tasks/{id}/release`.
@@ -103,58 +102,6 @@ pub enum Retry {
     Auto,
     /// No more.
     Never,
-}
-
-/// What went wrong.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Validate)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct TaskError {
-    /// For people: up to 8 192 characters.
-    #[garde(length(chars, max = 8192))]
-    #[cfg_attr(feature = "openapi", schema(max_length = 8192))]
-    pub message: String,
-    /// For programs: 1–128 characters.
-    #[serde(default)]
-    #[garde(length(chars, min = 1, max = 128))]
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 128))]
-    pub code: Option<String>,
-    /// Any JSON of up to 32 KiB, kept exactly as sent.
-    #[serde(default)]
-    #[garde(inner(custom(are_details)))]
-    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
-    pub details: Option<Json>,
-}
-
-/// What attempts used. Each is non-negative; what is left out counts as 0.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, Validate)]
-#[serde(deny_unknown_fields, default)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Usage {
-    /// May be fractional.
-    #[garde(range(min = 0.0, max = 1e15))]
-    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1_000_000_000_000_000_i64))]
-    pub credits_consumed: f64,
-    /// Up to 10^15.
-    #[garde(range(min = 0, max = 1_000_000_000_000_000))]
-    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1_000_000_000_000_000_i64))]
-    pub tokens_used: i64,
-    /// Up to 10^15.
-    #[garde(range(min = 0, max = 1_000_000_000_000_000))]
-    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1_000_000_000_000_000_i64))]
-    pub api_calls_made: i64,
-}
-
-impl Usage {
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            credits_consumed: self.credits_consumed + other.credits_consumed,
-            tokens_used: self.tokens_used.saturating_add(other.tokens_used),
-            api_calls_made: self.api_calls_made.saturating_add(other.api_calls_made),
-        }
-    }
 }
 
 /// How one of many tasks ended.
@@ -199,7 +146,7 @@ pub struct Outcome {
     /// With `failed`, and required there.
     #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive, custom(belongs_to(self.outcome, &[OutcomeKind::Failed])), custom(is_given_for_failed(self.outcome)))]
-    pub error: Option<TaskError>,
+    pub error: Option<ErrorReport>,
     /// With `failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(custom(belongs_to(self.outcome, &[OutcomeKind::Failed])))]
@@ -217,7 +164,7 @@ pub struct Outcome {
     /// With `completed` and `failed`.
     #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive, custom(belongs_to(self.outcome, &[OutcomeKind::Completed, OutcomeKind::Failed])))]
-    pub usage: Option<Usage>,
+    pub usage: Option<UsageReport>,
 }
 
 fn belongs_to<T>(
@@ -297,41 +244,42 @@ pub struct Receipt {
     pub version: u64,
 }
 
-/// How an attempt ended, or that it goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum ExecutionStatus {
-    /// It goes on.
-    Processing,
-    /// It brought the result.
-    Completed,
-    /// It failed.
-    Failed,
-    /// The worker gave the task back; the attempt does not count.
-    Released,
-    /// The lease ran out.
-    Lost,
-    /// It ran past `timeout_seconds`.
-    Timeout,
-    /// It was cancelled.
-    Cancelled,
+words! {
+    /// How an attempt ended, or that it goes on.
+    pub enum ExecutionStatus {
+        /// It goes on.
+        Processing = "processing",
+        /// It brought the result.
+        Completed = "completed",
+        /// It failed.
+        Failed = "failed",
+        /// The worker gave the task back; the attempt does not count.
+        Released = "released",
+        /// The lease ran out.
+        Lost = "lost",
+        /// It ran past `timeout_seconds`.
+        Timeout = "timeout",
+        /// It was cancelled.
+        Cancelled = "cancelled",
+    }
 }
 
-/// What started an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum Trigger {
-    /// A worker claimed the task.
-    Claim,
-    /// A worker claimed it after an earlier attempt had failed or been lost.
-    Retry,
-    /// A worker claimed it after `execute`.
-    Manual,
-    /// A service runs its own work.
-    SelfManaged,
+words! {
+    /// What started an attempt.
+    pub enum Trigger {
+        /// A worker claimed the task.
+        Claim = "claim",
+        /// A worker claimed it after an earlier attempt had failed or been lost.
+        Retry = "retry",
+        /// A worker claimed it after `execute`.
+        Manual = "manual",
+        /// A service runs its own work.
+        SelfManaged = "self_managed",
+    }
 }
+
+#[cfg(feature = "openapi")]
+crate::word_schema!(ExecutionStatus, Trigger);
 
 /// One attempt at a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -369,12 +317,4 @@ pub struct Execution {
 pub struct ExecutionList {
     /// Newest first.
     pub executions: Vec<Execution>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "garde's signature")]
-fn are_details(details: &Json, context: &()) -> garde::Result {
-    if details.as_str().len() > MAX_DETAILS_BYTES {
-        return Err(garde::Error::new("details may have 32 KiB at most"));
-    }
-    is_payload(details, context)
 }

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::timestamp;
 
 /// Whether the process lives, or can do its work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +36,57 @@ pub struct DetailedHealth {
     pub dependencies: BTreeMap<String, Dependency>,
     /// The loops that run beside the requests, by name.
     pub background: BTreeMap<String, BackgroundJob>,
+    /// The servers on this database, the longest running first.
+    #[serde(default)]
+    pub servers: Vec<ServerEntry>,
+    /// Documents that this server has met in the last ten minutes and could not read.
+    #[serde(default)]
+    pub unreadable: Unreadable,
+}
+
+/// A server as the registry knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServerEntry {
+    /// Drawn when it started.
+    pub id: Uuid,
+    /// The machine it runs on.
+    pub host: String,
+    /// Its release.
+    pub version: String,
+    /// The stored form that it writes, `major.minor`.
+    pub schema: String,
+    /// When it started.
+    #[serde(with = "timestamp")]
+    pub started_at: DateTime<Utc>,
+    /// When it renewed its entry for the last time; one that is alive does so every 5 seconds.
+    #[serde(with = "timestamp")]
+    pub renewed_at: DateTime<Utc>,
+}
+
+/// Documents that a server could not read. It leaves them alone and goes on with all others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Unreadable {
+    /// How many.
+    pub count: u64,
+    /// Some of them.
+    pub documents: Vec<UnreadableDocument>,
+}
+
+/// A document that a server could not read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UnreadableDocument {
+    /// The collection it is in.
+    pub collection: String,
+    /// Its id: the first and last 4 characters.
+    pub id: String,
+    /// The field that does not fit, as far as it is known.
+    pub field: String,
+    /// When it was first met.
+    #[serde(with = "timestamp")]
+    pub since: DateTime<Utc>,
 }
 
 /// A dependency as it was found just now.

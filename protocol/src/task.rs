@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use crate::claim::Progress;
 use crate::json::{Json, Payload};
-use crate::outcome::{TaskError, Usage};
+use crate::new_task::RetryPolicy;
 use crate::priority::Priority;
+use crate::report::{TaskError, Usage};
 use crate::rules::is_parameters;
 use crate::state::{Reason, Status};
 use crate::tags::Tags;
@@ -62,6 +63,18 @@ pub struct Task {
     pub max_attempts: u32,
     /// How often its lease ran out.
     pub losses: u32,
+    /// When a failed attempt is followed by another.
+    #[serde(default)]
+    pub retry: Option<RetryPolicy>,
+    /// How long a claim holds without a heartbeat where it does not say otherwise, in seconds.
+    #[serde(default)]
+    pub lease_seconds: Option<u32>,
+    /// How long an attempt may take, whatever the heartbeats, in seconds.
+    #[serde(default)]
+    pub timeout_seconds: Option<u32>,
+    /// How long it stays once it is final, in seconds; `null`: for ever.
+    #[serde(default)]
+    pub retention_seconds: Option<u32>,
     /// Not to be claimed before.
     #[serde(with = "timestamp::option")]
     pub run_at: Option<DateTime<Utc>>,
@@ -118,11 +131,11 @@ pub struct Lease {
     pub expires_at: DateTime<Utc>,
 }
 
-/// What kind of service does a task, and with which parameters.
+/// What kind of service is to do a task, and with which parameters.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Template {
+pub struct NewTemplate {
     /// 1–255 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(length(chars, min = 1, max = 255))]
@@ -131,6 +144,19 @@ pub struct Template {
     /// Any JSON, kept exactly as sent.
     #[serde(default, skip_serializing_if = "Payload::is_omitted")]
     #[garde(custom(is_parameters))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
+    pub parameters: Payload,
+}
+
+/// What kind of service does a task, and with which parameters, as answers show it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Template {
+    /// The kind of service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_type: Option<String>,
+    /// Any JSON, kept exactly as sent.
+    #[serde(default, skip_serializing_if = "Payload::is_omitted")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
     pub parameters: Payload,
 }

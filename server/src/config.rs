@@ -8,6 +8,9 @@ use serde::Deserialize;
 /// The key the service comes with; refused on a public address.
 pub const DEFAULT_API_KEY: &str = "dev_api_key";
 
+/// Collections that are for something else than tasks.
+const TAKEN_COLLECTIONS: [&str; 4] = ["api_keys", "installation", "job_leases", "servers"];
+
 /// Text that never shows in logs or debug output.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -113,11 +116,18 @@ pub struct TaskSettings {
     pub sweep_interval_ms: u64,
     /// How often waiting calls look for what other servers did, in milliseconds.
     pub wake_interval_ms: u64,
+    /// How often tasks are looked for whose retention has ended, in milliseconds.
+    pub retention_interval_ms: u64,
 }
 
 impl Default for TaskSettings {
     fn default() -> Self {
-        Self { task_retention_seconds: 604_800, sweep_interval_ms: 400, wake_interval_ms: 150 }
+        Self {
+            task_retention_seconds: 604_800,
+            sweep_interval_ms: 400,
+            wake_interval_ms: 150,
+            retention_interval_ms: 5_000,
+        }
     }
 }
 
@@ -224,6 +234,7 @@ impl Settings {
         settings.http.port = 0;
         settings.http.api_key = "test_api_key".into();
         settings.http.http_workers = 1;
+        settings.tasks.retention_interval_ms = 50;
         settings
     }
 
@@ -250,8 +261,9 @@ impl Settings {
         )?;
         bounds(
             "MONGODB_TASKS_COLLECTION",
-            is_name(&database.mongodb_tasks_collection),
-            "1 to 63 letters, digits, '-' or '_'",
+            is_name(&database.mongodb_tasks_collection)
+                && !TAKEN_COLLECTIONS.contains(&&*database.mongodb_tasks_collection),
+            "1 to 63 letters, digits, '-' or '_', and none of api_keys, installation, job_leases, servers",
             database.mongodb_tasks_collection.clone(),
         )?;
         bounds(
@@ -277,6 +289,12 @@ impl Settings {
             (20..=200).contains(&tasks.wake_interval_ms),
             "20 to 200 milliseconds",
             tasks.wake_interval_ms.to_string(),
+        )?;
+        bounds(
+            "RETENTION_INTERVAL_MS",
+            (50..=3_600_000).contains(&tasks.retention_interval_ms),
+            "50 to 3600000 milliseconds",
+            tasks.retention_interval_ms.to_string(),
         )?;
         bounds(
             "TASK_RETENTION_SECONDS",

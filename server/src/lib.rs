@@ -1,10 +1,11 @@
 //! The task repository service: a central task queue server in front of MongoDB.
 //!
-//! `http → tasks → store → mongodb`; [`lifecycle`], [`config`], [`clock`], [`telemetry`], [`task`] and [`scope`] are
-//! leaves that anybody may use.
+//! `http → tasks → store → mongodb`; [`lifecycle`], [`config`], [`clock`], [`telemetry`], [`task`], [`events`] and [`scope`]
+//! are leaves that anybody may use.
 
 pub mod clock;
 pub mod config;
+pub mod events;
 pub mod http;
 pub mod json_value;
 pub mod lifecycle;

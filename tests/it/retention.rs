@@ -4,9 +4,9 @@ use bson::{Bson, DateTime, Document, doc};
 use chrono::{TimeDelta, Utc};
 use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
-use task_repo_tests::TestServer;
+use task_repo_tests::{TestServer, eventually};
 
-use crate::verbs::{claim_one, id, post, put_status, settle, until_status};
+use crate::verbs::{claim_one, create_many, id, post, put_status, settle, until_status};
 
 /// The task as it is stored, whatever the service shows of it.
 async fn stored(server: &TestServer, task: &Value) -> Option<Document> {
@@ -15,9 +15,9 @@ async fn stored(server: &TestServer, task: &Value) -> Option<Document> {
     tasks.find_one(doc! {"_id": key}).await.expect("the database answers")
 }
 
-/// When the database may remove the task.
+/// From when on the task may be removed.
 async fn removal(server: &TestServer, task: &Value) -> Option<DateTime> {
-    match stored(server, task).await.expect("the task is stored").get("expire_at") {
+    match stored(server, task).await.expect("the task is stored").get("remove_at") {
         None | Some(Bson::Null) => None,
         Some(Bson::DateTime(at)) => Some(*at),
         Some(other) => panic!("only a date is ever removed, not {other}"),
@@ -148,17 +148,89 @@ async fn a_deleted_task_is_kept_until_its_retention_ends() {
     }
 }
 
+/// Lets the retention of a task have ended a while ago.
+async fn let_it_end(server: &TestServer, task: &Value) {
+    let key = bson::Uuid::parse_str(id(task)).expect("a UUID");
+    let ended = doc! {"$set": {"remove_at": DateTime::from_millis(1_000)}};
+    let tasks = server.database().collection::<Document>("tasks");
+    tasks.update_one(doc! {"_id": key}, ended).await.expect("the database answers");
+}
+
+async fn count(server: &TestServer, collection: &str) -> u64 {
+    let collection = server.database().collection::<Document>(collection);
+    collection.count_documents(doc! {}).await.expect("the database answers")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_database_removes_by_an_index_of_its_own() {
+async fn only_what_has_had_its_time_is_removed_in_batches_and_on_one_server() {
+    let server = TestServer::start().await;
+    let other = server.sibling().await;
+    let stays = ended(&server, "complete", json!({})).await;
+    let pending = server.create(json!({})).await;
+    // More than one batch holds.
+    create_many(&server, 1_000, |_| json!({"task_type": "gone"})).await;
+    let tasks = server.database().collection::<Document>("tasks");
+    let over = doc! {"$set": {"status": "completed", "remove_at": DateTime::from_millis(1_000)}};
+    tasks.update_many(doc! {"task_type": "gone"}, over).await.expect("the database answers");
+    eventually("the old ones are gone", async || count(&server, "tasks").await == 2).await;
+    assert!(stored(&server, &stays).await.is_some() && stored(&server, &pending).await.is_some());
+    let leases = server.database().collection::<Document>("job_leases");
+    let lease = leases.find_one(doc! {"_id": "retention"}).await.expect("an answer").expect("a lease");
+    let holder = lease.get_binary_generic("holder").ok().cloned();
+    assert!(lease.get_datetime("until").is_ok_and(|until| *until > DateTime::now()), "{holder:?}");
+    drop(other);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_server_removes_when_the_first_is_gone() {
+    let server = TestServer::start().await;
+    let leases = server.database().collection::<Document>("job_leases");
+    let holder = async || leases.find_one(doc! {"_id": "retention"}).await.expect("an answer");
+    eventually("it has the job", async || holder().await.is_some()).await;
+    let first = holder().await;
+    let other = server.sibling().await;
+    server.stop().await;
+    eventually("the other has the job", async || {
+        let now = leases_of(&other).await;
+        now.is_some() && now != first
+    })
+    .await;
+    let task = ended(&other, "complete", json!({})).await;
+    let_it_end(&other, &task).await;
+    eventually("it is gone", async || stored(&other, &task).await.is_none()).await;
+}
+
+async fn leases_of(server: &TestServer) -> Option<Document> {
+    let leases = server.database().collection::<Document>("job_leases");
+    leases.find_one(doc! {"_id": "retention"}).await.expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_beside_a_task_goes_with_it() {
+    let server = TestServer::start().await;
+    let (goes, stays) =
+        (ended(&server, "complete", json!({})).await, ended(&server, "complete", json!({})).await);
+    for (place, name) in ["tasks_checkpoints", "tasks_logs"].into_iter().enumerate() {
+        let beside = server.database().collection::<Document>(name);
+        for task in [&goes, &stays] {
+            let task = bson::Uuid::parse_str(id(task)).expect("a UUID");
+            let documents = (0..=place).map(|n| doc! {"task": task, "n": n as i64});
+            beside.insert_many(documents).await.expect("they can be written");
+        }
+    }
+    let_it_end(&server, &goes).await;
+    eventually("it is gone", async || stored(&server, &goes).await.is_none()).await;
+    assert!(stored(&server, &stays).await.is_some());
+    assert_eq!((count(&server, "tasks_checkpoints").await, count(&server, "tasks_logs").await), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_to_the_database_itself() {
     let server = TestServer::start().await;
     let tasks = server.database().collection::<Document>("tasks");
     let indexes: Vec<_> = tasks.list_indexes().await.expect("indexes").try_collect().await.expect("indexes");
-    let removing: Vec<_> = indexes
-        .iter()
-        .filter(|index| index.options.as_ref().is_some_and(|options| options.expire_after.is_some()))
-        .collect();
-    assert_eq!(removing.len(), 1, "{indexes:?}");
-    assert!(removing[0].keys.contains_key("expire_at"));
-    let after = removing[0].options.as_ref().and_then(|options| options.expire_after);
-    assert_eq!(after, Some(std::time::Duration::ZERO), "the date itself is when");
+    let expires =
+        |index: &mongodb::IndexModel| index.options.as_ref().is_some_and(|it| it.expire_after.is_some());
+    assert!(!indexes.iter().any(expires), "{indexes:?}");
+    assert!(indexes.iter().any(|index| index.keys.contains_key("remove_at")), "{indexes:?}");
 }

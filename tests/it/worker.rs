@@ -10,7 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use task_repo_client::worker::{WorkerBuilder, WorkerError, WorkerReport};
-use task_repo_client::{CancelReason, HandlerOptions, TaskContext, TaskFailure, Usage, Worker, WorkerEvent};
+use task_repo_client::{
+    CancelReason, HandlerOptions, TaskContext, TaskFailure, UsageReport, Worker, WorkerEvent,
+};
 use task_repo_tests::{TestServer, eventually, unique_type};
 use tokio::sync::{Barrier, Notify};
 use tokio::task::JoinHandle;
@@ -56,8 +58,8 @@ struct Parcel {
 
 async fn pack(context: TaskContext, order: Order) -> Result<Parcel, TaskFailure> {
     context.send_progress(0.5, "packing");
-    context.add_usage(Usage { tokens_used: 2, ..Usage::default() });
-    context.add_usage(Usage { tokens_used: 3, ..Usage::default() });
+    context.add_usage(UsageReport { tokens_used: 2, ..UsageReport::default() });
+    context.add_usage(UsageReport { tokens_used: 3, ..UsageReport::default() });
     context.set_result_id("shelf-7");
     Ok(Parcel { label: format!("{} × {}", order.count, order.item) })
 }

@@ -126,7 +126,7 @@ fn ending(outcome: Result<Completion, TaskFailure>, notes: Notes, signals: Signa
 
 #[cfg(test)]
 mod tests {
-    use task_repo_protocol::Usage;
+    use task_repo_protocol::UsageReport;
 
     use super::*;
 
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_was_noted_goes_along() {
-        let usage = Usage { tokens_used: 3, ..Usage::default() };
+        let usage = UsageReport { tokens_used: 3, ..UsageReport::default() };
         let notes = Notes { usage: Some(usage), result_id: Some("r".to_owned()) };
         let Some(Ending::Completed(completion)) =
             ending(Ok(Completion::default()), notes.clone(), Signals::default())

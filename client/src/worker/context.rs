@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
-use task_repo_protocol::{DateTime, ProgressUpdate, Task, Usage, Utc, Uuid};
+use task_repo_protocol::{DateTime, ProgressUpdate, Task, UsageReport, Utc, Uuid};
 use tokio_util::sync::CancellationToken;
 
 use super::lease::{CancelReason, HeldLease};
@@ -22,7 +22,7 @@ pub struct TaskContext {
 /// What goes with the attempt's end, whatever it is.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Notes {
-    pub(crate) usage: Option<Usage>,
+    pub(crate) usage: Option<UsageReport>,
     pub(crate) result_id: Option<String>,
 }
 
@@ -112,7 +112,7 @@ impl TaskContext {
     }
 
     /// Adds to what this attempt used. Reported with its end, whatever that is.
-    pub fn add_usage(&self, usage: Usage) {
+    pub fn add_usage(&self, usage: UsageReport) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.usage = Some(notes.usage.unwrap_or_default().plus(usage));
     }

@@ -9,10 +9,10 @@ use super::attempt::Finished;
 use super::builder::Settings;
 use super::event::WorkerEvent;
 use super::slots::Plan;
-use crate::claimed::ClaimedTask;
 use crate::failure::TaskFailure;
-use crate::retry::{endless_pauses, pause_after};
+use crate::retry::{RetryBudget, endless_pauses, pause_after};
 use crate::settle::{Ending, RefusedSettlement, Settlement};
+use crate::taken::Taken;
 
 /// For how long a result that cannot be delivered is kept and tried again.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -34,7 +34,7 @@ pub(crate) struct Delivery {
     /// What was asked for along with it, and under which id.
     pub(crate) plan: Option<(Plan, Uuid)>,
     /// The next work.
-    pub(crate) next: Vec<ClaimedTask>,
+    pub(crate) next: Taken,
 }
 
 /// What became of one attempt.
@@ -62,8 +62,8 @@ pub(crate) async fn deliver(
     let mut pauses = endless_pauses(FIRST_PAUSE, LONGEST_PAUSE);
     let started = Instant::now();
     loop {
-        let unsettled = match settings.once.settle(settlements, claim.clone()).await {
-            Ok(settled) => {
+        let unsettled = match settings.once.settle_and_take(settlements, claim.clone()).await {
+            Ok((results, next)) => {
                 let delivered =
                     |((result, mut finished), kind): ((Result<_, Box<RefusedSettlement>>, Finished), _)| {
                         let result = result.map_err(|refused| {
@@ -72,8 +72,8 @@ pub(crate) async fn deliver(
                         });
                         Delivered { finished, kind, result }
                     };
-                let results = settled.results.into_iter().zip(batch).zip(kinds).map(delivered).collect();
-                return Delivery { results, unsettled: 0, plan, next: settled.next };
+                let results = results.into_iter().zip(batch).zip(kinds).map(delivered).collect();
+                return Delivery { results, unsettled: 0, plan, next };
             }
             Err(unsettled) => unsettled,
         };
@@ -94,9 +94,19 @@ pub(crate) async fn deliver(
                     settings.events.emit(WorkerEvent::Unsettled { task: &finished.task, error: &error });
                 }
                 let unsettled = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-                return Delivery { results: Vec::new(), unsettled, plan, next: Vec::new() };
+                return Delivery { results: Vec::new(), unsettled, plan, next: Taken::none() };
             }
         }
+    }
+}
+
+/// The patience of a delivery, for a call of its own.
+pub(crate) fn budget() -> RetryBudget {
+    RetryBudget {
+        attempts: u32::MAX,
+        total: PATIENCE,
+        first_pause: FIRST_PAUSE,
+        longest_pause: LONGEST_PAUSE,
     }
 }
 

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use task_repo_protocol::{Receipt, Task};
+use task_repo_protocol::{Receipt, Task, Uuid};
 
 use crate::error::ClientError;
 
@@ -43,6 +43,14 @@ pub enum WorkerEvent<'a> {
         error: &'a ClientError,
         /// When it is tried again.
         retry_in: Duration,
+    },
+    /// A task was claimed and cannot be read. No handler sees it; it is reported as failed with the code
+    /// `invalid_answer`, so that a newer worker may try again, unless its id or lease token cannot be read either.
+    Undecodable {
+        /// The task, if at least its id can be read.
+        id: Option<Uuid>,
+        /// What does not fit.
+        error: &'a ClientError,
     },
     /// A heartbeat failed; the next one comes sooner than usual.
     HeartbeatFailed {
@@ -103,6 +111,10 @@ fn log(event: &WorkerEvent<'_>) {
         WorkerEvent::ClaimFailed { error, retry_in } => {
             tracing::warn!(error = chain(error), ?retry_in, "a claim failed");
         }
+        WorkerEvent::Undecodable { id, error } => {
+            let id = id.map(tracing::field::display);
+            tracing::error!(task.id = id, error = chain(error), "cannot read a claimed task");
+        }
         WorkerEvent::HeartbeatFailed { error, leases } => {
             tracing::warn!(error = chain(error), leases, "a heartbeat failed");
         }
@@ -132,4 +144,6 @@ pub struct WorkerReport {
     pub lost: u64,
     /// Attempts whose end could not be delivered.
     pub unsettled: u64,
+    /// Tasks that it claimed and could not read. They count nowhere else.
+    pub undecodable: u64,
 }

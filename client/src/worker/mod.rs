@@ -38,6 +38,8 @@
 //!   runtime and connections.
 //! - Every attempt is settled once: results are delivered again and again with the same token until the service says
 //!   what became of them, for up to ten minutes.
+//! - A claimed task that cannot be read costs no other one its lease: it is reported as failed with the code
+//!   `invalid_answer`, so that a newer worker may try again.
 //! - While the service is away, it goes on with what it has, and asks again with growing, jittered pauses.
 
 mod attempt;

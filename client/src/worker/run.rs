@@ -20,6 +20,7 @@ use super::{WorkerError, stop};
 use crate::claimed::ClaimedTask;
 use crate::error::ClientError;
 use crate::retry::{endless_pauses, pause_after};
+use crate::taken::{Taken, Undecodable};
 
 /// The first pause after a claim failed.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -37,6 +38,8 @@ pub(crate) struct Run {
     pub(super) attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
     pub(super) claims: FuturesUnordered<BoxFuture<'static, Answer>>,
     pub(super) deliveries: FuturesUnordered<BoxFuture<'static, Delivery>>,
+    /// Reports of tasks that cannot be read.
+    pub(super) reports: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Attempts that are over and go into the next delivery.
     pub(super) finished: Vec<Finished>,
     pub(super) report: WorkerReport,
@@ -50,7 +53,7 @@ pub(crate) struct Run {
 /// What a claim brought.
 pub(crate) struct Answer {
     plan: Plan,
-    tasks: Result<Vec<ClaimedTask>, ClientError>,
+    taken: Result<Taken, ClientError>,
     /// It was sent more than once: the leases may be older than they look.
     is_repeated: bool,
 }
@@ -60,6 +63,7 @@ pub(super) enum Happening {
     Finished(Finished),
     Claimed(Answer),
     Delivered(Delivery),
+    Reported,
 }
 
 impl Run {
@@ -72,6 +76,7 @@ impl Run {
             attempts: FuturesUnordered::new(),
             claims: FuturesUnordered::new(),
             deliveries: FuturesUnordered::new(),
+            reports: FuturesUnordered::new(),
             finished: Vec::new(),
             report: WorkerReport::default(),
             is_stopping: false,
@@ -104,6 +109,7 @@ impl Run {
             Some(finished) = self.attempts.next() => Happening::Finished(finished),
             Some(answer) = self.claims.next() => Happening::Claimed(answer),
             Some(delivery) = self.deliveries.next() => Happening::Delivered(delivery),
+            Some(()) = self.reports.next() => Happening::Reported,
             else => std::future::pending().await,
         }
     }
@@ -121,11 +127,9 @@ impl Run {
                     self.over(finished);
                 }
             }
-            Happening::Claimed(Answer { plan, tasks, is_repeated }) => {
+            Happening::Claimed(Answer { plan, taken, is_repeated }) => {
                 self.slots.answered(&plan);
-                for claimed in tasks? {
-                    self.begin(claimed, is_repeated);
-                }
+                self.taken(taken?, is_repeated);
             }
             Happening::Delivered(Delivery { results, unsettled, plan, next }) => {
                 if let Some((plan, claim_id)) = plan {
@@ -138,10 +142,9 @@ impl Run {
                 for delivered in results {
                     self.delivered(delivered);
                 }
-                for claimed in next {
-                    self.begin(claimed, false);
-                }
+                self.taken(next, false);
             }
+            Happening::Reported => {}
         }
         Ok(())
     }
@@ -164,6 +167,20 @@ impl Run {
             }
             let plan = if self.is_stopping { None } else { self.slots.plan() };
             self.deliveries.push(deliver::deliver(Arc::clone(&self.settings), batch, plan).boxed());
+        }
+    }
+
+    /// Begins what a claim brought. What cannot be read holds no slot: no handler works on it.
+    fn taken(&mut self, Taken { claimed, undecodable }: Taken, is_late: bool) {
+        for claimed in claimed {
+            self.begin(claimed, is_late);
+        }
+        for undecodable in undecodable {
+            self.report.undecodable += 1;
+            let Undecodable { id, error, .. } = &undecodable;
+            self.settings.events.emit(WorkerEvent::Undecodable { id: *id, error });
+            let client = self.settings.once.with_retry(deliver::budget());
+            self.reports.push(async move { undecodable.report(&client).await }.boxed());
         }
     }
 
@@ -191,15 +208,15 @@ async fn claim(settings: Arc<Settings>, plan: Plan, claim_id: Uuid) -> Answer {
     let mut is_repeated = false;
     loop {
         let asked = Instant::now();
-        let error = match settings.once.claim(&claim).await {
-            Ok(tasks) => {
+        let error = match settings.once.take(&claim).await {
+            Ok(taken) => {
                 // A server that is stopping, or one that cannot wait, answers early: do not ask it in a circle.
-                if tasks.is_empty() && asked.elapsed() < (settings.wait / 2).max(FIRST_PAUSE) {
+                if taken.is_empty() && asked.elapsed() < (settings.wait / 2).max(FIRST_PAUSE) {
                     tokio::time::sleep(pauses.next().unwrap_or(FIRST_PAUSE)).await;
                 }
-                return Answer { plan, tasks: Ok(tasks), is_repeated };
+                return Answer { plan, taken: Ok(taken), is_repeated };
             }
-            Err(error) if is_final(&error) => return Answer { plan, tasks: Err(error), is_repeated },
+            Err(error) if is_final(&error) => return Answer { plan, taken: Err(error), is_repeated },
             Err(error) => error,
         };
         let retry_in = pause_after(&error, pauses.next().unwrap_or(LONGEST_PAUSE));
@@ -230,7 +247,7 @@ fn is_final(error: &ClientError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use task_repo_protocol::Problem;
+    use task_repo_protocol::{Problem, Word};
 
     use super::*;
 
@@ -244,5 +261,7 @@ mod tests {
         {
             assert!(!is_final(&refused(code)), "{code}");
         }
+        let unknown = Word::new("a_code_of_the_future").map(ErrorCode::Other).expect("short enough");
+        assert!(!is_final(&refused(unknown)), "it may pass");
     }
 }

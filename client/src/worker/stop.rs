@@ -31,11 +31,12 @@ pub(super) async fn wind_down(mut run: Run) -> WorkerReport {
             run.work_off(DELIVERY_PATIENCE, Run::is_busy).await;
         }
     }
-    let Run { heartbeats, attempts, deliveries, finished, report, .. } = run;
-    if !(attempts.is_empty() && deliveries.is_empty() && finished.is_empty()) {
+    let is_busy = run.is_busy();
+    let Run { heartbeats, attempts, deliveries, reports, finished, report, .. } = run;
+    if is_busy {
         tracing::error!("stopped before all results were delivered; their leases run out");
     }
-    drop((attempts, deliveries, finished));
+    drop((attempts, deliveries, reports, finished));
     heartbeats.stop().await;
     report
 }
@@ -46,7 +47,10 @@ impl Run {
     }
 
     fn is_busy(&self) -> bool {
-        !(self.attempts.is_empty() && self.deliveries.is_empty() && self.finished.is_empty())
+        !(self.attempts.is_empty()
+            && self.deliveries.is_empty()
+            && self.reports.is_empty()
+            && self.finished.is_empty())
     }
 
     /// Goes on without claiming while `what` holds, up to `within`. True: it no longer holds.

@@ -1,5 +1,7 @@
 //! A server that gives the replies it was told to, one a request, and remembers what it was asked.
 
+#![allow(dead_code, reason = "each file of tests uses its part of it")]
+
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -36,6 +38,12 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// The path, without what all paths begin with.
+    pub(crate) fn path(&self) -> &str {
+        let path = self.head.first().and_then(|line| line.split(' ').nth(1)).expect("a request line");
+        path.strip_prefix("/api/v1").expect("a path of the service")
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.iter().filter_map(|line| line.split_once(": "));
         lines.filter(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
@@ -46,24 +54,31 @@ impl Asked {
     }
 }
 
-/// The stub. Connections beyond its replies are closed.
+/// The stub.
 pub(crate) struct Stub {
     url: String,
     requests: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Stub {
+    /// Gives the replies in their order, whatever it is asked. Connections beyond them are closed.
     pub(crate) fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
+        let mut replies: VecDeque<Reply> = replies.into_iter().collect();
+        Self::answering(move |_| replies.pop_front().unwrap_or(Reply::Close))
+    }
+
+    /// Gives the reply that goes with each request.
+    pub(crate) fn answering(reply: impl FnMut(&Asked) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let requests: Arc<Mutex<Vec<Asked>>> = Arc::default();
-        let replies = Arc::new(Mutex::new(replies.into_iter().collect::<VecDeque<_>>()));
+        let reply = Arc::new(Mutex::new(reply));
         let asked = Arc::clone(&requests);
         // Ends with the process: tests are short.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (replies, asked) = (Arc::clone(&replies), Arc::clone(&asked));
-                std::thread::spawn(move || serve(stream, &replies, &asked));
+                let (reply, asked) = (Arc::clone(&reply), Arc::clone(&asked));
+                std::thread::spawn(move || serve(stream, &*reply, &asked));
             }
         });
         Self { url, requests }
@@ -76,10 +91,15 @@ impl Stub {
     pub(crate) fn requests(&self) -> Vec<Asked> {
         self.requests.lock().expect("not poisoned").clone()
     }
+
+    /// Those that asked for that path.
+    pub(crate) fn requests_for(&self, path: &str) -> Vec<Asked> {
+        self.requests().into_iter().filter(|request| request.path() == path).collect()
+    }
 }
 
 /// One request a connection.
-fn serve(stream: TcpStream, replies: &Mutex<VecDeque<Reply>>, asked: &Mutex<Vec<Asked>>) {
+fn serve(stream: TcpStream, reply: &Mutex<impl FnMut(&Asked) -> Reply>, asked: &Mutex<Vec<Asked>>) {
     let mut reader = BufReader::new(stream);
     let mut head = Vec::new();
     loop {
@@ -94,11 +114,11 @@ fn serve(stream: TcpStream, replies: &Mutex<VecDeque<Reply>>, asked: &Mutex<Vec<
     let length = request.header("content-length").map_or(0, |length| length.parse().expect("a length"));
     request.body.resize(length, 0);
     reader.read_exact(&mut request.body).expect("the whole body");
-    let reply = replies.lock().expect("not poisoned").pop_front();
-    asked.lock().expect("not poisoned").push(request);
+    asked.lock().expect("not poisoned").push(request.clone());
+    let reply = (reply.lock().expect("not poisoned"))(&request);
     let mut stream = reader.into_inner();
     match reply {
-        Some(Reply::Answer { status, body }) => {
+        Reply::Answer { status, body } => {
             let answer = format!(
                 "HTTP/1.1 {status} -\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
                 body.len(),
@@ -106,8 +126,8 @@ fn serve(stream: TcpStream, replies: &Mutex<VecDeque<Reply>>, asked: &Mutex<Vec<
             stream.write_all(answer.as_bytes()).expect("the caller waits");
         }
         // Until the caller closes the connection.
-        Some(Reply::Hang) => drop(stream.read(&mut [0])),
-        Some(Reply::Close) | None => {}
+        Reply::Hang => drop(stream.read(&mut [0])),
+        Reply::Close => {}
     }
 }
 
@@ -130,4 +150,9 @@ pub(crate) fn task(status: &str, token: Option<&str>) -> Value {
         "created_at": now, "updated_at": now, "started_at": null, "completed_at": null, "version": 1,
         "a_field_of_the_future": [1],
     })
+}
+
+/// Where a task stands after it was moved, as the service shows it.
+pub(crate) fn receipt(id: &str, status: &str) -> Value {
+    json!({ "id": id, "status": status, "reason": null, "attempt": 1, "run_at": null, "version": 2 })
 }

@@ -134,11 +134,12 @@ mod tests {
             Err(rejection) => {
                 let problem = rejection.problem("r");
                 let first = problem.errors.and_then(|errors| errors.into_iter().next());
-                (problem.code.as_str(), first.map(|it| (Value::from(it.loc).to_string(), it.kind)))
+                (problem.code.as_str().to_owned(), first.map(|it| (Value::from(it.loc).to_string(), it.kind)))
             }
         };
-        let invalid = |loc: &str, kind: &str| ("validation_failed", Some((loc.to_owned(), kind.to_owned())));
-        assert_eq!(errors("{"), ("malformed_json", None));
+        let invalid =
+            |loc: &str, kind: &str| ("validation_failed".to_owned(), Some((loc.to_owned(), kind.to_owned())));
+        assert_eq!(errors("{"), ("malformed_json".to_owned(), None));
         assert_eq!(errors("[]"), invalid(r#"["body"]"#, "type_error"));
         assert_eq!(errors("{}"), invalid(r#"["body","task_type"]"#, "missing"));
         assert_eq!(errors(r#"{"task_type":"a","id":1}"#), invalid(r#"["body","id"]"#, "unknown_field"));

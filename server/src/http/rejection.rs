@@ -9,7 +9,10 @@ use crate::tasks::Failure;
 
 /// Why a request is refused, before it has a request id.
 #[derive(Debug, Clone)]
-pub(super) struct Rejection {
+pub(super) struct Rejection(Box<Why>);
+
+#[derive(Debug, Clone)]
+struct Why {
     code: ErrorCode,
     detail: String,
     task_id: Option<String>,
@@ -24,15 +27,16 @@ pub(super) type Answer = Result<HttpResponse, Rejection>;
 
 impl Rejection {
     pub(super) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self {
+        let (detail, task_id, errors) = (detail.into(), None, None);
+        Self(Box::new(Why {
             code,
-            detail: detail.into(),
-            task_id: None,
-            errors: None,
+            detail,
+            task_id,
+            errors,
             current_status: None,
             attempt: None,
             allow: None,
-        }
+        }))
     }
 
     /// A query parameter or header that breaks its rule.
@@ -50,44 +54,56 @@ impl Rejection {
                 .collect();
             format!("{}: {}", place.join("."), first.msg)
         });
-        Self { errors: Some(errors), ..Self::new(ErrorCode::ValidationFailed, detail) }
+        let mut rejection = Self::new(ErrorCode::ValidationFailed, detail);
+        rejection.0.errors = Some(errors);
+        rejection
     }
 
     /// Whether it is about JSON that does not fit.
     pub(super) fn is_invalid(&self) -> bool {
-        self.code == ErrorCode::ValidationFailed
+        self.0.code == ErrorCode::ValidationFailed
     }
 
     /// The route has only these methods.
     pub(super) fn method(allow: String) -> Self {
         let detail = format!("the route has {allow}");
-        Self { allow: Some(allow), ..Self::new(ErrorCode::MethodNotAllowed, detail) }
+        let mut rejection = Self::new(ErrorCode::MethodNotAllowed, detail);
+        rejection.0.allow = Some(allow);
+        rejection
     }
 
-    fn about(self, task: impl Into<String>) -> Self {
-        Self { task_id: Some(task.into()), ..self }
+    fn about(mut self, task: impl Into<String>) -> Self {
+        self.0.task_id = Some(task.into());
+        self
     }
 
-    fn standing_at(self, status: Status) -> Self {
-        Self { current_status: Some(status), ..self }
+    fn standing_at(mut self, status: Status) -> Self {
+        self.0.current_status = Some(status);
+        self
+    }
+
+    fn in_attempt(mut self, attempt: u32) -> Self {
+        self.0.attempt = Some(attempt);
+        self
     }
 
     /// The problem as an answer shows it.
     pub(super) fn problem(self, request_id: &str) -> Problem {
-        let retry_after = self.code.is_retryable().then_some(1);
+        let Why { code, detail, task_id, errors, current_status, attempt, .. } = *self.0;
+        let retry_after_seconds = code.is_retryable().then_some(1);
         Problem {
-            task_id: self.task_id,
-            errors: self.errors,
-            current_status: self.current_status,
-            attempt: self.attempt,
-            retry_after_seconds: retry_after,
-            ..Problem::new(self.code, self.detail, request_id)
+            task_id,
+            errors,
+            current_status,
+            attempt,
+            retry_after_seconds,
+            ..Problem::new(code, detail, request_id)
         }
     }
 
     /// The whole answer.
     pub(super) fn into_response(self, request_id: &str) -> HttpResponse {
-        let allow = self.allow.clone();
+        let allow = self.0.allow.clone();
         let problem = self.problem(request_id);
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = HttpResponse::build(status);
@@ -119,15 +135,15 @@ impl From<Failure> for Rejection {
             Failure::InvalidTransition { id, status } => {
                 new(ErrorCode::InvalidTransition).about(id.to_string()).standing_at(status)
             }
-            Failure::LeaseLost { id, status, attempt } => Self {
-                attempt: Some(attempt),
-                ..new(ErrorCode::LeaseLost).about(id.to_string()).standing_at(status)
-            },
+            Failure::LeaseLost { id, status, attempt } => {
+                new(ErrorCode::LeaseLost).about(id.to_string()).standing_at(status).in_attempt(attempt)
+            }
             Failure::VersionConflict { id, .. } => new(ErrorCode::VersionConflict).about(id.to_string()),
             Failure::TooLarge => new(ErrorCode::PayloadTooLarge),
             Failure::TypeForbidden(_) | Failure::UserForbidden => new(ErrorCode::Forbidden),
             Failure::IdempotencyKeyReused => new(ErrorCode::IdempotencyKeyReused),
-            Failure::Store(StoreError::Unavailable) => new(ErrorCode::Unavailable),
+            Failure::Defect => new(ErrorCode::Internal),
+            Failure::Store(StoreError::Unavailable | StoreError::Unreadable) => new(ErrorCode::Unavailable),
             Failure::Store(StoreError::Overloaded) => new(ErrorCode::Overloaded),
             Failure::Store(StoreError::OutcomeUnknown) => new(ErrorCode::OutcomeUnknown),
         }

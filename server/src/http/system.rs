@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 
 use actix_web::HttpResponse;
 use task_repo_protocol::ErrorCode;
-use task_repo_protocol::system::{Dependency, DetailedHealth, Health};
+use task_repo_protocol::system::{
+    Dependency, DetailedHealth, Health, ServerEntry, Unreadable, UnreadableDocument as Document,
+};
 
 use super::call::Call;
 use super::rejection::{Answer, Rejection};
 use super::tasks::json;
+use crate::store::ServerRecord;
 use crate::telemetry;
 
+/// How many unreadable documents are named.
+const MAX_SHOWN: usize = 20;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The process lives. Never touches the database.
@@ -64,8 +69,35 @@ pub(super) async fn detailed(call: Call) -> Answer {
             uptime_seconds: call.app.started.elapsed().as_secs(),
             dependencies: BTreeMap::from([("mongodb".to_owned(), database)]),
             background,
+            servers: servers(&call).await,
+            unreadable: unreadable(&call),
         },
     ))
+}
+
+/// The servers on this database, as far as it says.
+async fn servers(call: &Call) -> Vec<ServerEntry> {
+    let servers = call.service().store().servers().await.unwrap_or_default();
+    let entry = |server: ServerRecord| ServerEntry {
+        id: server.id,
+        host: server.host,
+        version: server.version,
+        schema: server.schema,
+        started_at: server.started_at,
+        renewed_at: server.renewed_at,
+    };
+    servers.into_iter().map(entry).collect()
+}
+
+fn unreadable(call: &Call) -> Unreadable {
+    let documents = call.service().unreadable();
+    let shown = documents.iter().take(MAX_SHOWN).map(|document| Document {
+        collection: document.collection.clone(),
+        id: document.id.clone(),
+        field: document.field.clone(),
+        since: document.since,
+    });
+    Unreadable { count: documents.len() as u64, documents: shown.collect() }
 }
 
 /// Prometheus text.

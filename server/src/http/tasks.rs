@@ -215,11 +215,11 @@ pub(super) async fn list(call: Call) -> Answer {
 
 fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
     let mut params = call.params()?;
-    let mut statuses = Vec::new();
+    let (mut statuses, mut any_status) = (Vec::new(), false);
     for name in params.many("status")? {
         match Status::parse(&name) {
             Some(status) => statuses.push(status),
-            None if name == "any" => statuses.extend(Status::ALL),
+            None if name == "any" => any_status = true,
             None => return Err(Rejection::parameter("status", "a status or 'any' is expected")),
         }
     }
@@ -250,6 +250,7 @@ fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
     params.finish()?;
     let query = ListQuery {
         statuses,
+        any_status,
         task_types,
         tags,
         user_id,

@@ -1,18 +1,17 @@
-//! The way in: whatever the table does not list is refused here.
+//! The way in: whatever the table does not list is refused here, and so is a change that ends where it does not lead.
 
 use chrono::TimeDelta;
 use task_repo_protocol::SelfManagedStatus;
-use task_repo_protocol::{ExecutionStatus, Reason, Status, Trigger};
 
 use super::{Effect, Grant, Intent, Now, Refusal, Verb, operate, settle};
-use crate::task::{AttemptRecord, LeaseRecord, TaskRecord};
+use crate::task::{AttemptRecord, AttemptStatus, Kept, LeaseRecord, Reason, Status, TaskRecord, Trigger};
 
 /// Does what `intent` says to `task`, which must be readable to whoever asks.
 ///
 /// # Errors
 /// When the task does not allow it; `task` is then to be thrown away.
 pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect, Refusal> {
-    let before = task.progress.clone();
+    let (before, from) = (task.progress.clone(), task.status);
     if let Intent::Withdraw { token } = intent
         && settle::may_be_on_its_way(task, *token)
     {
@@ -23,9 +22,10 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
         if let Some(effect) = settle::recall(task, token, intent.verb())? {
             return Ok(effect);
         }
-    } else if !intent.verb().transition().from.contains(&task.status) || is_held(task, intent.verb()) {
+    } else if is_under_lease(task, intent.verb()) {
         return Err(Refusal::WrongState(task.status));
     }
+    let leads_to = intent.verb().leads(from).ok_or(Refusal::WrongState(from))?;
     if let Intent::Edit { if_match: Some(versions), .. }
     | Intent::SelfManaged { if_match: Some(versions), .. } = intent
         && !versions.contains(&task.version)
@@ -50,10 +50,9 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
         Intent::Cancel => {
             if operate::cancel(task, now) == operate::Cancelling::Already {
                 // The same answer as before, as long as the task has not moved on.
-                let before = task.cancel_receipt.filter(|receipt| receipt.status == task.status);
-                return Ok(Effect::Repeated(
-                    before.unwrap_or_else(|| task.receipt_record()).for_task(task.id),
-                ));
+                let before = task.cancel_receipt.as_deref().filter(|receipt| receipt.status == task.status);
+                let receipt = before.copied().unwrap_or_else(|| task.receipt_record());
+                return Ok(Effect::Repeated(receipt.for_task(task.id)));
             }
         }
         Intent::Execute => operate::execute(task),
@@ -62,62 +61,77 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
         Intent::SelfManaged { status: SelfManagedStatus::Processing, execution_id, .. } => {
             begin_attempt(task, now);
             task.lease_until = task.timeout_at;
-            task.attempts.push(AttemptRecord {
-                id: *execution_id,
-                token: None,
-                worker_id: None,
-                claim_id: None,
-                trigger: Trigger::SelfManaged,
-                ..running(task, now)
-            });
+            let attempt =
+                AttemptRecord { id: *execution_id, trigger: Trigger::SelfManaged, ..running(task, now) };
+            task.attempts.push(attempt.into());
         }
         Intent::SelfManaged { result, result_id, error_message, status, .. } => {
             let work = (result.as_ref(), result_id.as_ref());
             settle::end_self_managed(task, *status, work, error_message.as_deref(), now)?;
         }
     }
+    if !leads_to.contains(&task.status) {
+        return Err(Refusal::Unlisted);
+    }
     // What only says that the holder is there is kept, but is no change of the task.
     let is_sign_of_life = matches!(intent.verb(), Verb::Heartbeat | Verb::Repeat);
-    if !is_sign_of_life || task.progress != before {
-        task.version += 1;
-        task.updated_at = now;
+    if is_sign_of_life && task.progress == before {
+        return Ok(Effect::Changed);
     }
-    if intent.verb() == Verb::Cancel {
-        task.cancel_receipt = Some(task.receipt_record());
+    task.version += 1;
+    task.updated_at = now;
+    if task.progress != before {
+        task.progress_version = task.progress.is_some().then_some(task.version);
     }
-    if let Some(token) = intent.token().filter(|_| !is_sign_of_life) {
-        let receipt = task.receipt_record();
-        if let Some(attempt) = task.attempts.iter_mut().rev().find(|attempt| attempt.token == Some(token)) {
-            attempt.receipt = Some(receipt);
-        }
+    // An undone claim leaves the task waiting since when it did before.
+    if task.status == Status::Pending && from != Status::Pending && intent.verb() != Verb::Withdraw {
+        task.pending_at = Some(now);
     }
+    note_the_end(task, intent);
     Ok(Effect::Changed)
 }
 
+/// Writes down where the end of an attempt has led, and what is answered to it and to its repeats.
+fn note_the_end(task: &mut TaskRecord, intent: &Intent) {
+    let (receipt, version, status) = (task.receipt_record(), task.version, task.status);
+    if intent.verb() == Verb::Cancel {
+        task.cancel_receipt = Some(receipt.into());
+    }
+    if let Some(ended) = task.attempts.iter_mut().rev().find(|attempt| attempt.ended_version == Some(version))
+    {
+        ended.led_to = Some(status);
+        if intent.token().is_some() && intent.verb() != Verb::Withdraw {
+            ended.receipt = Some(receipt.into());
+        }
+    }
+}
+
 /// A service may end only work that it runs itself: a worker's lease stands in the way.
-fn is_held(task: &TaskRecord, verb: Verb) -> bool {
+fn is_under_lease(task: &TaskRecord, verb: Verb) -> bool {
     verb == Verb::End && task.lease.is_some()
 }
 
 fn claim(task: &mut TaskRecord, grant: &Grant, now: Now) {
-    let trigger = match task.attempts.last() {
+    let trigger = match task.attempts.iter().rev().find(|attempt| attempt.status != AttemptStatus::Withdrawn)
+    {
         _ if task.executed => Trigger::Manual,
-        Some(last) if last.status != ExecutionStatus::Released => Trigger::Retry,
+        Some(last) if last.status != AttemptStatus::Released => Trigger::Retry,
         _ => Trigger::Claim,
     };
     begin_attempt(task, now);
-    let seconds = grant.lease_seconds.or(task.lease_seconds).unwrap_or(TaskRecord::LEASE_SECONDS);
+    let seconds = grant.lease_seconds.unwrap_or(task.lease_seconds);
     let worker_id = grant.worker_id.clone();
-    task.lease = Some(LeaseRecord { token: grant.token, worker_id, seconds, repeated: false });
+    task.lease = Some(LeaseRecord { token: grant.token, worker_id, seconds, repeated: false }.into());
     task.lease_until = Some(lease_end(task, seconds, now));
-    task.attempts.push(AttemptRecord {
+    let attempt = AttemptRecord {
         id: grant.execution_id,
         token: Some(grant.token),
         claim_id: grant.claim_id.clone(),
         worker_id: Some(grant.worker_id.clone()),
         trigger,
         ..running(task, now)
-    });
+    };
+    task.attempts.push(attempt.into());
     if let Some(claim_id) = &grant.claim_id {
         if task.claim_ids.len() >= 8 {
             task.claim_ids.remove(0);
@@ -130,13 +144,12 @@ fn begin_attempt(task: &mut TaskRecord, now: Now) {
     if task.attempts.len() >= TaskRecord::MAX_HISTORY {
         task.attempts.remove(0);
     }
-    let timeout = task.timeout_seconds.unwrap_or(TaskRecord::TIMEOUT_SECONDS);
     task.status = Status::Processing;
     task.reason = None;
     task.attempt += 1;
     task.executed = false;
     task.started_at = Some(now);
-    task.timeout_at = Some(now + TimeDelta::seconds(i64::from(timeout)));
+    task.timeout_at = Some(now + TimeDelta::seconds(i64::from(task.timeout_seconds)));
     task.lost_token = None;
     task.progress = None;
 }
@@ -150,9 +163,13 @@ fn running(task: &TaskRecord, now: Now) -> AttemptRecord {
         claim_id: None,
         worker_id: None,
         trigger: Trigger::Claim,
-        status: ExecutionStatus::Processing,
+        status: AttemptStatus::Processing,
         started_at: now,
+        started_version: task.version + 1,
         ended_at: None,
+        ended_version: None,
+        led_to: None,
+        lost_version: None,
         result_id: None,
         error: None,
         usage: None,
@@ -169,15 +186,21 @@ pub(super) fn lease_end(task: &TaskRecord, seconds: u32, now: Now) -> Now {
 /// Ends the attempt that is under way; its status says how.
 pub(super) fn end_attempt(
     task: &mut TaskRecord,
-    status: ExecutionStatus,
+    status: AttemptStatus,
     now: Now,
-) -> Option<&mut AttemptRecord> {
+) -> Option<&mut Kept<AttemptRecord>> {
     task.lease = None;
     task.lease_until = None;
     task.timeout_at = None;
+    // Only a release, which counts itself, leaves the number as it is.
+    if status != AttemptStatus::Released {
+        task.releases = 0;
+    }
+    let version = task.version + 1;
     let attempt = task.attempts.last_mut()?;
     attempt.status = status;
     attempt.ended_at = Some(now);
+    attempt.ended_version = Some(version);
     Some(attempt)
 }
 
@@ -187,10 +210,10 @@ pub(super) fn finish(task: &mut TaskRecord, status: Status, reason: Option<Reaso
     task.reason = reason;
     task.completed_at = Some(now);
     task.lost_token = None;
-    task.expire_at = retention_end(task, now);
+    task.remove_at = retention_end(task, now);
 }
 
-/// When the database may remove the task; an idempotency key is remembered for a day at least.
+/// From when on the task may be removed; an idempotency key is remembered for a day at least.
 pub(super) fn retention_end(task: &TaskRecord, now: Now) -> Option<Now> {
     let end = now + TimeDelta::seconds(i64::from(task.retention_seconds?));
     Some(if task.idempotency_key.is_some() { end.max(task.created_at + TimeDelta::days(1)) } else { end })

@@ -6,10 +6,10 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use task_repo_model::document::{Call, ClaimId, Document, MAX_CLAIMS, Receipt, Ruling, Status, Token, Verb};
 use task_repo_model::{Bounds, Variation};
-use task_repo_protocol::{Receipt as Answered, Retry, Status as Stored, Usage, Uuid};
+use task_repo_protocol::{Receipt as Answered, Retry, Status as Wire, Uuid};
 
 use super::{Effect, Failure, Grant, Intent, apply};
-use crate::task::{ErrorRecord, TaskRecord};
+use crate::task::{ErrorRecord, Status as Stored, TaskRecord, UsageRecord};
 
 /// As many claims as the model has room for.
 const BOUNDS: Bounds = Bounds {
@@ -41,7 +41,7 @@ fn failure() -> Failure {
 }
 
 fn intent(call: Call, document: &Document) -> Intent {
-    let usage = Usage::default();
+    let usage = UsageRecord::default();
     match call {
         Call::Claim(_) => Intent::Claim(grant(document.claims())),
         Call::Repeat(token) => Intent::Repeat { token: uuid(token) },
@@ -59,13 +59,13 @@ fn intent(call: Call, document: &Document) -> Intent {
 }
 
 /// The model knows no wait before a retry.
-fn status(stored: Stored) -> Status {
-    match stored {
-        Stored::Pending | Stored::Scheduled => Status::Pending,
-        Stored::Processing => Status::Processing,
-        Stored::Completed => Status::Completed,
-        Stored::Failed => Status::Failed,
-        Stored::Cancelled => unreachable!("nobody cancels here"),
+fn status(answered: Wire) -> Status {
+    match answered {
+        Wire::Pending | Wire::Scheduled => Status::Pending,
+        Wire::Processing => Status::Processing,
+        Wire::Completed => Status::Completed,
+        Wire::Failed => Status::Failed,
+        Wire::Cancelled | Wire::Other(_) => unreachable!("nobody cancels here"),
     }
 }
 

@@ -1,112 +1,33 @@
 //! THE state machine: which verb leads from which status to which, and what it changes. Pure: no I/O, no clock, no
 //! randomness; whoever calls brings the time and the tokens.
 //!
-//! [`TRANSITIONS`] is the one table. [`apply`] refuses whatever it does not list, and the store turns what [`apply`]
-//! changed into one guarded update.
+//! [`TRANSITIONS`] is the one table. [`apply`] refuses whatever it does not list, before the change and after it, and the
+//! store turns what [`apply`] changed into one guarded update. `docs/lifecycle.md` is made of the table.
 
 mod apply;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod document;
+mod moved;
 mod operate;
 mod retry;
 mod settle;
+mod table;
 
 use chrono::{DateTime, Utc};
 use task_repo_protocol::SelfManagedStatus;
-use task_repo_protocol::{ProgressUpdate, Receipt, Retry, Status, TaskEdit, Usage, Uuid};
+use task_repo_protocol::{ProgressUpdate, Receipt, Retry, TaskEdit, Uuid};
 
-use crate::task::ErrorRecord;
+use crate::task::{ErrorRecord, Status, UsageRecord};
 
 pub use apply::apply;
-pub(crate) use operate::DEFAULT_MAX_ATTEMPTS;
+pub(crate) use moved::move_of;
 pub use retry::backoff;
+pub use table::{TRANSITIONS, Transition, Verb};
 
 /// How many lost leases a task survives.
 pub const MAX_LOSSES: u32 = 3;
-
-/// What can be done to a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verb {
-    /// A worker takes it.
-    Claim,
-    /// Its worker reports that it goes on.
-    Heartbeat,
-    /// Its claim is answered once more: it is no longer withdrawn with the first answer.
-    Repeat,
-    /// Its worker brings the result.
-    Complete,
-    /// Its worker gives up this attempt.
-    Fail,
-    /// Its worker gives it back, at no cost.
-    Release,
-    /// It was claimed for a caller that had gone away: the claim is undone, or kept from landing if it has not yet.
-    Withdraw,
-    /// Its worker acknowledges the cancellation.
-    AcknowledgeCancel,
-    /// The sweeper takes it back: the lease or the attempt ran out.
-    Expire,
-    /// Its time has come.
-    Promote,
-    /// Its owner asks for its cancellation.
-    Cancel,
-    /// Its owner wants it now, or again.
-    Execute,
-    /// Its owner changes fields.
-    Edit,
-    /// Its owner removes it.
-    Delete,
-    /// A service begins its own work on it.
-    Begin,
-    /// A service ends its own work on it.
-    End,
-}
-
-/// A row of the table.
-#[derive(Debug, Clone, Copy)]
-pub struct Transition {
-    /// What is done.
-    pub verb: Verb,
-    /// In which statuses it may be.
-    pub from: &'static [Status],
-    /// To which statuses it leads.
-    pub to: &'static [Status],
-    /// Whether the caller must hold the task's lease.
-    pub needs_lease: bool,
-}
-
-const fn row(verb: Verb, from: &'static [Status], to: &'static [Status], needs_lease: bool) -> Transition {
-    Transition { verb, from, to, needs_lease }
-}
-
-use Status::{Cancelled, Completed, Failed, Pending, Processing, Scheduled};
-
-/// The state machine. A late `complete` is the one exception to `from`: see [`settle`].
-pub const TRANSITIONS: [Transition; 16] = [
-    row(Verb::Claim, &[Pending], &[Processing], false),
-    row(Verb::Heartbeat, &[Processing], &[Processing], true),
-    row(Verb::Repeat, &[Processing], &[Processing], true),
-    row(Verb::Complete, &[Processing], &[Completed], true),
-    row(Verb::Fail, &[Processing], &[Scheduled, Failed, Cancelled], true),
-    row(Verb::Release, &[Processing], &[Pending, Scheduled, Cancelled], true),
-    row(Verb::Withdraw, &[Pending, Processing], &[Pending, Cancelled], true),
-    row(Verb::AcknowledgeCancel, &[Processing], &[Cancelled], true),
-    row(Verb::Expire, &[Processing], &[Pending, Scheduled, Failed, Cancelled], false),
-    row(Verb::Promote, &[Scheduled], &[Pending], false),
-    row(Verb::Cancel, &[Pending, Scheduled, Processing, Cancelled], &[Processing, Cancelled], false),
-    row(Verb::Execute, &[Scheduled, Completed, Failed, Cancelled], &[Pending], false),
-    row(Verb::Edit, &[Pending, Scheduled], &[Pending, Scheduled], false),
-    row(Verb::Delete, &Status::ALL, &[], false),
-    row(Verb::Begin, &[Pending], &[Processing], false),
-    row(Verb::End, &[Processing], &[Completed, Failed], false),
-];
-
-impl Verb {
-    /// Its row of the table.
-    pub fn transition(self) -> &'static Transition {
-        // Every verb has a row: `every_verb_has_one_row` holds it to that.
-        TRANSITIONS.iter().find(|row| row.verb == self).unwrap_or(&TRANSITIONS[0])
-    }
-}
 
 /// A verb with what it needs to know.
 #[derive(Debug, Clone)]
@@ -136,7 +57,7 @@ pub enum Intent {
         /// Where the result is kept, if elsewhere.
         result_id: Option<String>,
         /// What the attempt used.
-        usage: Usage,
+        usage: UsageRecord,
     },
     /// See [`Verb::Fail`].
     Fail {
@@ -145,7 +66,7 @@ pub enum Intent {
         /// What went wrong.
         failure: Failure,
         /// What the attempt used.
-        usage: Usage,
+        usage: UsageRecord,
     },
     /// See [`Verb::Release`].
     Release {
@@ -313,33 +234,9 @@ pub enum Refusal {
     TooLarge,
     /// Its time has not come: the lease was renewed, or the due time moved.
     NotDue,
+    /// The change would end where the table does not lead: a defect.
+    Unlisted,
 }
 
 /// What `apply` brings to every verb.
 pub(crate) type Now = DateTime<Utc>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_verb_has_one_row() {
-        for row in &TRANSITIONS {
-            assert_eq!(
-                TRANSITIONS.iter().filter(|other| other.verb == row.verb).count(),
-                1,
-                "{:?}",
-                row.verb
-            );
-            assert_eq!(row.verb.transition().verb, row.verb);
-        }
-    }
-
-    #[test]
-    fn only_execute_and_delete_touch_final_tasks() {
-        for row in &TRANSITIONS {
-            let touches_done = row.from.contains(&Completed) || row.from.contains(&Failed);
-            assert_eq!(touches_done, matches!(row.verb, Verb::Execute | Verb::Delete), "{:?}", row.verb);
-        }
-    }
-}

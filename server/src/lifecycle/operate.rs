@@ -1,11 +1,11 @@
 //! What a task's owner, or the time, does to it.
 
 use task_repo_protocol::task::MAX_TASK_BYTES;
-use task_repo_protocol::{ExecutionStatus, Priority, Reason, Status, TaskEdit};
+use task_repo_protocol::{Priority, TaskEdit};
 
 use super::apply::{end_attempt, finish, retention_end};
 use super::{Now, Refusal};
-use crate::task::TaskRecord;
+use crate::task::{AttemptStatus, Reason, Status, TaskRecord};
 
 /// What a cancellation came to.
 #[derive(PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(super) fn cancel(task: &mut TaskRecord, now: Now) -> Cancelling {
         }
         _ => {
             if task.status == Status::Processing {
-                end_attempt(task, ExecutionStatus::Cancelled, now);
+                end_attempt(task, AttemptStatus::Cancelled, now);
             }
             task.cancel_requested_at = Some(now);
             finish(task, Status::Cancelled, None, now);
@@ -50,12 +50,13 @@ pub(super) fn execute(task: &mut TaskRecord) {
     if task.status.is_final() {
         task.attempt = 0;
         task.losses = 0;
+        task.releases = 0;
         task.error = None;
         task.progress = None;
         task.completed_at = None;
         task.cancel_requested_at = None;
         task.cancel_receipt = None;
-        task.expire_at = None;
+        task.remove_at = None;
     }
     task.status = Status::Pending;
     task.reason = None;
@@ -69,14 +70,14 @@ pub(super) fn delete(task: &mut TaskRecord, force: bool, now: Now) -> Result<(),
         if !force {
             return Err(Refusal::WrongState(task.status));
         }
-        end_attempt(task, ExecutionStatus::Cancelled, now);
+        end_attempt(task, AttemptStatus::Cancelled, now);
     }
     if !task.status.is_final() {
         // Out of the queue's indexes; nobody sees the status of a deleted task.
         finish(task, Status::Cancelled, None, now);
     }
     task.deleted_at = Some(now);
-    task.expire_at = retention_end(task, now);
+    task.remove_at = retention_end(task, now);
     Ok(())
 }
 
@@ -89,7 +90,8 @@ pub(super) fn edit(task: &mut TaskRecord, edit: &TaskEdit, now: Now) -> Result<(
         task.priority = i32::from(priority.unwrap_or_else(Priority::default).get());
     }
     if let Some(max_attempts) = edit.max_attempts {
-        task.max_attempts = max_attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(DEFAULT_MAX_ATTEMPTS);
+        task.max_attempts =
+            max_attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(TaskRecord::MAX_ATTEMPTS);
     }
     if let Some(tags) = &edit.tags {
         task.tags = tags.as_ref().map(TaskRecord::stored_tags).unwrap_or_default();
@@ -100,9 +102,6 @@ pub(super) fn edit(task: &mut TaskRecord, edit: &TaskEdit, now: Now) -> Result<(
     }
     Ok(())
 }
-
-/// How many attempts a task has where it does not say otherwise.
-pub(crate) const DEFAULT_MAX_ATTEMPTS: u32 = 3;
 
 fn set<T: Clone>(field: &mut Option<T>, edit: Option<&Option<T>>) {
     if let Some(value) = edit {
@@ -133,6 +132,10 @@ fn edit_payloads(task: &mut TaskRecord, edit: &TaskEdit) -> Result<(), Refusal> 
 /// A new time moves between `pending` and `scheduled`; none is now, and a past one counts from creation.
 fn move_to(task: &mut TaskRecord, run_at: Option<Now>, now: Now) {
     task.run_at = run_at;
+    // Whoever holds a task looks at its time when it lets the task go.
+    if task.status == Status::Held {
+        return;
+    }
     if let Some(future) = run_at.filter(|time| *time > now) {
         if task.status == Status::Pending {
             task.reason = Some(Reason::Delayed);

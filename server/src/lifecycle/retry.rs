@@ -1,17 +1,18 @@
 //! How long to wait before the next attempt.
 
+use crate::task::{Backoff, RetryRecord};
 use chrono::TimeDelta;
-use task_repo_protocol::{Backoff, RetryPolicy};
 
 /// The wait after the n-th attempt: the policy's backoff, capped, then drawn by `jitter` (−1 to 1) from ± the
 /// policy's share of itself.
-pub fn backoff(policy: &RetryPolicy, attempt: u32, jitter: f64) -> TimeDelta {
+pub fn backoff(policy: &RetryRecord, attempt: u32, jitter: f64) -> TimeDelta {
     let base = u128::from(policy.base_seconds.unsigned_abs());
     let n = u128::from(attempt.max(1));
     let seconds = match policy.backoff {
         Backoff::Fixed => base,
         Backoff::Linear => base * n,
-        Backoff::Exponential => base << (n - 1).min(64),
+        // One that only a newer version knows waits as is usual.
+        Backoff::Exponential | Backoff::Other(_) => base << (n - 1).min(64),
     };
     let capped = seconds.min(u128::from(policy.cap_seconds.unsigned_abs()));
     #[allow(
@@ -29,8 +30,8 @@ mod tests {
 
     use super::*;
 
-    fn policy(backoff: Backoff, base_seconds: i64, cap_seconds: i64, jitter: f64) -> RetryPolicy {
-        RetryPolicy { backoff, base_seconds, cap_seconds, jitter }
+    fn policy(backoff: Backoff, base_seconds: i64, cap_seconds: i64, jitter: f64) -> RetryRecord {
+        RetryRecord { backoff, base_seconds, cap_seconds, jitter }
     }
 
     #[test]

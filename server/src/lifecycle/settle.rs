@@ -6,12 +6,14 @@
 
 use task_repo_protocol::SelfManagedStatus;
 use task_repo_protocol::task::MAX_TASK_BYTES;
-use task_repo_protocol::{ExecutionStatus, Progress, ProgressUpdate, Reason, Retry, Status, Usage, Uuid};
+use task_repo_protocol::{ProgressUpdate, Retry, Uuid};
 
 use super::apply::{end_attempt, finish, lease_end};
 use super::{Effect, Failure, MAX_LOSSES, Now, Refusal, Verb, backoff};
 use crate::mistake::{self, Mistake};
-use crate::task::{ErrorRecord, TaskRecord};
+use crate::task::{
+    AttemptRecord, AttemptStatus, ErrorRecord, Kept, ProgressRecord, Reason, Status, TaskRecord, UsageRecord,
+};
 use chrono::TimeDelta;
 
 /// Whether `token` holds the task. If it settled it the same way before: what was answered then.
@@ -25,7 +27,7 @@ pub(super) fn recall(task: &TaskRecord, token: Uuid, verb: Verb) -> Result<Optio
     let Some(attempt) = task.attempts.iter().rev().find(|attempt| attempt.token == Some(token)) else {
         return Err(lost);
     };
-    match (attempt.receipt, settled_by(attempt.status)) {
+    match (attempt.receipt.as_deref(), settled_by(attempt.status)) {
         (Some(receipt), Some(before)) if before == verb => {
             Ok(Some(Effect::Repeated(receipt.for_task(task.id))))
         }
@@ -43,13 +45,17 @@ pub(super) fn may_be_on_its_way(task: &TaskRecord, token: Uuid) -> bool {
 }
 
 /// The verb that ends an attempt in that status.
-fn settled_by(status: ExecutionStatus) -> Option<Verb> {
+fn settled_by(status: AttemptStatus) -> Option<Verb> {
     match status {
-        ExecutionStatus::Completed => Some(Verb::Complete),
-        ExecutionStatus::Failed => Some(Verb::Fail),
-        ExecutionStatus::Released => Some(Verb::Release),
-        ExecutionStatus::Cancelled => Some(Verb::AcknowledgeCancel),
-        ExecutionStatus::Processing | ExecutionStatus::Lost | ExecutionStatus::Timeout => None,
+        AttemptStatus::Completed => Some(Verb::Complete),
+        AttemptStatus::Failed => Some(Verb::Fail),
+        AttemptStatus::Released => Some(Verb::Release),
+        AttemptStatus::Cancelled => Some(Verb::AcknowledgeCancel),
+        AttemptStatus::Processing
+        | AttemptStatus::Lost
+        | AttemptStatus::Timeout
+        | AttemptStatus::Withdrawn
+        | AttemptStatus::Other(_) => None,
     }
 }
 
@@ -65,11 +71,12 @@ pub(super) fn heartbeat(
         task.lease_until = Some(lease_end(task, seconds, now));
     }
     if let Some(update) = update {
-        let before = task.progress.take().unwrap_or(Progress { value: None, text: None });
-        task.progress = Some(Progress {
-            value: update.value.or(before.value),
-            text: update.text.clone().or(before.text),
-        });
+        let mut progress = task.progress.take().unwrap_or_else(|| ProgressRecord::default().into());
+        progress.value = update.value.or(progress.value);
+        if let Some(text) = &update.text {
+            progress.text = Some(text.clone());
+        }
+        task.progress = Some(progress);
     }
 }
 
@@ -80,27 +87,33 @@ pub(super) fn complete(
     task: &mut TaskRecord,
     token: Uuid,
     work: Work<'_>,
-    usage: Usage,
+    usage: UsageRecord,
     now: Now,
 ) -> Result<(), Refusal> {
     keep(task, work)?;
     if task.lost_token == Some(token) {
         // The lease ran out and its attempt was written off; it counts after all.
+        let version = task.version + 1;
         if let Some(attempt) = task.attempts.iter_mut().rev().find(|attempt| attempt.token == Some(token)) {
-            attempt.status = ExecutionStatus::Completed;
+            attempt.status = AttemptStatus::Completed;
             attempt.ended_at = Some(now);
+            attempt.lost_version = attempt.ended_version.replace(version);
             attempt.result_id = work.1.cloned();
             attempt.error = None;
-            attempt.usage = Some(usage);
+            attempt.usage = Some(usage.into());
         }
-    } else if let Some(attempt) = end_attempt(task, ExecutionStatus::Completed, now) {
+    } else if let Some(attempt) = end_attempt(task, AttemptStatus::Completed, now) {
         attempt.result_id = work.1.cloned();
-        attempt.usage = Some(usage);
+        attempt.usage = Some(usage.into());
     }
-    task.usage = task.usage.plus(usage);
+    add_usage(task, usage);
     task.error = None;
     finish(task, Status::Completed, None, now);
     Ok(())
+}
+
+fn add_usage(task: &mut TaskRecord, usage: UsageRecord) {
+    *task.usage = task.usage.plus(usage);
 }
 
 fn keep(task: &mut TaskRecord, (result, result_id): Work<'_>) -> Result<(), Refusal> {
@@ -116,18 +129,18 @@ fn keep(task: &mut TaskRecord, (result, result_id): Work<'_>) -> Result<(), Refu
     Ok(())
 }
 
-pub(super) fn fail(task: &mut TaskRecord, failure: &Failure, usage: Usage, now: Now) {
-    if let Some(attempt) = end_attempt(task, ExecutionStatus::Failed, now) {
-        attempt.error = Some(failure.error.clone());
-        attempt.usage = Some(usage);
+pub(super) fn fail(task: &mut TaskRecord, failure: &Failure, usage: UsageRecord, now: Now) {
+    if let Some(attempt) = end_attempt(task, AttemptStatus::Failed, now) {
+        attempt.error = Some(failure.error.clone().into());
+        attempt.usage = Some(usage.into());
     }
-    task.usage = task.usage.plus(usage);
+    add_usage(task, usage);
     follow_up(task, failure, Reason::Exhausted, now);
 }
 
 /// After a failed attempt: cancelled if that was asked for, else another attempt, else failed.
 fn follow_up(task: &mut TaskRecord, failure: &Failure, when_last: Reason, now: Now) {
-    task.error = Some(failure.error.clone());
+    task.error = Some(failure.error.clone().into());
     if task.cancel_requested_at.is_some() {
         finish(task, Status::Cancelled, None, now);
     } else if failure.retry == Retry::Never {
@@ -136,7 +149,7 @@ fn follow_up(task: &mut TaskRecord, failure: &Failure, when_last: Reason, now: N
         finish(task, Status::Failed, Some(when_last), now);
     } else {
         let wait = failure.retry_after_seconds.map_or_else(
-            || backoff(&task.retry.unwrap_or_default(), task.attempt, failure.jitter),
+            || backoff(&task.retry, task.attempt, failure.jitter),
             |seconds| TimeDelta::seconds(i64::from(seconds)),
         );
         task.status = Status::Scheduled;
@@ -146,7 +159,12 @@ fn follow_up(task: &mut TaskRecord, failure: &Failure, when_last: Reason, now: N
 }
 
 pub(super) fn release(task: &mut TaskRecord, delay_seconds: u32, now: Now) {
-    end_attempt(task, ExecutionStatus::Released, now);
+    give_back(task, delay_seconds, now);
+    task.releases += 1;
+}
+
+fn give_back(task: &mut TaskRecord, delay_seconds: u32, now: Now) {
+    end_attempt(task, AttemptStatus::Released, now);
     task.attempt = task.attempt.saturating_sub(1);
     if task.cancel_requested_at.is_some() {
         finish(task, Status::Cancelled, None, now);
@@ -166,20 +184,30 @@ pub(super) fn repeat(task: &mut TaskRecord) {
     }
 }
 
-/// Undoes a claim that never reached its caller: no attempt was made and no claim id was used.
+/// Undoes a claim that never reached its caller: no attempt was made and no claim id was used. What is left of it tells
+/// which versions of the task it made.
 pub(super) fn withdraw(task: &mut TaskRecord, now: Now) -> Result<(), Refusal> {
     if task.lease.as_ref().is_some_and(|lease| lease.repeated) {
         return Err(Refusal::WrongState(task.status));
     }
-    release(task, 0, now);
-    if let Some(claim_id) = task.attempts.pop().and_then(|attempt| attempt.claim_id) {
-        task.claim_ids.retain(|id| *id != claim_id);
+    give_back(task, 0, now);
+    if let Some(attempt) = task.attempts.last_mut() {
+        attempt.status = AttemptStatus::Withdrawn;
+        if let Some(claim_id) = attempt.claim_id.take() {
+            task.claim_ids.retain(|id| *id != claim_id);
+        }
+    }
+    let is_withdrawn = |attempt: &Kept<AttemptRecord>| attempt.status == AttemptStatus::Withdrawn;
+    if task.attempts.iter().filter(|attempt| is_withdrawn(attempt)).count() > TaskRecord::MAX_WITHDRAWN
+        && let Some(oldest) = task.attempts.iter().position(is_withdrawn)
+    {
+        task.attempts.remove(oldest);
     }
     Ok(())
 }
 
 pub(super) fn acknowledge_cancel(task: &mut TaskRecord, now: Now) {
-    end_attempt(task, ExecutionStatus::Cancelled, now);
+    end_attempt(task, AttemptStatus::Cancelled, now);
     finish(task, Status::Cancelled, None, now);
 }
 
@@ -202,14 +230,14 @@ pub(super) fn expire(task: &mut TaskRecord, jitter: f64, now: Now) -> Result<(),
 }
 
 fn time_out(task: &mut TaskRecord, retry: Retry, jitter: f64, now: Now) {
-    let seconds = task.timeout_seconds.unwrap_or(TaskRecord::TIMEOUT_SECONDS);
+    let seconds = task.timeout_seconds;
     let error = ErrorRecord {
         message: format!("the attempt took longer than {seconds} seconds"),
         code: Some("timeout".to_owned()),
         details: None,
     };
-    if let Some(attempt) = end_attempt(task, ExecutionStatus::Timeout, now) {
-        attempt.error = Some(error.clone());
+    if let Some(attempt) = end_attempt(task, AttemptStatus::Timeout, now) {
+        attempt.error = Some(error.clone().into());
     }
     let failure = Failure { error, retry, retry_after_seconds: None, jitter };
     follow_up(task, &failure, Reason::Timeout, now);
@@ -224,11 +252,11 @@ fn lose(task: &mut TaskRecord, token: Uuid, now: Now) {
         code: Some("lost".to_owned()),
         details: None,
     };
-    if let Some(attempt) = end_attempt(task, ExecutionStatus::Lost, now) {
-        attempt.error = Some(error.clone());
+    if let Some(attempt) = end_attempt(task, AttemptStatus::Lost, now) {
+        attempt.error = Some(error.clone().into());
     }
     task.losses += 1;
-    task.error = Some(error);
+    task.error = Some(error.into());
     if task.cancel_requested_at.is_some() {
         finish(task, Status::Cancelled, None, now);
     } else if task.losses >= MAX_LOSSES || task.attempt >= task.max_attempts {
@@ -254,14 +282,14 @@ pub(super) fn end_self_managed(
         details: None,
     });
     let (how, status, reason) = match error {
-        Some(_) => (ExecutionStatus::Failed, Status::Failed, Some(Reason::Error)),
-        None => (ExecutionStatus::Completed, Status::Completed, None),
+        Some(_) => (AttemptStatus::Failed, Status::Failed, Some(Reason::Error)),
+        None => (AttemptStatus::Completed, Status::Completed, None),
     };
     if let Some(attempt) = end_attempt(task, how, now) {
         attempt.result_id = work.1.cloned();
-        attempt.error.clone_from(&error);
+        attempt.error = error.clone().map(Kept::from);
     }
-    task.error = error;
+    task.error = error.map(Kept::from);
     finish(task, status, reason, now);
     Ok(())
 }

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use bson::{Bson, Document, doc};
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt;
 use task_repo_protocol::Uuid;
 
 use super::guarded_write::{Fate, Mark, Staging};
@@ -189,23 +188,11 @@ impl Store {
         options.sort = Some(doc! { "priority": -1, "ready_at": 1, "_id": 1 });
         options.limit = i64::try_from(limit).ok();
         options.batch_size = u32::try_from(limit).ok();
-        let (tasks, mut filter) = (self.tasks.clone(), selection.filter());
+        let mut filter = selection.filter();
         from.narrow(&mut filter);
-        self.call("ready work", async move {
-            let mut cursor = tasks.find(filter).with_options(options).await?;
-            let mut ready = Ready::default();
-            let mut bytes = 0;
-            while let Some(task) = cursor.try_next().await? {
-                bytes += task.input_bytes as usize;
-                if bytes > MAX_READ_BYTES && !ready.tasks.is_empty() {
-                    ready.is_cut = true;
-                    break;
-                }
-                ready.tasks.push(task);
-            }
-            Ok(ready)
-        })
-        .await
+        let bytes: fn(&TaskRecord) -> usize = |task| task.input_bytes as usize;
+        let reading = self.find_within("ready work", filter, options, (MAX_READ_BYTES, bytes)).await?;
+        Ok(Ready { tasks: reading.found, is_cut: reading.is_cut })
     }
 
     /// Whether any task is ready, for those of `task_types` where one is.
@@ -213,10 +200,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn ready_types(&self, tenant: &str, task_types: &[String]) -> Result<Vec<String>, StoreError> {
-        self.distinct_types(
-            doc! { "tenant": tenant, "task_type": { "$in": task_types }, "status": "pending" },
-        )
-        .await
+        let filter = doc! { "tenant": tenant, "task_type": { "$in": task_types }, "status": "pending" };
+        self.distinct("task_type", filter).await
     }
 
     /// One look at ready tasks that such callers want, of these users if they take only their own; without payloads.
@@ -237,7 +222,7 @@ impl Store {
         if wanted.is_own {
             filter.insert("user_id", doc! { "$in": users.iter().collect::<Vec<_>>() });
         }
-        self.find("ready for some", filter, options).await
+        Ok(self.find("ready for some", filter, options).await?.found)
     }
 
     /// Leases these tasks: those that are still free. What is not known by `until` is in doubt.
@@ -258,13 +243,16 @@ impl Store {
             if !named.insert(task.id) {
                 continue;
             }
+            let (from, version) = (task.status, task.version);
             // Payloads do not change; they need not be compared.
             let payload = task.take_payload();
             let Some(staging) = Staging::of(&task, mark) else { continue };
-            if lifecycle::apply(&mut task, &Intent::Claim(grant), now) != Ok(Effect::Changed) {
+            let intent = Intent::Claim(grant);
+            if lifecycle::apply(&mut task, &intent, now) != Ok(Effect::Changed) {
                 continue;
             }
-            if let Some(stage) = staging.finish(task) {
+            let moves = lifecycle::move_of(from, version, &intent, &task).into_iter().collect();
+            if let Some(stage) = staging.finish(task, moves) {
                 taken.push((Arc::clone(&stage.record), payload));
                 staged.push(stage);
             }
@@ -330,9 +318,9 @@ impl Store {
             found.insert(tenant, self.find("claimed by id", filter, options).await);
         }
         let answer = |(tenant, claim_id): &ClaimId| {
-            let tasks =
+            let reading =
                 found.get(&**tenant).ok_or(StoreError::Unavailable)?.as_ref().map_err(|error| *error)?;
-            Ok(tasks.iter().filter(|task| task.claim_ids.contains(claim_id)).cloned().collect())
+            Ok(reading.found.iter().filter(|task| task.claim_ids.contains(claim_id)).cloned().collect())
         };
         questions.iter().map(answer).collect()
     }

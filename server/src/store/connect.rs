@@ -13,6 +13,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::leases::Leases;
+use super::read::Unreadable;
+use super::schema::SchemaVersion;
 use super::{Store, StoreError};
 use crate::clock::Clock;
 use crate::config::DatabaseSettings;
@@ -43,6 +45,13 @@ pub enum ConnectError {
         "MONGODB_URI asks for the write concern w={0}. Leave w out or set w=majority: the service promises it."
     )]
     WriteConcern(String),
+    /// A newer server has changed the stored form so that this one would do harm.
+    #[error(
+        "the database has the schema version {0}, and this server (version {version}) knows {known}. Start a server of \
+         the release that wrote it or a later one; this one would do harm to what it does not know.",
+        version = env!("CARGO_PKG_VERSION"), known = super::schema::SCHEMA
+    )]
+    NewerSchema(SchemaVersion),
     /// The indexes could not be made.
     #[error("the indexes could not be made: {0}")]
     Indexes(String),
@@ -67,6 +76,8 @@ impl Store {
             timeout: Duration::from_millis(settings.mongodb_timeout_ms),
             groups: Arc::default(),
             leases: Leases::default(),
+            unreadable: Unreadable::default(),
+            hub: Arc::default(),
             places: Arc::new(Semaphore::new(super::PLACES)),
             client,
             database,
@@ -84,7 +95,9 @@ impl Store {
         if let Ok(time) = hello.get_datetime("localTime") {
             store.clock.begin_at(time.to_chrono(), asked + asked.elapsed() / 2);
         }
+        store.check_schema().await?;
         store.make_indexes().await.map_err(|error| ConnectError::Indexes(error.to_string()))?;
+        store.raise_schema().await?;
         Ok(store)
     }
 

@@ -10,17 +10,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bson::{RawBsonRef, RawDocumentBuf, doc};
+use bson::{Document, RawBsonRef, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use mongodb::options::FindOptions;
-use task_repo_protocol::{Status, Uuid};
+use task_repo_protocol::Uuid;
 
 use super::command::Written;
 use super::leases::Leases;
-use super::{Store, StoreError};
+use super::{Store, StoreError, read_id};
+use crate::events::{Hub, TaskEvent};
 use crate::mistake::{self, Mistake};
-use crate::task::TaskRecord;
+use crate::task::{MoveRecord, Status, TaskRecord};
 
 /// Most writes of one caller that go together: the database works on one command with one thread.
 const MAX_PIECE: usize = 125;
@@ -39,14 +40,34 @@ pub(super) struct Staged {
     /// As it will be.
     pub(super) record: Arc<TaskRecord>,
     tenant: String,
+    /// Where it stood when it was read.
     status: Status,
     expected: i64,
     mark: Mark,
+    /// What is done to it: an entry for each version that the write makes.
+    moves: Arc<[MoveRecord]>,
     /// Its stored form, as it will be, if that is worth remembering.
     remembered: Option<RawDocumentBuf>,
     /// What is new or differs, but for the stamp.
     set: RawDocumentBuf,
     unset: Vec<String>,
+}
+
+/// What is to be told of a write once it is durable.
+pub(super) struct News {
+    before: Status,
+    moves: Arc<[MoveRecord]>,
+    /// The task as the write leaves it.
+    pub(super) task: Arc<TaskRecord>,
+}
+
+impl News {
+    /// Tells it. A write that makes no version of the task is no event.
+    pub(super) fn tell(&self, hub: &Hub) {
+        if !self.moves.is_empty() {
+            hub.emit(&TaskEvent { before: Some(self.before), moves: &self.moves, task: &self.task });
+        }
+    }
 }
 
 /// What became of a staged write.
@@ -73,10 +94,13 @@ impl Staging {
         Self { tenant: record.tenant.clone(), status: record.status, stamp: record.stamp, mark, fields }
     }
 
-    /// The write that turns what was remembered into `record`.
-    pub(super) fn finish(self, mut record: TaskRecord) -> Option<Staged> {
+    /// The write that turns what was remembered into `record`, which these moves have made of it.
+    pub(super) fn finish(self, mut record: TaskRecord, moves: Vec<MoveRecord>) -> Option<Staged> {
         let Self { tenant, status, stamp, mark, .. } = self;
         record.stamp = mark.of(stamp);
+        if !moves.is_empty() && !record.is_reserved() {
+            record.moved.clone_from(&moves);
+        }
         let fields = stored(&record)?;
         let (set, unset) = difference(&self.fields, &fields)?;
         let remembered = if !Leases::want(&record) {
@@ -94,6 +118,7 @@ impl Staging {
             status,
             expected: stamp,
             mark,
+            moves: moves.into(),
             remembered,
             set,
             unset,
@@ -102,6 +127,11 @@ impl Staging {
 }
 
 impl Staged {
+    /// What is to be told once the write is durable.
+    pub(super) fn news(&self) -> News {
+        News { before: self.status, moves: Arc::clone(&self.moves), task: Arc::clone(&self.record) }
+    }
+
     /// Bytes of a command that it takes.
     pub(super) fn bytes(&self) -> usize {
         self.set.as_bytes().len() + 100
@@ -199,6 +229,9 @@ impl Store {
             }
         }
         for (stage, fate) in staged.into_iter().zip(&fates) {
+            if *fate == Fate::Landed {
+                stage.news().tell(&self.hub);
+            }
             match (fate, stage.remembered) {
                 (Fate::Landed, Some(fields)) => self.leases.note(stage.record.id, fields),
                 _ => self.leases.forget(stage.record.id),
@@ -209,20 +242,15 @@ impl Store {
 
     /// The latest write of each task, as a majority has it; `None` when the database does not say.
     async fn stamps(&self, staged: &[Staged]) -> Option<HashMap<Uuid, i64>> {
-        #[derive(serde::Deserialize)]
-        struct Stamp {
-            #[serde(rename = "_id")]
-            id: bson::Uuid,
-            stamp: i64,
-        }
         let ids: Vec<_> = staged.iter().map(Staged::id).collect();
-        let tasks = self.tasks.clone_with_type::<Stamp>();
+        let tasks = self.tasks.clone_with_type::<Document>();
         let filter = doc! { "_id": { "$in": ids } };
         let options = FindOptions::builder().projection(doc! { "stamp": 1 }).max_time(self.timeout).build();
         let find =
-            async move { tasks.find(filter).with_options(options).await?.try_collect::<Vec<Stamp>>().await };
+            async move { tasks.find(filter).with_options(options).await?.try_collect::<Vec<_>>().await };
         let found = self.call("stamps", find).await.ok()?;
-        Some(found.into_iter().map(|it| (Uuid::from_bytes(it.id.bytes()), it.stamp)).collect())
+        let stamp = |task: &Document| Some((read_id(task.get("_id")?)?, task.get_i64("stamp").ok()?));
+        Some(found.iter().filter_map(stamp).collect())
     }
 }
 
@@ -283,6 +311,7 @@ mod tests {
             status: Status::Pending,
             expected,
             mark: Mark::new(),
+            moves: Arc::default(),
             remembered: None,
             set: rawdoc! { "version": expected },
             unset: Vec::new(),

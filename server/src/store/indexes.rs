@@ -2,14 +2,13 @@
 //!
 //! Partial wherever a field is rare, so that a plain task pays only for what it uses.
 
-use std::time::Duration;
-
 use bson::{Document, doc};
 use mongodb::IndexModel;
 use mongodb::error::ErrorKind;
 use mongodb::options::IndexOptions;
 
 use super::Store;
+use super::removal::BESIDE;
 
 /// Ready work in claim order.
 pub(super) const READY: &str = "ready";
@@ -34,11 +33,11 @@ pub(super) const CLAIMS: &str = "claims";
 /// Tasks by the idempotency key that made them.
 pub(super) const IDEMPOTENCY: &str = "idempotency";
 /// Those of earlier versions, which only cost writes.
-const OBSOLETE: [&str; 2] = ["ready_by_user", "ready_by_tag"];
+const OBSOLETE: [&str; 3] = ["ready_by_user", "ready_by_tag", "expiry"];
 /// What the database answers when an index to be dropped is not there.
 const INDEX_NOT_FOUND: i32 = 27;
-/// What may be removed.
-const EXPIRY: &str = "expiry";
+/// Tasks by when they may be removed.
+pub(super) const REMOVAL: &str = "removal";
 
 fn index(name: &str, keys: Document, mut options: IndexOptions) -> IndexModel {
     options.name = Some(name.to_owned());
@@ -51,12 +50,6 @@ fn partial(filter: Document) -> IndexOptions {
 
 fn unique(mut options: IndexOptions) -> IndexOptions {
     options.unique = Some(true);
-    options
-}
-
-/// Removes a document once the time in its indexed field has passed; the database looks once a minute.
-fn removing(mut options: IndexOptions) -> IndexOptions {
-    options.expire_after = Some(Duration::ZERO);
     options
 }
 
@@ -120,7 +113,7 @@ fn models() -> Vec<IndexModel> {
             keyed(doc! { "idempotency_key": 1 }, &doc! {}),
             unique(partial(doc! { "idempotency_key": { "$exists": true } })),
         ),
-        index(EXPIRY, doc! { "expire_at": 1 }, removing(partial(doc! { "expire_at": { "$exists": true } }))),
+        index(REMOVAL, doc! { "remove_at": 1 }, partial(doc! { "remove_at": { "$exists": true } })),
     ]
 }
 
@@ -136,6 +129,10 @@ impl Store {
                     dropped => dropped?,
                 }
             }
+        }
+        for name in BESIDE {
+            let beside = self.database.collection::<Document>(&self.beside(name));
+            beside.create_index(index("task", doc! { "task": 1 }, IndexOptions::default())).await?;
         }
         self.keys
             .create_indexes([

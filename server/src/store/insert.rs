@@ -1,6 +1,7 @@
 //! New tasks.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::{RawDocumentBuf, doc};
@@ -10,6 +11,7 @@ use super::command::Written;
 use super::guarded_write::{new_stamp, stored};
 use super::indexes::IDEMPOTENCY;
 use super::{Store, StoreError, stored_bytes, stored_id};
+use crate::events::TaskEvent;
 use crate::lifecycle::{self, Effect, Grant, Intent};
 use crate::mistake::{self, Mistake};
 use crate::task::TaskRecord;
@@ -23,23 +25,30 @@ pub enum InsertRefused {
     Store(StoreError),
 }
 
+/// A task to be created, and its stored form.
+pub(super) struct Drafted {
+    task: Arc<TaskRecord>,
+    document: RawDocumentBuf,
+}
+
 impl Store {
     /// Creates tasks; each gets its own answer, in order. Tasks of callers that arrive together are written together.
-    pub async fn insert(&self, tasks: &[&TaskRecord]) -> Vec<Result<(), InsertRefused>> {
+    pub async fn insert(&self, tasks: &[Arc<TaskRecord>]) -> Vec<Result<(), InsertRefused>> {
         self.insert_until(tasks, self.deadline()).await
     }
 
-    async fn insert_until(&self, tasks: &[&TaskRecord], until: Instant) -> Vec<Result<(), InsertRefused>> {
+    async fn insert_until(
+        &self,
+        tasks: &[Arc<TaskRecord>],
+        until: Instant,
+    ) -> Vec<Result<(), InsertRefused>> {
         let failed = |error| vec![Err(InsertRefused::Store(error)); tasks.len()];
-        let documents: Result<Vec<_>, _> = tasks.iter().map(bson::serialize_to_raw_document_buf).collect();
-        let documents = match documents {
-            Ok(documents) => documents,
-            Err(error) => {
-                tracing::error!(%error, "a task has no stored form");
-                return failed(StoreError::Unavailable);
-            }
+        let draft =
+            |task: &Arc<TaskRecord>| Some(Drafted { task: Arc::clone(task), document: stored(task)? });
+        let Some(documents) = tasks.iter().map(draft).collect::<Option<Vec<_>>>() else {
+            return failed(StoreError::Unavailable);
         };
-        let bytes = documents.iter().map(|document| document.as_bytes().len()).sum();
+        let bytes = documents.iter().map(|drafted| drafted.document.as_bytes().len()).sum();
         let store = self.clone();
         if mistake::is_made(Mistake::EarlyAcknowledgement) {
             self.runtime.spawn(async move {
@@ -66,10 +75,13 @@ impl Store {
             return (task, Err(InsertRefused::Store(StoreError::Unavailable)));
         }
         task.stamp = new_stamp();
+        task.note_creation();
+        let task = Arc::new(task);
         // Whoever gives it back must not be faster than the command, which tries for two deadlines.
         let until = self.deadline() + 2 * self.timeout;
-        let inserted = self.insert_until(&[&task], until).await.pop();
+        let inserted = self.insert_until(&[Arc::clone(&task)], until).await.pop();
         let inserted = inserted.unwrap_or(Err(InsertRefused::Store(StoreError::OutcomeUnknown)));
+        let mut task = Arc::unwrap_or_clone(task);
         if inserted.is_ok() {
             let payload = task.take_payload();
             if let Some(fields) = stored(&task) {
@@ -80,7 +92,17 @@ impl Store {
         (task, inserted)
     }
 
-    async fn insert_documents(&self, documents: Vec<RawDocumentBuf>) -> Vec<Result<(), InsertRefused>> {
+    async fn insert_documents(&self, drafted: Vec<Drafted>) -> Vec<Result<(), InsertRefused>> {
+        let (tasks, documents): (Vec<_>, Vec<_>) =
+            drafted.into_iter().map(|drafted| (drafted.task, drafted.document)).unzip();
+        let results = self.insert_all(&documents).await;
+        for (task, _) in tasks.iter().zip(&results).filter(|(_, result)| result.is_ok()) {
+            self.hub.emit(&TaskEvent { before: None, moves: &task.moved, task });
+        }
+        results
+    }
+
+    async fn insert_all(&self, documents: &[RawDocumentBuf]) -> Vec<Result<(), InsertRefused>> {
         let give_up = Instant::now() + self.timeout;
         let mut results = vec![Err(InsertRefused::Store(StoreError::OutcomeUnknown)); documents.len()];
         let mut open: Vec<usize> = (0..documents.len()).collect();
@@ -126,7 +148,10 @@ impl Store {
         let filter = doc! { "tenant": tenant, "idempotency_key": { "$in": keys, "$exists": true } };
         let options = self.by_index(IDEMPOTENCY);
         let found = self.find("by idempotency key", filter, options).await?;
-        Ok(found.into_iter().filter_map(|task| Some((task.idempotency_key.clone()?, task))).collect())
+        if !found.unreadable.is_empty() {
+            return Err(StoreError::Unreadable);
+        }
+        Ok(found.found.into_iter().filter_map(|task| Some((task.idempotency_key.clone()?, task))).collect())
     }
 
     /// Lets go of idempotency keys that have had their day.
@@ -137,8 +162,8 @@ impl Store {
         let ids: Vec<_> = ids.iter().map(|id| stored_id(*id)).collect();
         let tasks = self.tasks.clone();
         let filter = doc! { "tenant": tenant, "_id": { "$in": ids } };
-        let update =
-            doc! { "$unset": { "idempotency_key": "", "idempotency_body": "", "idempotency_request": "" } };
+        let update = doc! { "$unset": { "idempotency_key": "", "idempotency_body": "", "idempotency_request": "",
+        "idempotency_limits": "" } };
         self.call("forget idempotency keys", async move { tasks.update_many(filter, update).await })
             .await
             .map(|_| ())

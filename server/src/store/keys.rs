@@ -4,13 +4,15 @@ use bson::doc;
 use bson::serde_helpers::datetime::FromChrono04DateTime as Date;
 use bson::serde_helpers::uuid_1::AsBinary as Id;
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt;
+use mongodb::options::FindOptions;
 use serde::{Deserialize, Serialize};
 use serde_with::{Bytes, serde_as, skip_serializing_none};
 use subtle::ConstantTimeEq as _;
-use task_repo_protocol::{Role, Uuid};
+use task_repo_protocol::Uuid;
 
+use super::read::Reading;
 use super::{Store, StoreError, stored_bytes, stored_id};
+use crate::task::{Kept, Role};
 
 /// An issued key.
 #[serde_as]
@@ -39,7 +41,10 @@ pub struct KeyRecord {
     #[serde_as(as = "Option<Date>")]
     pub last_used_at: Option<DateTime<Utc>>,
     /// Its secrets: the current one, and replaced ones while they overlap.
-    pub hashes: Vec<SecretHash>,
+    pub hashes: Vec<Kept<SecretHash>>,
+    /// Grows with every change of its secrets.
+    #[serde(default)]
+    pub version: i64,
 }
 
 /// The hash of a secret. It has no `==` on purpose: that takes the longer the more of two hashes is the same.
@@ -73,6 +78,14 @@ impl SecretHash {
     }
 }
 
+/// The first of them; `Unreadable` where there is one that this server cannot read.
+fn only(reading: Reading<KeyRecord>) -> Result<Option<KeyRecord>, StoreError> {
+    match reading.found.into_iter().next() {
+        None if reading.seen > 0 => Err(StoreError::Unreadable),
+        found => Ok(found),
+    }
+}
+
 fn id_filter(id: Uuid) -> bson::Document {
     doc! { "_id": stored_id(id) }
 }
@@ -83,6 +96,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer; a retry makes another key.
     pub async fn insert_key(&self, key: KeyRecord) -> Result<(), StoreError> {
+        let key = bson::serialize_to_raw_document_buf(&key).map_err(|_| StoreError::Unavailable)?;
         let keys = self.keys.clone();
         self.key_write("insert a key", async move { keys.insert_one(key).await.map(|_| ()) }).await
     }
@@ -93,9 +107,9 @@ impl Store {
     /// When the database does not answer.
     pub async fn list_keys(&self, tenant: Option<&str>) -> Result<Vec<KeyRecord>, StoreError> {
         let filter = tenant.map_or_else(|| doc! {}, |tenant| doc! { "tenant": tenant });
-        let keys = self.keys.clone();
         let sort = doc! { "created_at": -1, "_id": -1 };
-        self.call("list keys", async move { keys.find(filter).sort(sort).await?.try_collect().await }).await
+        let options = FindOptions::builder().sort(sort).max_time(self.timeout).build();
+        Ok(self.find_readable("list keys", &self.keys, filter, options).await?.found)
     }
 
     /// The key that has this secret.
@@ -103,9 +117,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn key_by_hash(&self, hash: &[u8]) -> Result<Option<KeyRecord>, StoreError> {
-        let keys = self.keys.clone();
         let filter = doc! { "hashes.hash": stored_bytes(hash) };
-        self.call("a key by its hash", async move { keys.find_one(filter).await }).await
+        only(self.find_readable("a key by its hash", &self.keys, filter, FindOptions::default()).await?)
     }
 
     /// The key with this id.
@@ -113,20 +126,22 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn key_by_id(&self, id: Uuid) -> Result<Option<KeyRecord>, StoreError> {
-        let keys = self.keys.clone();
-        self.call("a key by its id", async move { keys.find_one(id_filter(id)).await }).await
+        only(self.find_readable("a key by its id", &self.keys, id_filter(id), FindOptions::default()).await?)
     }
 
     /// Gives a key these secrets instead of the ones it was read with; `false` when it has changed since.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn replace_secrets(&self, key: &KeyRecord, hashes: &[SecretHash]) -> Result<bool, StoreError> {
-        let stored =
-            |hashes: &[SecretHash]| bson::serialize_to_bson(hashes).map_err(|_| StoreError::Unavailable);
+    pub async fn replace_secrets(
+        &self,
+        key: &KeyRecord,
+        hashes: &[Kept<SecretHash>],
+    ) -> Result<bool, StoreError> {
+        let hashes = bson::serialize_to_bson(hashes).map_err(|_| StoreError::Unavailable)?;
         let mut filter = id_filter(key.id);
-        filter.insert("hashes", stored(&key.hashes)?);
-        let update = doc! { "$set": { "hashes": stored(hashes)? } };
+        filter.insert("version", key.version);
+        let update = doc! { "$set": { "hashes": hashes }, "$inc": { "version": 1_i64 } };
         let keys = self.keys.clone();
         self.key_write("replace a key's secret", async move {
             keys.update_one(filter, update).await.map(|done| done.matched_count == 1)
@@ -165,7 +180,7 @@ impl Store {
     {
         self.call(what, call).await.map_err(|error| match error {
             StoreError::Overloaded => error,
-            StoreError::Unavailable | StoreError::OutcomeUnknown => StoreError::OutcomeUnknown,
+            _ => StoreError::OutcomeUnknown,
         })
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bson::RawDocumentBuf;
 use moka::sync::Cache;
-use task_repo_protocol::{Status, Uuid};
+use task_repo_protocol::Uuid;
 
-use crate::task::TaskRecord;
+use crate::task::{Status, TaskRecord};
 
 /// Most bytes of tasks that are remembered: about 60 000 small ones.
 const CAPACITY: u64 = 64 << 20;

@@ -13,12 +13,17 @@
 //! | [`transition`] | changing a task: reading it, applying the lifecycle, writing what has changed |
 //! | [`guarded_write`] | THE guarded write: every move of a task |
 //! | [`claim`] | ready work in claim order, and taking it |
+//! | [`read`] | reading documents one by one, past those that cannot be read |
 //! | [`query`] | reading: by id, by result, lists |
 //! | [`deadline`] | by when a request is answered |
 //! | [`due`] | what the background loops look for |
 //! | [`outage`] | when leases could not be renewed |
 //! | [`leases`] | what this server knows of the tasks it has leased |
 //! | [`keys`] | issued API keys |
+//! | [`schema`] | which version of the stored form the database has |
+//! | [`servers`] | which servers there are, and what all of them must know |
+//! | [`removal`] | removing tasks whose retention has ended |
+//! | [`job_lease`] | what only one server does at a time |
 
 mod claim;
 mod command;
@@ -29,10 +34,15 @@ mod group_commit;
 mod guarded_write;
 mod indexes;
 mod insert;
+mod job_lease;
 mod keys;
 mod leases;
 mod outage;
 mod query;
+mod read;
+mod removal;
+mod schema;
+mod servers;
 mod transition;
 
 use std::future::Future;
@@ -41,7 +51,6 @@ use std::time::{Duration, Instant};
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, RawDocumentBuf};
-use futures_util::TryStreamExt;
 use mongodb::options::{DistinctOptions, FindOptions, Hint};
 use mongodb::{Client, Collection, Database};
 use task_repo_protocol::Uuid;
@@ -49,18 +58,23 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
+use crate::events::Hub;
 use crate::task::TaskRecord;
 
 use group_commit::{GroupCommit, Limits};
 
 pub use claim::{Awaited, ClaimOrder, Claimed, From, Narrow, Ready, Selection};
 pub use connect::ConnectError;
-pub use due::DueTask;
+pub use due::{DuePage, DueTask};
 pub use guarded_write::new_stamp;
 pub use insert::InsertRefused;
 pub use keys::{KeyRecord, SecretHash};
 pub use outage::Outage;
 pub use query::{Found, Listing, Order, Position, Want};
+pub use read::{Unreadable, UnreadableDocument};
+pub use removal::Removed;
+pub use schema::{SCHEMA, SchemaVersion};
+pub use servers::{Changes, ServerRecord};
 pub use transition::{Applied, Change, Refused};
 
 /// The database, and the runtime its driver lives on.
@@ -68,14 +82,16 @@ pub use transition::{Applied, Change, Refused};
 pub struct Store {
     client: Client,
     database: Database,
-    tasks: Collection<TaskRecord>,
-    keys: Collection<KeyRecord>,
+    tasks: Collection<RawDocumentBuf>,
+    keys: Collection<RawDocumentBuf>,
     // Connections belong to the runtime that opened them; request threads come and go.
     runtime: Handle,
     timeout: Duration,
     clock: Arc<Clock>,
     groups: Arc<Groups>,
     leases: leases::Leases,
+    unreadable: Unreadable,
+    hub: Arc<Hub>,
     places: Arc<Semaphore>,
 }
 
@@ -84,9 +100,9 @@ const PLACES: usize = 2048;
 
 /// What is carried together.
 struct Groups {
-    inserts: GroupCommit<RawDocumentBuf, Result<(), InsertRefused>>,
+    inserts: GroupCommit<insert::Drafted, Result<(), InsertRefused>>,
     writes: GroupCommit<guarded_write::Staged, guarded_write::Fate>,
-    reads: GroupCommit<transition::Wanted, Result<Option<TaskRecord>, StoreError>>,
+    reads: GroupCommit<transition::Wanted, Result<transition::Read, StoreError>>,
     claim_ids: GroupCommit<claim::ClaimId, Result<Vec<TaskRecord>, StoreError>>,
 }
 
@@ -123,6 +139,9 @@ pub enum StoreError {
     /// It may have been applied.
     #[error("the database did not say whether it was applied")]
     OutcomeUnknown,
+    /// The document is there, but this server cannot read it; one of another version may. Nothing was applied.
+    #[error("it is stored in a form that this server cannot read; a server of a newer version may")]
+    Unreadable,
 }
 
 /// An id in its stored form.
@@ -144,29 +163,22 @@ fn stored_bytes(bytes: &[u8]) -> Binary {
 }
 
 impl Store {
+    /// Where the moves of tasks are told that this server makes.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
     /// The time, by the database's clock.
     pub fn clock(&self) -> &Arc<Clock> {
         &self.clock
     }
 
-    /// All tasks that a filter finds.
-    async fn find(
-        &self,
-        what: &'static str,
-        filter: Document,
-        options: FindOptions,
-    ) -> Result<Vec<TaskRecord>, StoreError> {
-        let tasks = self.tasks.clone();
-        self.call(what, async move { tasks.find(filter).with_options(options).await?.try_collect().await })
-            .await
-    }
-
-    /// The task types that `filter` finds, read off the index alone.
-    async fn distinct_types(&self, filter: Document) -> Result<Vec<String>, StoreError> {
+    /// The values of a field that `filter` finds, read off an index alone.
+    async fn distinct(&self, field: &'static str, filter: Document) -> Result<Vec<String>, StoreError> {
         let tasks = self.tasks.clone();
         let options = DistinctOptions::builder().max_time(self.timeout).build();
-        let distinct = async move { tasks.distinct("task_type", filter).with_options(options).await };
-        let found = self.call("ready types", distinct).await?;
+        let distinct = async move { tasks.distinct(field, filter).with_options(options).await };
+        let found = self.call("distinct values", distinct).await?;
         Ok(found.into_iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
     }
 

@@ -6,12 +6,12 @@ use bson::{Document, doc};
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use mongodb::options::FindOptions;
-use task_repo_protocol::{Status, Uuid};
+use task_repo_protocol::Uuid;
 
 use super::indexes::{NEWEST, NEWEST_BY_TAG, NEWEST_BY_USER, READY, READY_BY_TAG, READY_BY_USER, RESULTS};
 use super::{Store, StoreError, stored_id};
 use crate::scope::Scope;
-use crate::task::TaskRecord;
+use crate::task::{Status, TaskRecord};
 
 /// Most bytes of payload on one page; the first task comes whatever its size.
 const MAX_PAGE_BYTES: usize = 16 << 20;
@@ -52,8 +52,8 @@ pub struct Position {
 pub struct Listing {
     /// What the caller can see.
     pub scope: Scope,
-    /// Any of these statuses.
-    pub statuses: Vec<Status>,
+    /// Any of these statuses; `None`: all, those too that only a newer version knows.
+    pub statuses: Option<Vec<Status>>,
     /// Any of these task types; empty: all.
     pub task_types: Vec<String>,
     /// All of these stored tags.
@@ -94,8 +94,11 @@ impl Store {
         let ids: Vec<_> = wants.iter().map(|want| stored_id(want.id)).collect();
         let options = FindOptions::builder().max_time(self.timeout);
         let options = if payload { options.build() } else { options.projection(without_payload()).build() };
-        let found = self.find("by id", doc! { "_id": { "$in": ids } }, options).await?;
-        let found: HashMap<_, _> = found.into_iter().map(|task| (task.id, task)).collect();
+        let reading = self.find("by id", doc! { "_id": { "$in": ids } }, options).await?;
+        if !reading.unreadable.is_empty() {
+            return Err(StoreError::Unreadable);
+        }
+        let found: HashMap<_, _> = reading.found.into_iter().map(|task| (task.id, task)).collect();
         Ok(wants
             .iter()
             .map(|want| found.get(&want.id).filter(|task| want.scope.sees(task)).cloned())
@@ -108,10 +111,11 @@ impl Store {
     /// When the database does not answer.
     pub async fn unfinished(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
         let ids: Vec<_> = ids.iter().map(|id| stored_id(*id)).collect();
-        let open = ["pending", "scheduled", "processing"];
+        // What only a newer version knows is not over.
+        let is_over = Status::ALL.iter().filter(|status| status.is_final()).map(Status::as_str);
         let mut options = FindOptions::builder().max_time(self.timeout).build();
         options.projection = Some(doc! { "_id": 1 });
-        let filter = doc! { "_id": { "$in": ids }, "status": { "$in": open.to_vec() } };
+        let filter = doc! { "_id": { "$in": ids }, "status": { "$nin": is_over.collect::<Vec<_>>() } };
         let tasks = self.tasks.clone_with_type::<Document>();
         let find =
             async move { tasks.find(filter).with_options(options).await?.try_collect::<Vec<_>>().await };
@@ -138,7 +142,7 @@ impl Store {
         let mut options = self.by_index(RESULTS);
         options.sort = Some(doc! { "created_at": -1, "_id": -1 });
         options.limit = Some(1);
-        Ok(self.find("by result", filter, options).await?.pop())
+        Ok(self.find("by result", filter, options).await?.found.pop())
     }
 
     /// A page of a list.
@@ -152,6 +156,19 @@ impl Store {
             return Ok(Found::default());
         }
         let mut filter = listing.filter();
+        if listing.order == Order::Newest {
+            match &listing.statuses {
+                Some(statuses) => {
+                    let statuses: Vec<_> = statuses.iter().map(Status::as_str).collect();
+                    filter.insert("status", doc! { "$in": statuses });
+                }
+                // The index of all tasks has the status before the time: each status is one range of it.
+                None if user.is_none() && listing.tags.is_empty() => {
+                    filter.insert("status", doc! { "$in": self.statuses(&listing.scope.tenant).await? });
+                }
+                None => {}
+            }
+        }
         if let Some(user) = &user {
             filter.insert("user_id", &**user);
         }
@@ -197,30 +214,20 @@ impl Store {
             if missing == 0 || is_cut {
                 break;
             }
-            let (tasks, filter) = (self.tasks.clone(), doc! { "$and": [filter.clone(), branch] });
-            let payload = listing.payload;
+            let filter = doc! { "$and": [filter.clone(), branch] };
             let mut options = self.by_index(index);
             options.sort = Some(sort);
             options.limit = i64::try_from(missing).ok();
-            let mut left_out = doc! { "attempts": 0, "claim_ids": 0 };
-            if !payload {
+            let mut left_out = doc! { "attempts": 0, "claim_ids": 0, "moved": 0 };
+            if !listing.payload {
                 left_out.extend(doc! { "request": 0, "result": 0 });
             }
             options.projection = Some(left_out);
-            let (tasks, more) = self
-                .call("a list", async move {
-                    let mut cursor = tasks.find(filter).with_options(options).await?;
-                    let (mut tasks, mut bytes) = (Vec::<TaskRecord>::new(), 0);
-                    while let Some(task) = cursor.try_next().await? {
-                        bytes += task.input_bytes as usize + task.result.as_ref().map_or(0, String::len);
-                        if payload && bytes > MAX_PAGE_BYTES && !tasks.is_empty() {
-                            return Ok((tasks, true));
-                        }
-                        tasks.push(task);
-                    }
-                    Ok((tasks, false))
-                })
-                .await?;
+            let max_bytes = if listing.payload { MAX_PAGE_BYTES } else { usize::MAX };
+            let bytes: fn(&TaskRecord) -> usize =
+                |task| task.input_bytes as usize + task.result.as_ref().map_or(0, String::len);
+            let reading = self.find_within("a list", filter, options, (max_bytes, bytes)).await?;
+            let (tasks, more) = (reading.found, reading.is_cut);
             is_cut = more;
             if more {
                 // What comes behind this one was not looked at, whatever is found for other task types.
@@ -235,12 +242,17 @@ impl Store {
 
     /// The task types that have ready work.
     async fn pending_types(&self, tenant: &str) -> Result<Vec<String>, StoreError> {
-        self.distinct_types(doc! { "tenant": tenant, "status": "pending" }).await
+        self.distinct("task_type", doc! { "tenant": tenant, "status": "pending" }).await
+    }
+
+    /// The statuses that the tenant's tasks have.
+    async fn statuses(&self, tenant: &str) -> Result<Vec<String>, StoreError> {
+        self.distinct("status", doc! { "tenant": tenant }).await
     }
 }
 
 pub(super) fn without_payload() -> Document {
-    doc! { "request": 0, "result": 0, "template": 0, "metadata": 0 }
+    doc! { "request": 0, "result": 0, "template": 0, "metadata": 0, "moved": 0 }
 }
 
 fn claim_order(task: &TaskRecord) -> (i32, DateTime<Utc>, Uuid) {
@@ -282,13 +294,9 @@ impl Listing {
 
     fn filter(&self) -> Document {
         let mut filter = doc! { "tenant": &*self.scope.tenant, "deleted_at": { "$exists": false } };
-        match self.order {
-            Order::Claim => filter.insert("status", "pending"),
-            Order::Newest => {
-                let statuses: Vec<_> = self.statuses.iter().map(|status| status.as_str()).collect();
-                filter.insert("status", doc! { "$in": statuses })
-            }
-        };
+        if self.order == Order::Claim {
+            filter.insert("status", "pending");
+        }
         // The first tag is the index's; asking for all at once would leave the choice to the database.
         let mut all = Vec::new();
         if let Some((first, rest)) = self.tags.split_first() {

@@ -4,7 +4,7 @@
 //! it in memory; the difference becomes a [guarded write](super::guarded_write). Two callers can never both succeed:
 //! the one who comes second finds another task than it read, reads again, and is told what stands in the way.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use mongodb::options::FindOptions;
 use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{Receipt, Uuid};
 
-use super::guarded_write::{Fate, Mark, Staged, Staging};
+use super::guarded_write::{Fate, Mark, News, Staged, Staging};
 use super::query::without_payload;
 use super::{Store, StoreError, stored_id};
 use crate::lifecycle::{self, Effect, Intent, Refusal};
@@ -52,6 +52,17 @@ pub enum Refused {
     Store(StoreError),
 }
 
+/// What a read before a change has found.
+#[derive(Clone)]
+pub(super) enum Read {
+    /// The task.
+    Task(Box<TaskRecord>),
+    /// None.
+    Missing,
+    /// One that this server cannot read.
+    Unreadable,
+}
+
 /// A task to be read before it is changed.
 pub(super) struct Wanted {
     id: Uuid,
@@ -87,15 +98,18 @@ impl Store {
             if mistake::is_made(Mistake::UnguardedSweeper) && staged.iter().any(Staged::is_unguarded) {
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
-            let ids: Vec<_> = staged.iter().map(|stage| stage.record.id).collect();
+            let news: Vec<_> = staged.iter().map(Staged::news).collect();
             let fates = self.write(staged, until).await;
             let mut doubt = false;
-            for (id, fate) in ids.into_iter().zip(fates) {
+            for (news, fate) in news.into_iter().zip(fates) {
+                let id = news.task.id;
                 match fate {
                     Fate::Landed => drop(call.open.remove(&id)),
                     Fate::Missed => {}
                     Fate::Failed(error) => call.fail(id, error),
-                    Fate::Unknown => doubt |= call.in_doubt.insert(id) || call.open.contains_key(&id),
+                    Fate::Unknown => {
+                        doubt |= call.in_doubt.insert(id, news).is_none() || call.open.contains_key(&id);
+                    }
                 }
             }
             if doubt {
@@ -132,26 +146,36 @@ impl Store {
     }
 
     /// Stages what the database says of tasks; those that nothing is to be written for have their answers.
-    fn stage_from_database(&self, call: &mut Call, records: Vec<(Uuid, Option<TaskRecord>)>) -> Vec<Staged> {
+    fn stage_from_database(&self, call: &mut Call, records: Vec<(Uuid, Read)>) -> Vec<Staged> {
         let mut staged = Vec::with_capacity(records.len());
         let mark = Mark::new();
         for (id, record) in records {
             let Some(indexes) = call.open.remove(&id) else { continue };
-            let stage = if let Some(record) = record {
-                let staging = Staging::of(&record, mark);
-                self.stage(record, staging, &indexes, &call.changes, &mut call.results)
-            } else {
+            let refused = match record {
+                Read::Task(record) => {
+                    // The write whose answer was lost is the one that is there: only now is it known to be durable.
+                    if let Some(news) = call.in_doubt.get(&id).filter(|news| news.task.stamp == record.stamp)
+                    {
+                        news.tell(&self.hub);
+                    }
+                    let staging = Staging::of(&record, mark);
+                    Ok(self.stage(*record, staging, &indexes, &call.changes, &mut call.results))
+                }
+                Read::Missing => Err(Refused::Missing),
+                Read::Unreadable => Err(Refused::Store(StoreError::Unreadable)),
+            };
+            let stage = refused.unwrap_or_else(|refused| {
                 for index in &indexes {
-                    call.results[*index] = Err(Refused::Missing);
+                    call.results[*index] = Err(refused.clone());
                 }
                 None
-            };
+            });
             match stage {
                 Some(stage) => {
                     call.open.insert(id, indexes);
                     staged.push(stage);
                 }
-                None if call.in_doubt.contains(&id) => call.unsay(&indexes),
+                None if call.in_doubt.contains_key(&id) => call.unsay(&indexes),
                 None => {}
             }
         }
@@ -168,6 +192,7 @@ impl Store {
         results: &mut [Result<Applied, Refused>],
     ) -> Option<Staged> {
         let mut receipts = Vec::with_capacity(indexes.len());
+        let mut moves = Vec::new();
         let mut is_changed = false;
         for &index in indexes {
             let change = &changes[index];
@@ -181,13 +206,14 @@ impl Store {
                 Ok(Effect::Repeated(receipt)) => receipts.push((index, receipt)),
                 Ok(Effect::Changed) => {
                     is_changed = true;
+                    moves.extend(lifecycle::move_of(record.status, record.version, &change.intent, &trial));
                     record = trial;
                     receipts.push((index, record.receipt()));
                 }
             }
         }
         let (task, staged) = if is_changed {
-            let Some(staged) = staging.and_then(|staging| staging.finish(record)) else {
+            let Some(staged) = staging.and_then(|staging| staging.finish(record, moves)) else {
                 for index in indexes {
                     results[*index] = Err(Refused::Store(StoreError::Unavailable));
                 }
@@ -208,7 +234,7 @@ impl Store {
         &self,
         wanted: Vec<Wanted>,
         until: Instant,
-    ) -> Result<Vec<(Uuid, Option<TaskRecord>)>, StoreError> {
+    ) -> Result<Vec<(Uuid, Read)>, StoreError> {
         let ids: Vec<_> = wanted.iter().map(|it| it.id).collect();
         let store = self.clone();
         let run = move |wanted| {
@@ -220,7 +246,7 @@ impl Store {
         ids.into_iter().zip(read).map(|(id, record)| Ok((id, record?))).collect()
     }
 
-    async fn read_now(&self, wanted: Vec<Wanted>) -> Vec<Result<Option<TaskRecord>, StoreError>> {
+    async fn read_now(&self, wanted: Vec<Wanted>) -> Vec<Result<Read, StoreError>> {
         let read = |payload| {
             let of_kind = wanted.iter().filter(move |it| it.payload == payload);
             self.read_kind(payload, of_kind.map(|it| stored_id(it.id)).collect())
@@ -228,24 +254,29 @@ impl Store {
         let (bare, whole) = tokio::join!(read(false), read(true));
         let answer = |it: &Wanted| {
             let found = if it.payload { &whole } else { &bare };
-            found.as_ref().map_err(|error| *error).map(|found| found.get(&it.id).cloned())
+            found
+                .as_ref()
+                .map_err(|error| *error)
+                .map(|found| found.get(&it.id).cloned().unwrap_or(Read::Missing))
         };
         wanted.iter().map(answer).collect()
     }
 
     /// These tasks, with or without their payloads.
-    async fn read_kind(
-        &self,
-        payload: bool,
-        ids: Vec<Binary>,
-    ) -> Result<HashMap<Uuid, TaskRecord>, StoreError> {
+    async fn read_kind(&self, payload: bool, ids: Vec<Binary>) -> Result<HashMap<Uuid, Read>, StoreError> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
         let mut options = FindOptions::builder().max_time(self.timeout).build();
-        options.projection = (!payload).then(without_payload);
-        let found = self.find("for a change", doc! { "_id": { "$in": ids } }, options).await?;
-        Ok(found.into_iter().map(|task| (task.id, task)).collect())
+        options.projection = Some(if payload {
+            doc! { "moved": 0 }
+        } else {
+            without_payload()
+        });
+        let reading = self.find("for a change", doc! { "_id": { "$in": ids } }, options).await?;
+        let unreadable = reading.unreadable.into_iter().map(|id| (id, Read::Unreadable));
+        let found = reading.found.into_iter().map(|task| (task.id, Read::Task(Box::new(task))));
+        Ok(unreadable.chain(found).collect())
     }
 }
 
@@ -255,8 +286,8 @@ struct Call {
     results: Vec<Result<Applied, Refused>>,
     /// The changes without an answer, by task.
     open: HashMap<Uuid, Vec<usize>>,
-    /// Tasks whose write may have landed unheard.
-    in_doubt: HashSet<Uuid>,
+    /// Tasks whose write may have landed unheard, with what is to be told if it has.
+    in_doubt: HashMap<Uuid, News>,
 }
 
 impl Call {
@@ -266,7 +297,7 @@ impl Call {
         for (index, change) in changes.iter().enumerate() {
             open.entry(change.id).or_default().push(index);
         }
-        Self { changes, results, open, in_doubt: HashSet::new() }
+        Self { changes, results, open, in_doubt: HashMap::new() }
     }
 
     /// A refusal that our own unheard write may have caused is none: whoever has no token to recognise it by is told
@@ -281,7 +312,7 @@ impl Call {
 
     /// A task that is still open has an answer that never became true.
     fn fail(&mut self, id: Uuid, error: StoreError) {
-        let error = if self.in_doubt.contains(&id) { StoreError::OutcomeUnknown } else { error };
+        let error = if self.in_doubt.contains_key(&id) { StoreError::OutcomeUnknown } else { error };
         for index in self.open.remove(&id).unwrap_or_default() {
             self.results[index] = Err(Refused::Store(error));
         }

@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 use sha2::{Digest, Sha256};
 use task_repo_protocol::claim::ClaimOne;
-use task_repo_protocol::{Claim, Status, Task, Uuid};
+use task_repo_protocol::{Claim, Task, Uuid};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use super::desk::Turn;
 use super::waiters::Waiter;
 use super::{Failure, TaskService, present};
-use crate::lifecycle::{Grant, Intent, Verb};
+use crate::lifecycle::{Grant, Intent};
 use crate::scope::Scope;
 use crate::store::{Applied, Change, Refused, Selection, StoreError, Want};
-use crate::task::{AttemptRecord, TaskRecord};
+use crate::task::{AttemptRecord, Kept, Status, TaskRecord};
 
 /// How long a claim id is remembered.
 const REMEMBERED: TimeDelta = TimeDelta::minutes(10);
@@ -188,7 +188,7 @@ impl TaskService {
         let mut known = false;
         let mut held = Vec::new();
         for task in self.store.claimed_by(scope, claim_id, until).await? {
-            let by_this = |attempt: &&AttemptRecord| {
+            let by_this = |attempt: &&Kept<AttemptRecord>| {
                 attempt.claim_id.as_deref() == Some(claim_id) && attempt.started_at > since
             };
             let tokens: Vec<_> = task.attempts.iter().filter(by_this).map(|attempt| attempt.token).collect();
@@ -257,7 +257,7 @@ impl TaskService {
             let mut in_doubt = Vec::new();
             for (change, result) in changes.into_iter().zip(results) {
                 match result {
-                    Ok(applied) => self.announce(&applied.task),
+                    Ok(_) | Err(Refused::Store(StoreError::Unreadable)) => {}
                     Err(Refused::Store(_)) => in_doubt.push(change),
                     Err(Refused::Missing) if Instant::now() < comes_until => in_doubt.push(change),
                     // It was never claimed, or is not held any more.
@@ -276,17 +276,13 @@ impl TaskService {
         }
     }
 
-    /// Makes one change and tells whoever waits for it.
+    /// Makes one change.
     pub(super) async fn change(&self, scope: &Scope, id: Uuid, intent: Intent) -> Result<Applied, Failure> {
         let verb = intent.verb();
         let change = Change { scope: scope.clone(), id, intent };
         let mut results = self.store.apply(vec![change]).await;
         let result = results.pop().unwrap_or(Err(Refused::Store(StoreError::OutcomeUnknown)));
-        let applied = result.map_err(|refused| Failure::of(id, verb, &refused))?;
-        if verb != Verb::Heartbeat {
-            self.announce(&applied.task);
-        }
-        Ok(applied)
+        result.map_err(|refused| Failure::of(id, verb, &refused))
     }
 }
 

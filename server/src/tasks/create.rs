@@ -1,8 +1,8 @@
 //! New tasks, one or many, and repeats of the same call.
 //!
 //! An idempotency key lives in the task it made: a unique index over tenant and a hash of user, key and place in the
-//! batch. The first answer is a pure function of the request, the id and the time of creation, so a repeat draws it
-//! up again from the stored task and needs no record beside it.
+//! batch. The first answer is a pure function of the request, the id, the time of creation and the limits that were chosen
+//! then, so a repeat draws it up again from the stored task and needs no record beside it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,16 +11,15 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest, Sha256};
 use task_repo_protocol::task::MAX_TASK_BYTES;
-use task_repo_protocol::{NewTask, Reason, RetryPolicy, Status, Usage, Uuid};
+use task_repo_protocol::{NewTask, Uuid};
 
 use super::desk::Lent;
 use super::{Failure, TaskService};
 use crate::json_value;
-use crate::lifecycle::DEFAULT_MAX_ATTEMPTS;
 use crate::mistake::{self, Mistake};
 use crate::scope::Scope;
 use crate::store::{InsertRefused, StoreError, new_stamp};
-use crate::task::TaskRecord;
+use crate::task::{Kept, LimitsRecord, Reason, RetryRecord, Status, TaskRecord};
 
 /// How long an idempotency key is remembered.
 const REMEMBERED: TimeDelta = TimeDelta::days(1);
@@ -63,21 +62,23 @@ impl TaskService {
             .iter()
             .enumerate()
             .map(|(place, task)| {
-                let mut draft = self.draft(scope, task, Uuid::now_v7(), now)?;
+                let mut draft = draft(scope, task, Uuid::now_v7(), now, self.limits(task))?;
                 if let Some(key) = &idempotency
                     && !mistake::is_made(Mistake::ForgottenKeys)
                 {
                     draft.idempotency_key = Some(key.at(scope, place));
                     draft.idempotency_body = Some(key.body.to_vec());
                     draft.idempotency_request = Some(key.request_id.clone());
+                    draft.idempotency_limits = Some(draft.limits().into());
                 }
-                Ok(draft)
+                Ok(Arc::new(draft))
             })
             .collect();
         match idempotency {
             None => {
+                let inserted = self.insert(&drafts).await.into_iter();
                 let tasks =
-                    self.insert(&drafts).await.into_iter().zip(drafts).map(|(done, draft)| done.and(draft));
+                    inserted.zip(drafts).map(|(done, draft)| done.and(draft.map(Arc::unwrap_or_clone)));
                 Ok(Created { tasks: tasks.collect(), replayed: None })
             }
             Some(key) => self.create_once(scope, &tasks, drafts, &key).await,
@@ -88,12 +89,13 @@ impl TaskService {
         self: &Arc<Self>,
         scope: &Scope,
         tasks: &[NewTask],
-        mut drafts: Vec<Result<TaskRecord, Failure>>,
+        mut drafts: Vec<Draft>,
         key: &IdempotencyKey,
     ) -> Result<Created, Failure> {
         // The first task is the anchor: whoever gets it in first owns the key, and the others follow.
         let Some(anchor) = drafts.iter().position(Result::is_ok) else {
-            return Ok(Created { tasks: drafts, replayed: None });
+            let tasks = drafts.into_iter().map(|draft| draft.map(Arc::unwrap_or_clone)).collect();
+            return Ok(Created { tasks, replayed: None });
         };
         let first = std::mem::replace(&mut drafts[anchor], Err(Failure::IdempotencyKeyReused));
         let mut answer = self.insert_once(scope, vec![first], key).await?;
@@ -109,19 +111,20 @@ impl TaskService {
         }
         drafts.truncate(anchor);
         let now_as_then = answer.into_iter().zip(&tasks[anchor..]).map(|((stored, replayed), task)| {
-            let stored = stored?;
-            if replayed { self.draft_again(scope, task, &stored) } else { Ok(stored) }
+            let stored = Arc::unwrap_or_clone(stored?);
+            if replayed { draft_again(scope, task, &stored) } else { Ok(stored) }
         });
-        Ok(Created { tasks: drafts.into_iter().chain(now_as_then).collect(), replayed })
+        let refused = drafts.into_iter().map(|draft| draft.map(Arc::unwrap_or_clone));
+        Ok(Created { tasks: refused.chain(now_as_then).collect(), replayed })
     }
 
     /// Inserts drafts that carry an idempotency key; says of each whether it was there before.
     async fn insert_once(
         self: &Arc<Self>,
         scope: &Scope,
-        drafts: Vec<Result<TaskRecord, Failure>>,
+        drafts: Vec<Draft>,
         key: &IdempotencyKey,
-    ) -> Result<Vec<(Result<TaskRecord, Failure>, bool)>, Failure> {
+    ) -> Result<Vec<(Draft, bool)>, Failure> {
         let hashes: Vec<_> =
             drafts.iter().map(|draft| draft.as_ref().ok()?.idempotency_key.clone()).collect();
         let inserted = self.insert(&drafts).await;
@@ -141,7 +144,7 @@ impl TaskService {
         for ((done, draft), hash) in inserted.into_iter().zip(drafts).zip(hashes) {
             let found = hash.and_then(|hash| before.remove(&hash));
             answer.push(match (done, found) {
-                (Err(Failure::IdempotencyKeyReused), Some(task)) => (Ok(task), true),
+                (Err(Failure::IdempotencyKeyReused), Some(task)) => (Ok(Arc::new(task)), true),
                 // The key had had its day and has just been forgotten.
                 (Err(Failure::IdempotencyKeyReused), None) => {
                     let draft = [draft];
@@ -173,32 +176,24 @@ impl TaskService {
     }
 
     /// Inserts the drafts that are tasks; a key that is taken is `IdempotencyKeyReused`.
-    async fn insert(self: &Arc<Self>, drafts: &[Result<TaskRecord, Failure>]) -> Vec<Result<(), Failure>> {
+    async fn insert(self: &Arc<Self>, drafts: &[Draft]) -> Vec<Result<(), Failure>> {
         if let [Ok(draft)] = drafts
             && draft.status == Status::Pending
             && let Some(lent) = self.desk.first_for(draft)
         {
-            return vec![self.insert_for(lent, draft.clone()).await];
+            return vec![self.insert_for(lent, TaskRecord::clone(draft)).await];
         }
-        let tasks: Vec<_> = drafts.iter().filter_map(|draft| draft.as_ref().ok()).collect();
+        let tasks: Vec<_> = drafts.iter().filter_map(|draft| draft.as_ref().ok().cloned()).collect();
         let mut results =
             if tasks.is_empty() { Vec::new() } else { self.store.insert(&tasks).await }.into_iter();
         drafts
             .iter()
             .map(|draft| {
-                let task = draft.as_ref().map_err(Clone::clone)?;
-                match results.next() {
-                    Some(Ok(())) => {
-                        match task.status {
-                            Status::Pending => self.desk.offer(task),
-                            _ => self.announce(task),
-                        }
-                        metrics::counter!("task_repo_tasks_created_total").increment(1);
-                        Ok(())
-                    }
-                    Some(Err(refused)) => Err(refused.into()),
-                    None => Err(Failure::Store(StoreError::Unavailable)),
-                }
+                draft.as_ref().map_err(Clone::clone)?;
+                results
+                    .next()
+                    .unwrap_or(Err(InsertRefused::Store(StoreError::Unavailable)))
+                    .map_err(Failure::from)
             })
             .collect()
     }
@@ -211,7 +206,6 @@ impl TaskService {
             let (task, inserted) = service.store.insert_claimed(draft, lent.waiter.grant()).await;
             match inserted {
                 Ok(()) => {
-                    metrics::counter!("task_repo_tasks_created_total").increment(1);
                     metrics::counter!("task_repo_tasks_claimed_total").increment(1);
                     lent.answer(Ok(vec![task]), &service);
                 }
@@ -234,108 +228,99 @@ impl TaskService {
         inserted.map_or(unknown, |inserted| inserted.unwrap_or(unknown)).map_err(Failure::from)
     }
 
-    /// The task that `new` asked for when it was `stored`, as it was then. Payloads keep the spelling they came with
-    /// first, unless they have been edited since.
-    fn draft_again(&self, scope: &Scope, new: &NewTask, stored: &TaskRecord) -> Result<TaskRecord, Failure> {
-        let mut draft = self.draft(scope, new, stored.id, stored.created_at)?;
-        let payloads = [
-            (&mut draft.request, &stored.request),
-            (&mut draft.template, &stored.template),
-            (&mut draft.metadata, &stored.metadata),
-        ];
-        for (now, then) in payloads {
-            if let (Some(text), Some(first)) = (&now, then)
-                && json_value::same(text, first)
-            {
-                *now = Some(first.clone());
-            }
-        }
-        Ok(draft)
-    }
-
-    /// The task that `new` asks for, created at `now`.
-    fn draft(
-        &self,
-        scope: &Scope,
-        new: &NewTask,
-        id: Uuid,
-        now: DateTime<Utc>,
-    ) -> Result<TaskRecord, Failure> {
-        let template = new.template.as_ref().and_then(|template| serde_json::to_string(template).ok());
-        let request = new.request.as_ref().map(|json| json.as_str().to_owned());
-        let metadata = new.metadata.as_ref().map(|json| json.as_str().to_owned());
-        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let input = length(&request) + length(&template) + length(&metadata);
-        if input > MAX_TASK_BYTES {
-            return Err(Failure::TooLarge);
-        }
-        if !scope.may_use(&new.task_type) {
-            return Err(Failure::TypeForbidden(new.task_type.clone()));
-        }
-        let user_id = match (&scope.user, &new.user_id) {
-            (Some(caller), Some(user)) if **caller != **user => return Err(Failure::UserForbidden),
-            (caller, user) => caller.as_deref().or(user.as_deref()).map(str::to_owned),
-        };
-        let seconds = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
-        let run_at = new.run_at.or_else(|| new.delay_seconds.map(|delay| now + TimeDelta::seconds(delay)));
-        let future = run_at.filter(|time| *time > now);
-        Ok(TaskRecord {
-            id,
-            tenant: scope.tenant.to_string(),
-            user_id,
-            task_type: new.task_type.clone(),
-            name: new.name.clone(),
-            description: new.description.clone(),
-            status: if future.is_some() { Status::Scheduled } else { Status::Pending },
-            reason: future.map(|_| Reason::Delayed),
-            priority: new.priority.unwrap_or_default().get().into(),
-            ready_at: future.unwrap_or(now),
-            request,
-            template,
-            metadata,
-            tags: new.tags.as_ref().map(TaskRecord::stored_tags).unwrap_or_default(),
-            attempt: 0,
-            max_attempts: seconds(new.max_attempts).unwrap_or(DEFAULT_MAX_ATTEMPTS),
-            losses: 0,
-            retry: new.retry.filter(|retry| *retry != RetryPolicy::default()),
-            lease_seconds: seconds(new.lease_seconds),
-            timeout_seconds: seconds(new.timeout_seconds),
+    /// The limits of the task that `new` asks for: its own, and the defaults of this moment.
+    fn limits(&self, new: &NewTask) -> LimitsRecord {
+        LimitsRecord {
+            max_attempts: whole(new.max_attempts).unwrap_or(TaskRecord::MAX_ATTEMPTS),
+            retry: new.retry.map_or_else(RetryRecord::default, RetryRecord::from).into(),
+            lease_seconds: whole(new.lease_seconds).unwrap_or(TaskRecord::LEASE_SECONDS),
+            timeout_seconds: whole(new.timeout_seconds).unwrap_or(TaskRecord::TIMEOUT_SECONDS),
             retention_seconds: match new.retention_seconds {
                 None => Some(self.settings.task_retention_seconds),
-                Some(retention) => seconds(retention),
+                Some(retention) => whole(retention),
             },
-            run_at,
-            due_date: new.due_date,
-            reminder_time: new.reminder_time,
-            lease: None,
-            lease_until: None,
-            timeout_at: None,
-            lost_token: None,
-            progress: None,
-            cancel_requested_at: None,
-            cancel_receipt: None,
-            result: None,
-            result_id: None,
-            error: None,
-            usage: Usage::default(),
-            created_at: now,
-            updated_at: now,
-            started_at: None,
-            completed_at: None,
-            deleted_at: None,
-            expire_at: None,
-            version: 1,
-            stamp: new_stamp(),
-            input_bytes: u32::try_from(input).unwrap_or(u32::MAX),
-            attempts: Vec::new(),
-            claim_ids: Vec::new(),
-            executed: false,
-            idempotency_key: None,
-            idempotency_body: None,
-            idempotency_request: None,
-        })
+        }
     }
 }
+
+/// Seconds or a number that has been checked to be small enough.
+fn whole(number: Option<i64>) -> Option<u32> {
+    number.and_then(|number| u32::try_from(number).ok())
+}
+
+/// The task that `new` asked for when it was `stored`, as it was then. Payloads keep the spelling they came with first,
+/// unless they have been edited since.
+fn draft_again(scope: &Scope, new: &NewTask, stored: &TaskRecord) -> Result<TaskRecord, Failure> {
+    let limits = stored.idempotency_limits.clone().map_or_else(|| stored.limits(), Kept::into_part);
+    let mut draft = draft(scope, new, stored.id, stored.created_at, limits)?;
+    let payloads = [
+        (&mut draft.request, &stored.request),
+        (&mut draft.template, &stored.template),
+        (&mut draft.metadata, &stored.metadata),
+    ];
+    for (now, then) in payloads {
+        if let (Some(text), Some(first)) = (&now, then)
+            && json_value::same(text, first)
+        {
+            *now = Some(first.clone());
+        }
+    }
+    Ok(draft)
+}
+
+/// The task that `new` asks for, created at `now` with these limits.
+fn draft(
+    scope: &Scope,
+    new: &NewTask,
+    id: Uuid,
+    now: DateTime<Utc>,
+    limits: LimitsRecord,
+) -> Result<TaskRecord, Failure> {
+    let template = new.template.as_ref().and_then(|template| serde_json::to_string(template).ok());
+    let request = new.request.as_ref().map(|json| json.as_str().to_owned());
+    let metadata = new.metadata.as_ref().map(|json| json.as_str().to_owned());
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let input = length(&request) + length(&template) + length(&metadata);
+    if input > MAX_TASK_BYTES {
+        return Err(Failure::TooLarge);
+    }
+    if !scope.may_use(&new.task_type) {
+        return Err(Failure::TypeForbidden(new.task_type.clone()));
+    }
+    let user_id = match (&scope.user, &new.user_id) {
+        (Some(caller), Some(user)) if **caller != **user => return Err(Failure::UserForbidden),
+        (caller, user) => caller.as_deref().or(user.as_deref()).map(str::to_owned),
+    };
+    let run_at = new.run_at.or_else(|| new.delay_seconds.map(|delay| now + TimeDelta::seconds(delay)));
+    let future = run_at.filter(|time| *time > now);
+    let mut task = TaskRecord {
+        user_id,
+        name: new.name.clone(),
+        description: new.description.clone(),
+        priority: new.priority.unwrap_or_default().get().into(),
+        request,
+        template,
+        metadata,
+        tags: new.tags.as_ref().map(TaskRecord::stored_tags).unwrap_or_default(),
+        run_at,
+        due_date: new.due_date,
+        reminder_time: new.reminder_time,
+        stamp: new_stamp(),
+        input_bytes: u32::try_from(input).unwrap_or(u32::MAX),
+        ..TaskRecord::new(id, scope.tenant.to_string(), new.task_type.clone(), now, limits)
+    };
+    if let Some(future) = future {
+        task.status = Status::Scheduled;
+        task.reason = Some(Reason::Delayed);
+        task.ready_at = future;
+        task.pending_at = None;
+    }
+    task.note_creation();
+    Ok(task)
+}
+
+/// A task to be created, or why it is none.
+type Draft = Result<Arc<TaskRecord>, Failure>;
 
 impl From<InsertRefused> for Failure {
     fn from(refused: InsertRefused) -> Self {

@@ -4,6 +4,7 @@ use task_repo_protocol::{Status, Uuid};
 
 use crate::lifecycle::{Refusal, Verb};
 use crate::store::{Refused, StoreError};
+use crate::telemetry::masked;
 
 /// Why the service does not do what it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +64,9 @@ pub enum Failure {
     /// The idempotency key came with another body before.
     #[error("the idempotency key was used with another body")]
     IdempotencyKeyReused,
+    /// A defect of the service.
+    #[error("the service failed")]
+    Defect,
     /// The database could not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -75,14 +79,26 @@ impl Failure {
             Refused::Missing => Self::TaskNotFound(id.to_string()),
             Refused::Store(error) => Self::Store(error),
             Refused::Task(Refusal::WrongState(status)) if verb == Verb::Claim => {
-                Self::NotClaimable { id, status }
+                Self::NotClaimable { id, status: status.into() }
             }
-            Refused::Task(Refusal::WrongState(status)) => Self::InvalidTransition { id, status },
-            Refused::Task(Refusal::LeaseLost { status, attempt }) => Self::LeaseLost { id, status, attempt },
+            Refused::Task(Refusal::WrongState(status)) => {
+                Self::InvalidTransition { id, status: status.into() }
+            }
+            Refused::Task(Refusal::LeaseLost { status, attempt }) => {
+                Self::LeaseLost { id, status: status.into(), attempt }
+            }
             Refused::Task(Refusal::VersionConflict(version)) => Self::VersionConflict { id, version },
             Refused::Task(Refusal::TooLarge) => Self::TooLarge,
             // Only the background loops ask for what is due, and they do not report.
             Refused::Task(Refusal::NotDue) => Self::InvalidTransition { id, status: Status::Processing },
+            Refused::Task(Refusal::Unlisted) => {
+                tracing::error!(
+                    ?verb,
+                    task = masked(&id.to_string()),
+                    "a change ends where the table does not lead"
+                );
+                Self::Defect
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Issuing, rotating and checking API keys.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,10 +13,13 @@ use task_repo_protocol::{IssuedKey, KeyInfo, KeyRotation, NewKey, Role, Uuid};
 use tokio::time::timeout_at;
 
 use super::{Failure, TaskService};
-use crate::store::{KeyRecord, SecretHash, StoreError};
+use crate::store::{Changes, KeyRecord, SecretHash, StoreError};
 
-/// How long a looked-up key is believed: a revoked one is refused everywhere within that.
+/// How long looked-up keys are believed after it was known for the last time that no key has changed. A revoked key is
+/// refused everywhere within that time.
 const BELIEVED: Duration = Duration::from_secs(3);
+/// How long a looked-up key is remembered at most, whatever is known of changes.
+const REMEMBERED: Duration = Duration::from_secs(60);
 /// How long a replaced secret stays good where nobody says otherwise, in seconds.
 const OVERLAP_SECONDS: i64 = 3600;
 /// What every issued secret begins with, so that people and scanners know one when they see it.
@@ -39,7 +42,7 @@ impl Identity {
         match self {
             Self::Anonymous => false,
             Self::Bootstrap => true,
-            Self::Issued(key) => key.roles.iter().any(|role| roles.contains(role)),
+            Self::Issued(key) => key.roles.iter().any(|role| roles.contains(&(*role).into())),
         }
     }
 
@@ -52,17 +55,60 @@ impl Identity {
 /// The keys this server has seen.
 pub(super) struct KeyRing {
     bootstrap: SecretHash,
-    seen: Cache<[u8; 32], Option<Arc<KeyRecord>>>,
+    seen: Cache<[u8; 32], Seen>,
     touched: Cache<Uuid, ()>,
+    known: Mutex<Known>,
+}
+
+/// What a look-up has found.
+#[derive(Clone)]
+struct Seen {
+    key: Option<Arc<KeyRecord>>,
+    /// When it began, counted in changes of keys.
+    epoch: u64,
+}
+
+/// What is known of changes of keys.
+#[derive(Default)]
+struct Known {
+    /// Grows with each change that this server hears of. A look-up that began in an earlier epoch counts no more.
+    epoch: u64,
+    /// What all servers had counted, and when they were asked.
+    counted: Option<(i64, Instant)>,
 }
 
 impl KeyRing {
     pub(super) fn new(bootstrap: &str) -> Self {
         Self {
             bootstrap: SecretHash::new(hash(bootstrap)),
-            seen: Cache::builder().max_capacity(10_000).time_to_live(BELIEVED).build(),
+            seen: Cache::builder().max_capacity(10_000).time_to_live(REMEMBERED).build(),
             touched: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
+            known: Mutex::default(),
         }
+    }
+
+    /// Takes note of how often keys had changed when that was asked.
+    pub(super) fn hear(&self, changes: Changes, asked: Instant) {
+        let mut known = self.known();
+        if known.counted.is_none_or(|(before, _)| before != changes.keys) {
+            known.epoch += 1;
+        }
+        known.counted = Some((changes.keys, asked));
+    }
+
+    /// A key has changed here.
+    fn forget(&self) {
+        self.known().epoch += 1;
+    }
+
+    /// The present epoch, and whether what was found in it is believed without asking again.
+    fn epoch(&self) -> (u64, bool) {
+        let known = self.known();
+        (known.epoch, known.counted.is_some_and(|(_, asked)| asked.elapsed() < BELIEVED))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,10 +132,16 @@ impl TaskService {
         if self.keys.bootstrap.is(&hash) {
             return Ok(Some(Identity::Bootstrap));
         }
+        let (epoch, is_believed) = self.keys.epoch();
         let found = match self.keys.seen.get(&hash).await {
-            Some(found) => found,
-            // Apart: every request would carry the room that a look into the database takes.
-            None => Box::pin(self.look_up(hash)).await?,
+            Some(seen) if is_believed && seen.epoch == epoch => seen.key,
+            seen => {
+                if seen.is_some() {
+                    self.keys.seen.invalidate(&hash).await;
+                }
+                // Apart: every request would carry the room that a look into the database takes.
+                Box::pin(self.look_up(hash, epoch)).await?
+            }
         };
         let Some(key) = found else { return Ok(None) };
         let now = self.store.clock().now();
@@ -103,12 +155,12 @@ impl TaskService {
         Ok(Some(Identity::Issued(key)))
     }
 
-    async fn look_up(&self, hash: [u8; 32]) -> Result<Option<Arc<KeyRecord>>, Failure> {
-        let look_up = async { Ok(self.store.key_by_hash(&hash).await?.map(Arc::new)) };
+    async fn look_up(&self, hash: [u8; 32], epoch: u64) -> Result<Option<Arc<KeyRecord>>, Failure> {
+        let look_up = async { Ok(Seen { key: self.store.key_by_hash(&hash).await?.map(Arc::new), epoch }) };
         // Who looks up for many may go away, and the next one begins anew.
         let looking = timeout_at(self.store.deadline().into(), self.keys.seen.try_get_with(hash, look_up));
         let found = looking.await.map_err(|_| StoreError::Unavailable)?;
-        found.map_err(|error: Arc<StoreError>| Failure::Store(*error))
+        found.map(|seen| seen.key).map_err(|error: Arc<StoreError>| Failure::Store(*error))
     }
 
     /// Notes the use of a key, once a minute at most and beside the request.
@@ -131,7 +183,7 @@ impl TaskService {
     /// When the database does not answer.
     pub async fn issue_key(&self, tenant: &str, new: NewKey) -> Result<IssuedKey, Failure> {
         let secret = new_secret();
-        let mut roles = new.roles;
+        let mut roles: Vec<_> = new.roles.into_iter().map(Into::into).collect();
         roles.sort();
         roles.dedup();
         let record = KeyRecord {
@@ -143,9 +195,11 @@ impl TaskService {
             created_at: self.store.clock().now(),
             expires_at: new.expires_at,
             last_used_at: None,
-            hashes: vec![SecretHash::new(hash(&secret))],
+            hashes: vec![SecretHash::new(hash(&secret)).into()],
+            version: 1,
         };
         self.store.insert_key(record.clone()).await?;
+        self.keys_have_changed().await?;
         Ok(issued(record, secret))
     }
 
@@ -160,7 +214,7 @@ impl TaskService {
             .map(|key| KeyInfo {
                 id: key.id,
                 name: key.name,
-                roles: key.roles,
+                roles: key.roles.into_iter().map(Into::into).collect(),
                 tenant_id: key.tenant,
                 task_types: key.task_types,
                 created_at: key.created_at,
@@ -185,12 +239,12 @@ impl TaskService {
             let mut hashes: Vec<_> = key
                 .hashes
                 .iter()
-                .map(|old| old.until(now + overlap))
+                .map(|old| old.clone().with(old.until(now + overlap)))
                 .filter(|old| old.until.is_some_and(|until| until > now))
                 .collect();
-            hashes.push(SecretHash::new(hash(&secret)));
+            hashes.push(SecretHash::new(hash(&secret)).into());
             if self.store.replace_secrets(&key, &hashes).await? {
-                self.keys.seen.invalidate_all();
+                self.keys_have_changed().await?;
                 return Ok(issued(key, secret));
             }
         }
@@ -202,11 +256,16 @@ impl TaskService {
     /// # Errors
     /// When there is no such key.
     pub async fn revoke_key(&self, id: Uuid) -> Result<(), Failure> {
-        if !self.store.delete_key(id).await? {
-            return Err(Failure::KeyNotFound(id.to_string()));
-        }
-        self.keys.seen.invalidate_all();
-        Ok(())
+        let is_deleted = self.store.delete_key(id).await?;
+        // Also if it was not there: the call before may have deleted it and then not have been able to tell.
+        self.keys_have_changed().await?;
+        if is_deleted { Ok(()) } else { Err(Failure::KeyNotFound(id.to_string())) }
+    }
+
+    /// Has every server look its keys up anew.
+    async fn keys_have_changed(&self) -> Result<(), Failure> {
+        self.keys.forget();
+        Ok(self.store.count_key_change().await?)
     }
 }
 
@@ -215,10 +274,34 @@ fn issued(key: KeyRecord, secret: String) -> IssuedKey {
         id: key.id,
         key: secret,
         name: key.name,
-        roles: key.roles,
+        roles: key.roles.into_iter().map(Into::into).collect(),
         tenant_id: key.tenant,
         task_types: key.task_types,
         created_at: key.created_at,
         expires_at: key.expires_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_is_believed_until_a_key_changes_or_nothing_is_heard() {
+        let ring = KeyRing::new("k");
+        assert!(!ring.epoch().1, "nothing is known yet");
+        let now = Instant::now();
+        ring.hear(Changes { keys: 3 }, now);
+        let (first, is_believed) = ring.epoch();
+        assert!(is_believed);
+        ring.hear(Changes { keys: 3 }, now);
+        assert_eq!(ring.epoch(), (first, true), "nothing has changed");
+        ring.hear(Changes { keys: 4 }, now);
+        assert_ne!(ring.epoch().0, first, "another server has changed a key");
+        let second = ring.epoch().0;
+        ring.forget();
+        assert_ne!(ring.epoch().0, second, "this server has");
+        ring.hear(Changes { keys: 4 }, now.checked_sub(BELIEVED).unwrap());
+        assert!(!ring.epoch().1, "it was too long ago that anybody was asked");
     }
 }

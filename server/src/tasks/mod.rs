@@ -7,7 +7,7 @@
 //! | [`settle`] | what workers report |
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
 //! | [`query`] | reading and listing, and waiting for the end of a task |
-//! | [`sweep`] | the loops beside the requests |
+//! | [`sweep`], [`upkeep`] | the loops beside the requests |
 //! | [`keys`] | issuing, rotating and checking API keys |
 //! | [`present`] | how a task looks from outside |
 
@@ -24,19 +24,20 @@ mod round;
 mod settle;
 mod shelf;
 mod sweep;
+mod upkeep;
 mod waiters;
 mod watch;
 
 use std::sync::Arc;
 
-use task_repo_protocol::Status;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::TaskSettings;
+use crate::events::{Hub, TaskEvent};
 use crate::store::Store;
-use crate::task::TaskRecord;
+use crate::task::Status;
 
 pub use claim::Handout;
 pub use create::{Created, IdempotencyKey};
@@ -50,9 +51,10 @@ pub use settle::Settled;
 pub struct TaskService {
     store: Store,
     settings: TaskSettings,
-    desk: desk::Desk,
-    watch: watch::Watch,
-    due: sweep::DueAlarm,
+    server: upkeep::ThisServer,
+    desk: Arc<desk::Desk>,
+    watch: Arc<watch::Watch>,
+    due: Arc<sweep::DueAlarm>,
     jobs: sweep::Jobs,
     pulse: sweep::Pulse,
     keys: keys::KeyRing,
@@ -65,12 +67,16 @@ pub struct TaskService {
 impl TaskService {
     /// The service on that database. Nothing runs until [`TaskService::run_background`].
     pub fn new(store: Store, settings: TaskSettings, bootstrap_key: &str) -> Arc<Self> {
+        let (desk, watch, due) =
+            (Arc::<desk::Desk>::default(), Arc::<watch::Watch>::default(), Arc::default());
+        subscribe(store.hub(), &desk, &watch, &due);
         Arc::new(Self {
+            server: upkeep::ThisServer::new(store.clock().now()),
             store,
             settings,
-            desk: desk::Desk::default(),
-            watch: watch::Watch::default(),
-            due: sweep::DueAlarm::default(),
+            desk,
+            watch,
+            due,
             jobs: sweep::Jobs::default(),
             pulse: sweep::Pulse::default(),
             keys: keys::KeyRing::new(bootstrap_key),
@@ -102,21 +108,31 @@ impl TaskService {
         self.stopping.cancel();
         self.background.close();
         self.background.wait().await;
+        self.sign_off().await;
         self.store.close().await;
     }
+}
 
-    /// Tells whoever waits here that a task has moved.
-    fn announce(&self, task: &TaskRecord) {
+/// Has whoever waits here hear of the moves that this server makes.
+fn subscribe(hub: &Hub, desk: &Arc<desk::Desk>, watch: &Arc<watch::Watch>, due: &Arc<sweep::DueAlarm>) {
+    let (desk, watch, due) = (Arc::clone(desk), Arc::clone(watch), Arc::clone(due));
+    hub.subscribe(move |event| {
+        let TaskEvent { before, task, .. } = event;
+        if before.is_none() {
+            metrics::counter!("task_repo_tasks_created_total").increment(1);
+        }
         match task.status {
-            _ if task.deleted_at.is_some() => self.watch.finished(task.id),
-            Status::Pending => self.desk.returned(task),
+            _ if task.deleted_at.is_some() => watch.finished(task.id),
+            // Its payloads are at hand: whoever waits need not look for it.
+            Status::Pending if before.is_none() => desk.offer(task),
+            Status::Pending => desk.returned(task),
             Status::Scheduled => {
                 if let Some(run_at) = task.run_at {
-                    self.due.set(run_at);
+                    due.set(run_at);
                 }
             }
-            Status::Processing => {}
-            Status::Completed | Status::Failed | Status::Cancelled => self.watch.finished(task.id),
+            Status::Completed | Status::Failed | Status::Cancelled => watch.finished(task.id),
+            Status::Processing | Status::Held | Status::Other(_) => {}
         }
-    }
+    });
 }

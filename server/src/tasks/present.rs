@@ -1,11 +1,10 @@
 //! How a task looks from outside.
 
 use task_repo_protocol::{
-    Execution, ExecutionList, Json, Lease, Payload, Priority, StatusReport, Tags, Task, TaskError, Template,
-    Uuid,
+    Execution, ExecutionList, Json, Lease, Payload, Priority, StatusReport, Tags, Task, Template, Uuid,
 };
 
-use crate::task::{AttemptRecord, ErrorRecord, TaskRecord};
+use crate::task::{AttemptRecord, AttemptStatus, Kept, TaskRecord};
 
 /// The whole task. Only the answer to a claim shows the lease's token.
 pub fn view(mut task: TaskRecord, with_token: bool) -> Task {
@@ -30,7 +29,7 @@ pub fn view_without_payload(task: TaskRecord, with_token: bool) -> Task {
     let expires_at = task.lease_until;
     let lease = task.lease.zip(expires_at).map(|(lease, expires_at)| Lease {
         token: with_token.then(|| of_task(task.id, lease.token).to_string()),
-        worker_id: lease.worker_id,
+        worker_id: lease.into_part().worker_id,
         expires_at,
     });
     Task {
@@ -40,8 +39,8 @@ pub fn view_without_payload(task: TaskRecord, with_token: bool) -> Task {
         task_type: task.task_type,
         name: task.name,
         description: task.description,
-        status: task.status,
-        reason: task.reason,
+        status: task.status.into(),
+        reason: task.reason.map(Into::into),
         priority: Priority::new(task.priority.into()).unwrap_or_default(),
         request: Payload::Omitted,
         template: task.template.and_then(|text| serde_json::from_str::<Template>(&text).ok()),
@@ -56,16 +55,20 @@ pub fn view_without_payload(task: TaskRecord, with_token: bool) -> Task {
         attempt: task.attempt,
         max_attempts: task.max_attempts,
         losses: task.losses,
+        retry: Some(task.retry.into_part().into()),
+        lease_seconds: Some(task.lease_seconds),
+        timeout_seconds: Some(task.timeout_seconds),
+        retention_seconds: task.retention_seconds,
         run_at: task.run_at,
         due_date: task.due_date,
         reminder_time: task.reminder_time,
         lease,
-        progress: task.progress,
+        progress: task.progress.map(|progress| progress.into_part().into()),
         cancel_requested_at: task.cancel_requested_at,
         result: Payload::Omitted,
         result_id: task.result_id,
-        error: task.error.map(error),
-        usage: task.usage,
+        error: task.error.map(|error| error.into_part().into()),
+        usage: task.usage.into_part().into(),
         created_at: task.created_at,
         updated_at: task.updated_at,
         started_at: task.started_at,
@@ -78,12 +81,12 @@ pub fn view_without_payload(task: TaskRecord, with_token: bool) -> Task {
 pub fn status_report(task: TaskRecord) -> StatusReport {
     StatusReport {
         id: task.id,
-        status: task.status,
-        reason: task.reason,
+        status: task.status.into(),
+        reason: task.reason.map(Into::into),
         attempt: task.attempt,
-        progress: task.progress,
+        progress: task.progress.map(|progress| progress.into_part().into()),
         result_id: task.result_id,
-        error: task.error.map(error),
+        error: task.error.map(|error| error.into_part().into()),
         updated_at: task.updated_at,
     }
 }
@@ -92,7 +95,15 @@ pub fn status_report(task: TaskRecord) -> StatusReport {
 pub fn execution_list(task: TaskRecord) -> ExecutionList {
     let id = task.id;
     ExecutionList {
-        executions: task.attempts.into_iter().rev().map(|attempt| execution(id, attempt)).collect(),
+        executions: task
+            .attempts
+            .into_iter()
+            .rev()
+            .map(Kept::into_part)
+            // One that was undone is no execution.
+            .filter(|attempt| attempt.status != AttemptStatus::Withdrawn)
+            .map(|attempt| execution(id, attempt))
+            .collect(),
     }
 }
 
@@ -103,19 +114,15 @@ fn execution(task: Uuid, attempt: AttemptRecord) -> Execution {
         execution_id: of_task(task, attempt.id),
         attempt: attempt.number,
         worker_id: attempt.worker_id,
-        trigger: attempt.trigger,
-        status: attempt.status,
+        trigger: attempt.trigger.into(),
+        status: attempt.status.into(),
         started_at: attempt.started_at,
         completed_at: attempt.ended_at,
         duration_ms: duration,
         result_id: attempt.result_id,
-        error: attempt.error.map(error),
-        usage: attempt.usage.unwrap_or_default(),
+        error: attempt.error.map(|error| error.into_part().into()),
+        usage: attempt.usage.unwrap_or_default().into_part().into(),
     }
-}
-
-fn error(error: ErrorRecord) -> TaskError {
-    TaskError { message: error.message, code: error.code, details: error.details.map(Json::known) }
 }
 
 /// A lease token of a task as it stands in a request, to what is stored; any text may be one, few are.

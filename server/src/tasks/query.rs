@@ -8,18 +8,20 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use task_repo_protocol::{Status, Uuid};
+use task_repo_protocol::{Status as WireStatus, Uuid};
 
 use super::{Failure, TaskService};
 use crate::scope::Scope;
 use crate::store::{Listing, Order, Position, Want};
-use crate::task::TaskRecord;
+use crate::task::{Status, TaskRecord};
 
 /// What to list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListQuery {
     /// Any of these; empty: `pending`.
-    pub statuses: Vec<Status>,
+    pub statuses: Vec<WireStatus>,
+    /// Whatever the status.
+    pub any_status: bool,
     /// Any of these; empty: all.
     pub task_types: Vec<String>,
     /// All of these, each `key:value`.
@@ -60,22 +62,31 @@ struct Cursor {
 }
 
 impl ListQuery {
-    fn statuses(&self) -> Vec<Status> {
+    /// The statuses to look for; `None`: all.
+    fn statuses(&self) -> Option<Vec<WireStatus>> {
         let mut statuses =
-            if self.statuses.is_empty() { vec![Status::Pending] } else { self.statuses.clone() };
+            if self.statuses.is_empty() { vec![WireStatus::Pending] } else { self.statuses.clone() };
         statuses.sort();
         statuses.dedup();
-        statuses
+        Some(statuses).filter(|statuses| !self.any_status && statuses.len() < WireStatus::ALL.len())
     }
 
     fn order(&self) -> Order {
-        if self.statuses() == [Status::Pending] { Order::Claim } else { Order::Newest }
+        let is_pending = self.statuses().as_deref() == Some(&[WireStatus::Pending]);
+        if is_pending { Order::Claim } else { Order::Newest }
     }
 
     /// Tells lists with different filters apart; `limit`, `cursor` and `include` may change from page to page.
     fn fingerprint(&self) -> String {
-        let filters =
-            Self { statuses: self.statuses(), limit: 0, cursor: None, payload: false, ..self.clone() };
+        let statuses = self.statuses();
+        let filters = Self {
+            any_status: statuses.is_none(),
+            statuses: statuses.unwrap_or_default(),
+            limit: 0,
+            cursor: None,
+            payload: false,
+            ..self.clone()
+        };
         let hash = Sha256::digest(format!("{filters:?}"));
         URL_SAFE_NO_PAD.encode(&hash[..9])
     }
@@ -180,7 +191,9 @@ impl TaskService {
             .store
             .list(&Listing {
                 scope: scope.clone(),
-                statuses: query.statuses(),
+                statuses: query
+                    .statuses()
+                    .map(|statuses| statuses.into_iter().flat_map(Status::of_wire).copied().collect()),
                 task_types: query.task_types.clone(),
                 tags: query.tags.clone(),
                 user_id: query.user_id.clone(),

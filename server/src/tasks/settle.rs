@@ -2,15 +2,14 @@
 
 use rand::RngExt as _;
 use task_repo_protocol::{
-    Complete, Fail, Heartbeat, HeartbeatReceipt, Outcome, OutcomeKind, Receipt, Release, TaskError, Uuid,
+    Complete, Fail, Heartbeat, HeartbeatReceipt, Outcome, OutcomeKind, Receipt, Release, Uuid,
 };
 
 use super::present::token;
 use super::{Failure, TaskService};
-use crate::lifecycle::{self, Intent, Verb};
+use crate::lifecycle::{self, Intent};
 use crate::scope::Scope;
 use crate::store::{Applied, Change};
-use crate::task::ErrorRecord;
 
 /// What came of one of many reports.
 pub type Settled = Result<Receipt, Failure>;
@@ -104,15 +103,10 @@ impl TaskService {
             .into_iter()
             .filter_map(|change| match change {
                 Err(failure) => Some(Err(failure)),
-                Ok(change) => Some(match results.next()? {
-                    Err(refused) => Err(Failure::of(change.id, change.intent.verb(), &refused)),
-                    Ok(applied) => {
-                        if change.intent.verb() != Verb::Heartbeat {
-                            self.announce(&applied.task);
-                        }
-                        Ok(applied)
-                    }
-                }),
+                Ok(change) => {
+                    let failure = |refused| Failure::of(change.id, change.intent.verb(), &refused);
+                    Some(results.next()?.map_err(failure))
+                }
             })
             .collect()
     }
@@ -143,21 +137,20 @@ fn completed(id: Uuid, body: Complete) -> Intent {
         token: token(id, &body.lease_token),
         result: body.result.map(task_repo_protocol::Json::into_text),
         result_id: body.result_id,
-        usage: body.usage.unwrap_or_default(),
+        usage: body.usage.unwrap_or_default().into(),
     }
 }
 
 fn failed(id: Uuid, body: Fail) -> Intent {
-    let TaskError { message, code, details } = body.error;
     Intent::Fail {
         token: token(id, &body.lease_token),
         failure: lifecycle::Failure {
-            error: ErrorRecord { message, code, details: details.map(task_repo_protocol::Json::into_text) },
+            error: body.error.into(),
             retry: body.retry.unwrap_or_default(),
             retry_after_seconds: whole(body.retry_after_seconds),
             jitter: rand::rng().random_range(-1.0..=1.0),
         },
-        usage: body.usage.unwrap_or_default(),
+        usage: body.usage.unwrap_or_default().into(),
     }
 }
 

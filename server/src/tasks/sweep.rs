@@ -15,12 +15,13 @@ use task_repo_protocol::system::BackgroundJob;
 use tokio::sync::Notify;
 
 use super::TaskService;
+use super::upkeep::ASK;
 use crate::lifecycle::Intent;
 use crate::scope::Scope;
-use crate::store::{Awaited, Change, DueTask, Outage, Refused, StoreError};
+use crate::store::{Awaited, Change, DuePage, DueTask, Outage, Refused, StoreError};
 
-/// How many tasks one round moves.
-const ROUND: i64 = 500;
+/// How many tasks are looked for and moved together.
+const ROUND: usize = 500;
 /// How many tenants are looked at together.
 const PARALLEL_LOOKS: usize = 8;
 /// How often the sweeper makes sure that leases can be renewed.
@@ -128,6 +129,9 @@ impl TaskService {
         let wake = Duration::from_millis(self.settings.wake_interval_ms);
         let sweep = Duration::from_millis(self.settings.sweep_interval_ms);
         self.spawn_loop("sweeper", move |service| async move { (service.sweep().await, sweep) });
+        let retain = Duration::from_millis(self.settings.retention_interval_ms);
+        self.spawn_loop("registry", move |service| async move { (service.keep_up().await, ASK) });
+        self.spawn_loop("retention", move |service| async move { (service.retain().await, retain) });
         self.spawn_loop("waker", move |service| async move { (service.wake_waiting().await, wake) });
         let service = Arc::clone(self);
         self.background.spawn(async move { service.promote_until_stopped().await });
@@ -155,10 +159,11 @@ impl TaskService {
 
     /// Takes back leases and attempts that ran out; says how late it was for the oldest.
     async fn sweep(&self) -> Result<Duration, StoreError> {
-        let mut lag = Duration::ZERO;
+        let (mut lag, mut page, mut failure) = (Duration::ZERO, DuePage::default(), None);
         loop {
-            let mut expired = self.store.expired(ROUND).await?;
-            let is_full = expired.len() == usize::try_from(ROUND).unwrap_or(0);
+            let mut expired = self.store.expired(&page, ROUND).await?;
+            let is_full = expired.len() == ROUND;
+            page = page.after(&expired);
             // Only now: what ran out while the look waited for the database must not be taken either.
             if let Some(outage) = self.last_outage().await? {
                 let now = self.store.clock().now();
@@ -166,9 +171,9 @@ impl TaskService {
             }
             lag = lag.max(self.lateness(expired.first()));
             let jitter = || Intent::Expire { jitter: rand::rng().random_range(-1.0..=1.0) };
-            let moved = self.move_due(expired, jitter).await?;
-            if !is_full || moved == 0 || self.stopping.is_cancelled() {
-                return Ok(lag);
+            failure = self.move_due(expired, jitter).await.err().or(failure);
+            if !is_full || self.stopping.is_cancelled() {
+                return failure.map_or(Ok(lag), Err);
             }
         }
     }
@@ -220,42 +225,40 @@ impl TaskService {
 
     /// Moves what is due; says how late it was for the oldest, and when the next one is due.
     async fn promote(&self) -> Result<(Duration, Option<DateTime<Utc>>), StoreError> {
-        let mut lag = Duration::ZERO;
+        let (mut lag, mut page, mut failure) = (Duration::ZERO, DuePage::default(), None);
         loop {
-            let scheduled = self.store.scheduled(ROUND).await?;
+            let scheduled = self.store.scheduled(&page, ROUND).await?;
             let now = self.store.clock().now();
-            let full = scheduled.len() == usize::try_from(ROUND).unwrap_or(0);
+            let is_full = scheduled.len() == ROUND;
+            page = page.after(&scheduled);
             let (due, later): (Vec<_>, Vec<_>) = scheduled.into_iter().partition(|task| task.at <= now);
             lag = lag.max(self.lateness(due.first()));
-            let moved = self.move_due(due, || Intent::Promote).await?;
-            if !full || !later.is_empty() || moved == 0 || self.stopping.is_cancelled() {
-                return Ok((lag, later.first().map(|task| task.at)));
+            failure = self.move_due(due, || Intent::Promote).await.err().or(failure);
+            if !is_full || !later.is_empty() || self.stopping.is_cancelled() {
+                return failure.map_or(Ok((lag, later.first().map(|task| task.at))), Err);
             }
         }
     }
 
-    /// Says how many were moved.
-    async fn move_due(&self, due: Vec<DueTask>, intent: impl Fn() -> Intent) -> Result<usize, StoreError> {
+    /// Moves each of them that can be moved. One that cannot does not keep the others from it.
+    async fn move_due(&self, due: Vec<DueTask>, intent: impl Fn() -> Intent) -> Result<(), StoreError> {
         if due.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let changes = due
             .into_iter()
             .map(|task| Change { scope: Scope::tenant(&task.tenant), id: task.id, intent: intent() })
             .collect();
-        let (mut moved, mut failure) = (0, None);
+        let mut failure = None;
         for applied in self.store.apply(changes).await {
             match applied {
-                Ok(applied) => {
-                    self.announce(&applied.task);
-                    moved += 1;
-                }
-                Err(Refused::Store(error)) => failure = Some(error),
-                // It was renewed, moved or taken by another server meanwhile.
-                Err(Refused::Missing | Refused::Task(_)) => {}
+                // A task that cannot be read would fail for ever, unlike a database that does not answer.
+                Err(Refused::Store(error)) if error != StoreError::Unreadable => failure = Some(error),
+                // Else it is moved, or was renewed, moved or taken by another server meanwhile.
+                _ => {}
             }
         }
-        failure.map_or(Ok(moved), Err)
+        failure.map_or(Ok(()), Err)
     }
 
     fn lateness(&self, oldest: Option<&DueTask>) -> Duration {

@@ -2,16 +2,29 @@
 //!
 //! One struct is what the lifecycle works on and, through its serde form, what the database stores: a field is
 //! named once. Payloads are the JSON text the client sent.
+//!
+//! A server of a newer version may write to the same database. Fields that only it knows stay where they are: those of
+//! the whole task because a change writes only what differs, those of its parts because the parts keep them ([`Kept`]).
+//! Words that only it knows are kept too ([`words`]).
+
+mod kept;
+mod parts;
+pub mod words;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_with::{Bytes, serde_as, skip_serializing_none};
-use task_repo_protocol::{
-    ExecutionStatus, Progress, Reason, Receipt, RetryPolicy, Status, Tags, Trigger, Usage, Uuid,
-};
+use task_repo_protocol::{Receipt, Tags, Uuid};
 
 use bson::serde_helpers::datetime::FromChrono04DateTime as Date;
 use bson::serde_helpers::uuid_1::AsBinary as Id;
+
+pub use kept::Kept;
+pub use parts::{
+    AttemptRecord, ErrorRecord, LeaseRecord, LimitsRecord, MoveRecord, ProgressRecord, ReceiptRecord,
+    RetryRecord, UsageRecord,
+};
+pub use words::{AttemptStatus, Backoff, Reason, Role, Status, Trigger};
 
 /// A task, whole or (where a read leaves them out) without its payloads.
 #[serde_as]
@@ -57,17 +70,26 @@ pub struct TaskRecord {
     /// How often its lease ran out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub losses: u32,
-    /// Where it says otherwise than the default.
-    pub retry: Option<RetryPolicy>,
-    /// Where it says otherwise than the default.
-    pub lease_seconds: Option<u32>,
-    /// Where it says otherwise than the default.
-    pub timeout_seconds: Option<u32>,
+    /// How often in a row it was given back, with no attempt between that ended otherwise.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub releases: u32,
+    /// When a failed attempt is followed by another.
+    #[serde(default)]
+    pub retry: Kept<RetryRecord>,
+    /// How long a lease holds where the claim does not say otherwise, in seconds.
+    #[serde(default = "default_lease")]
+    pub lease_seconds: u32,
+    /// How long an attempt may take, whatever the heartbeats, in seconds.
+    #[serde(default = "default_timeout")]
+    pub timeout_seconds: u32,
     /// How long it stays once final, in seconds; absent: for ever.
     pub retention_seconds: Option<u32>,
     /// Not to be claimed before.
     #[serde_as(as = "Option<Date>")]
     pub run_at: Option<DateTime<Utc>>,
+    /// When it last became `pending`.
+    #[serde_as(as = "Option<Date>")]
+    pub pending_at: Option<DateTime<Utc>>,
     /// For its owner.
     #[serde_as(as = "Option<Date>")]
     pub due_date: Option<DateTime<Utc>>,
@@ -75,7 +97,7 @@ pub struct TaskRecord {
     #[serde_as(as = "Option<Date>")]
     pub reminder_time: Option<DateTime<Utc>>,
     /// Who works on it, while somebody does under a lease.
-    pub lease: Option<LeaseRecord>,
+    pub lease: Option<Kept<LeaseRecord>>,
     /// While it is `processing`: when the sweeper takes it back.
     #[serde_as(as = "Option<Date>")]
     pub lease_until: Option<DateTime<Utc>>,
@@ -86,21 +108,23 @@ pub struct TaskRecord {
     #[serde_as(as = "Option<Id>")]
     pub lost_token: Option<Uuid>,
     /// The latest its worker reported.
-    pub progress: Option<Progress>,
+    pub progress: Option<Kept<ProgressRecord>>,
+    /// The version that brought that.
+    pub progress_version: Option<i64>,
     /// When its cancellation was asked for.
     #[serde_as(as = "Option<Date>")]
     pub cancel_requested_at: Option<DateTime<Utc>>,
     /// What the first request for its cancellation was answered.
-    pub cancel_receipt: Option<ReceiptRecord>,
+    pub cancel_receipt: Option<Kept<ReceiptRecord>>,
     /// JSON text as sent.
     pub result: Option<String>,
     /// Where the result is kept, if elsewhere.
     pub result_id: Option<String>,
     /// Why the latest attempt failed.
-    pub error: Option<ErrorRecord>,
+    pub error: Option<Kept<ErrorRecord>>,
     /// Summed over the attempts.
     #[serde(default, skip_serializing_if = "is_unused")]
-    pub usage: Usage,
+    pub usage: Kept<UsageRecord>,
     /// When it was created.
     #[serde_as(as = "Date")]
     pub created_at: DateTime<Utc>,
@@ -113,21 +137,24 @@ pub struct TaskRecord {
     /// When it became final.
     #[serde_as(as = "Option<Date>")]
     pub completed_at: Option<DateTime<Utc>>,
-    /// When it was deleted: hidden since, kept until `expire_at`.
+    /// When it was deleted: hidden since, kept until `remove_at`.
     #[serde_as(as = "Option<Date>")]
     pub deleted_at: Option<DateTime<Utc>>,
-    /// When the database removes it.
+    /// From when on it may be removed.
     #[serde_as(as = "Option<Date>")]
-    pub expire_at: Option<DateTime<Utc>>,
+    pub remove_at: Option<DateTime<Utc>>,
     /// Grows by one with every stored change.
     pub version: i64,
+    /// What the latest write that raised `version` did: an entry for each version that it made. Reads leave it out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<MoveRecord>,
     /// Names the latest write. It guards the next one, and tells what became of one whose answer was lost.
     pub stamp: i64,
     /// Bytes of JSON text in request, template and metadata.
     pub input_bytes: u32,
     /// The attempts so far, oldest first, the latest [`TaskRecord::MAX_HISTORY`] of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub attempts: Vec<AttemptRecord>,
+    pub attempts: Vec<Kept<AttemptRecord>>,
     /// The claim ids of those attempts, where the claims had one.
     #[serde_as(as = "Vec<Bytes>")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -143,6 +170,8 @@ pub struct TaskRecord {
     pub idempotency_body: Option<Vec<u8>>,
     /// The request that came with the key.
     pub idempotency_request: Option<String>,
+    /// The limits that the first answer to the key has shown.
+    pub idempotency_limits: Option<Kept<LimitsRecord>>,
 }
 
 /// A task's payloads: JSON text as sent.
@@ -154,97 +183,107 @@ pub struct StoredPayload {
     result: Option<String>,
 }
 
-/// Who works on a task.
-#[serde_as]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeaseRecord {
-    /// What its holder must show.
-    #[serde_as(as = "Id")]
-    pub token: Uuid,
-    /// The worker's own name for itself.
-    pub worker_id: String,
-    /// How long a heartbeat renews it, in seconds.
-    pub seconds: u32,
-    /// Its claim was answered once more: it does not go back with the first answer.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub repeated: bool,
-}
-
-/// One attempt, with the receipt of its settlement.
-#[serde_as]
-#[skip_serializing_none]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AttemptRecord {
-    /// Names the attempt among those of its task. Tasks that were claimed together have the same.
-    #[serde_as(as = "Id")]
-    pub id: Uuid,
-    /// Which one it was, counted from 1.
-    pub number: u32,
-    /// The lease's token; absent for self-managed work. Tasks that were claimed together have the same.
-    #[serde_as(as = "Option<Id>")]
-    pub token: Option<Uuid>,
-    /// Hash of the claim's id and caller.
-    #[serde_as(as = "Option<Bytes>")]
-    pub claim_id: Option<Vec<u8>>,
-    /// Who worked; absent for self-managed work.
-    pub worker_id: Option<String>,
-    /// What started it.
-    pub trigger: Trigger,
-    /// How it ended.
-    pub status: ExecutionStatus,
-    /// When it began.
-    #[serde_as(as = "Date")]
-    pub started_at: DateTime<Utc>,
-    /// When it ended.
-    #[serde_as(as = "Option<Date>")]
-    pub ended_at: Option<DateTime<Utc>>,
-    /// Where its result is kept, if elsewhere.
-    pub result_id: Option<String>,
-    /// Why it failed.
-    pub error: Option<ErrorRecord>,
-    /// What it used.
-    pub usage: Option<Usage>,
-    /// What its worker was answered.
-    pub receipt: Option<ReceiptRecord>,
-}
-
-/// Where a task stood after an attempt was settled.
-#[serde_as]
-#[skip_serializing_none]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReceiptRecord {
-    /// Where it went.
-    pub status: Status,
-    /// Why.
-    pub reason: Option<Reason>,
-    /// How many attempts had begun that count.
-    pub attempt: u32,
-    /// Not to be claimed before.
-    #[serde_as(as = "Option<Date>")]
-    pub run_at: Option<DateTime<Utc>>,
-    /// The version after the move.
-    pub version: i64,
-}
-
-/// Why an attempt failed.
-#[skip_serializing_none]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorRecord {
-    /// For people.
-    pub message: String,
-    /// For programs.
-    pub code: Option<String>,
-    /// JSON text as sent.
-    pub details: Option<String>,
-}
-
 impl TaskRecord {
     /// How many attempts are kept.
     pub const MAX_HISTORY: usize = 100;
+    /// How many attempts are kept in it that were undone. They only tell which versions they made.
+    pub const MAX_WITHDRAWN: usize = 10;
+    /// How many attempts a task has where nobody says otherwise.
+    pub const MAX_ATTEMPTS: u32 = 3;
     /// How long a lease holds where nobody says otherwise, in seconds.
     pub const LEASE_SECONDS: u32 = 60;
-    /// How long an attempt may take where the task does not say otherwise, in seconds.
+    /// How long an attempt may take where nobody says otherwise, in seconds.
     pub const TIMEOUT_SECONDS: u32 = 300;
+
+    /// One that is ready, has just been created, and of which nothing else is known.
+    pub fn new(
+        id: Uuid,
+        tenant: String,
+        task_type: String,
+        now: DateTime<Utc>,
+        limits: LimitsRecord,
+    ) -> Self {
+        let LimitsRecord { max_attempts, retry, lease_seconds, timeout_seconds, retention_seconds } = limits;
+        Self {
+            id,
+            tenant,
+            user_id: None,
+            task_type,
+            name: None,
+            description: None,
+            status: Status::Pending,
+            reason: None,
+            priority: 50,
+            ready_at: now,
+            request: None,
+            template: None,
+            metadata: None,
+            tags: Vec::new(),
+            attempt: 0,
+            max_attempts,
+            losses: 0,
+            releases: 0,
+            retry,
+            lease_seconds,
+            timeout_seconds,
+            retention_seconds,
+            run_at: None,
+            pending_at: Some(now),
+            due_date: None,
+            reminder_time: None,
+            lease: None,
+            lease_until: None,
+            timeout_at: None,
+            lost_token: None,
+            progress: None,
+            progress_version: None,
+            cancel_requested_at: None,
+            cancel_receipt: None,
+            result: None,
+            result_id: None,
+            error: None,
+            usage: Kept::default(),
+            created_at: now,
+            updated_at: now,
+            started_at: None,
+            completed_at: None,
+            deleted_at: None,
+            remove_at: None,
+            version: 1,
+            moved: Vec::new(),
+            stamp: 0,
+            input_bytes: 0,
+            attempts: Vec::new(),
+            claim_ids: Vec::new(),
+            executed: false,
+            idempotency_key: None,
+            idempotency_body: None,
+            idempotency_request: None,
+            idempotency_limits: None,
+        }
+    }
+
+    /// Its limits as they are now.
+    pub fn limits(&self) -> LimitsRecord {
+        LimitsRecord {
+            max_attempts: self.max_attempts,
+            retry: self.retry.clone(),
+            lease_seconds: self.lease_seconds,
+            timeout_seconds: self.timeout_seconds,
+            retention_seconds: self.retention_seconds,
+        }
+    }
+
+    /// Notes that the next write creates it.
+    pub(crate) fn note_creation(&mut self) {
+        self.moved =
+            if self.is_reserved() { Vec::new() } else { MoveRecord::creation(self).into_iter().collect() };
+    }
+
+    /// Whether it belongs to the service itself: its moves are told to nobody.
+    pub fn is_reserved(&self) -> bool {
+        self.tenant.starts_with('_')
+    }
 
     /// Where the task stands, as a receipt.
     pub fn receipt(&self) -> Receipt {
@@ -303,20 +342,6 @@ impl TaskRecord {
     }
 }
 
-impl ReceiptRecord {
-    /// The receipt of the task with that id.
-    pub fn for_task(self, id: Uuid) -> Receipt {
-        Receipt {
-            id,
-            status: self.status,
-            reason: self.reason,
-            attempt: self.attempt,
-            run_at: self.run_at,
-            version: self.version.unsigned_abs(),
-        }
-    }
-}
-
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
@@ -327,6 +352,14 @@ fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
-fn is_unused(usage: &Usage) -> bool {
-    *usage == Usage::default()
+fn is_unused(usage: &Kept<UsageRecord>) -> bool {
+    *usage == Kept::default()
+}
+
+const fn default_lease() -> u32 {
+    TaskRecord::LEASE_SECONDS
+}
+
+const fn default_timeout() -> u32 {
+    TaskRecord::TIMEOUT_SECONDS
 }

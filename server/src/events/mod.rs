@@ -1,0 +1,74 @@
+//! What happened to tasks, told within the server at the commit.
+//!
+//! The place where a write is known to be durable makes the event and gives it to the subscribers, whether the caller of
+//! the write is still there or not. Nothing that must not be lost hangs on an event: a server that dies between the
+//! commit and the event tells nobody, and what other servers did is not told here.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::task::{MoveRecord, Status, TaskRecord};
+
+/// A write of one task that has become durable.
+#[derive(Debug)]
+pub struct TaskEvent<'a> {
+    /// Where the task stood before; `None`: it has just been created.
+    pub before: Option<Status>,
+    /// What was done, in order: an entry for each version that the write has made.
+    pub moves: &'a [MoveRecord],
+    /// The task afterwards. With its payloads if it has just been created, otherwise perhaps without.
+    pub task: &'a Arc<TaskRecord>,
+}
+
+type Subscriber = Box<dyn Fn(&TaskEvent<'_>) + Send + Sync>;
+
+/// Gives events to whoever has subscribed. Subscribers are called one after the other by the task that carries the
+/// write, so each must be quick and may not wait.
+#[derive(Default)]
+pub struct Hub {
+    subscribers: RwLock<Vec<Subscriber>>,
+}
+
+impl Hub {
+    /// Calls `subscriber` with every event from now on.
+    pub fn subscribe(&self, subscriber: impl Fn(&TaskEvent<'_>) + Send + Sync + 'static) {
+        self.subscribers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(subscriber));
+    }
+
+    /// Tells all subscribers.
+    pub fn emit(&self, event: &TaskEvent<'_>) {
+        for subscriber in self.subscribers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            subscriber(event);
+        }
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use task_repo_protocol::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn every_subscriber_hears_every_event_in_order() {
+        let (hub, heard) = (Hub::default(), Arc::new(Mutex::new(Vec::new())));
+        for name in ["a", "b"] {
+            let heard = Arc::clone(&heard);
+            hub.subscribe(move |event| heard.lock().unwrap().push((name, event.before)));
+        }
+        let task = Arc::new(TaskRecord::pending(Uuid::nil()));
+        for before in [None, Some(Status::Pending)] {
+            hub.emit(&TaskEvent { before, moves: &[], task: &task });
+        }
+        let pending = Some(Status::Pending);
+        assert_eq!(*heard.lock().unwrap(), [("a", None), ("b", None), ("a", pending), ("b", pending)]);
+    }
+}

@@ -1,0 +1,203 @@
+//! Reading documents one by one. One that cannot be read is left out, counted and named, and stops nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::{Bson, Document, RawDocument, RawDocumentBuf};
+use chrono::{DateTime, Utc};
+use moka::sync::Cache;
+use mongodb::options::FindOptions;
+use mongodb::{Collection, Cursor};
+use serde::de::DeserializeOwned;
+use task_repo_protocol::Uuid;
+
+use super::{Store, StoreError};
+use crate::task::TaskRecord;
+use crate::telemetry::masked;
+
+/// How long an unreadable document is remembered that is not met again.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// How many are remembered.
+const CAPACITY: u64 = 1000;
+/// How many more documents a bounded read asks for after unreadable ones were in its way.
+const MORE: usize = 50;
+
+/// Documents that this server could not read.
+#[derive(Clone)]
+pub struct Unreadable(Cache<String, Arc<UnreadableDocument>>);
+
+/// A document that this server could not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableDocument {
+    /// The collection it is in.
+    pub collection: String,
+    /// Its id, masked.
+    pub id: String,
+    /// The field that does not fit, as far as it is known. Values are not shown: they may be anybody's.
+    pub field: String,
+    /// When it was first met.
+    pub since: DateTime<Utc>,
+}
+
+impl Default for Unreadable {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(CAPACITY).time_to_idle(REMEMBERED).build())
+    }
+}
+
+impl Unreadable {
+    /// Those that were met in the last ten minutes, the longest known first.
+    pub fn list(&self) -> Vec<UnreadableDocument> {
+        let mut documents: Vec<_> = self.0.iter().map(|(_, document)| (*document).clone()).collect();
+        documents.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
+        documents
+    }
+
+    fn note<T: DeserializeOwned>(&self, collection: &str, document: &RawDocument) {
+        metrics::counter!("task_repo_unreadable_documents_total", "collection" => collection.to_owned())
+            .increment(1);
+        let id = match document.get("_id").ok().flatten().map(Bson::try_from) {
+            Some(Ok(id)) => super::read_id(&id).map_or_else(|| id.to_string(), |id| id.to_string()),
+            _ => String::new(),
+        };
+        if self.0.get(&id).is_some() {
+            return;
+        }
+        let unreadable = UnreadableDocument {
+            collection: collection.to_owned(),
+            id: masked(&id),
+            field: field_at_fault::<T>(document),
+            since: Utc::now(),
+        };
+        let UnreadableDocument { collection, id: masked, field, .. } = &unreadable;
+        tracing::error!(collection, id = masked, field, "a document cannot be read and is left out");
+        self.0.insert(id, Arc::new(unreadable));
+    }
+}
+
+/// The first field that does not fit `T`.
+fn field_at_fault<T: DeserializeOwned>(document: &RawDocument) -> String {
+    let Ok(document) = Document::try_from(document) else { return "malformed".to_owned() };
+    let deserializer = bson::Deserializer::new(Bson::Document(document));
+    match serde_path_to_error::deserialize::<_, T>(deserializer) {
+        Err(error) if error.path().iter().next().is_some() => error.path().to_string(),
+        _ => "missing or malformed".to_owned(),
+    }
+}
+
+/// What a read has found.
+#[derive(Debug)]
+pub(super) struct Reading<T> {
+    /// What could be read, in order.
+    pub(super) found: Vec<T>,
+    /// Of those that could not, the ids that could.
+    pub(super) unreadable: Vec<Uuid>,
+    /// Documents that there were, readable or not.
+    pub(super) seen: usize,
+    /// There were more, but too many bytes.
+    pub(super) is_cut: bool,
+}
+
+impl<T> Default for Reading<T> {
+    fn default() -> Self {
+        Self { found: Vec::new(), unreadable: Vec::new(), seen: 0, is_cut: false }
+    }
+}
+
+impl Store {
+    /// The documents that were met and could not be read.
+    pub fn unreadable(&self) -> &Unreadable {
+        &self.unreadable
+    }
+
+    /// All tasks that a filter finds.
+    pub(super) async fn find(
+        &self,
+        what: &'static str,
+        filter: Document,
+        options: FindOptions,
+    ) -> Result<Reading<TaskRecord>, StoreError> {
+        self.find_within(what, filter, options, (usize::MAX, |_| 0)).await
+    }
+
+    /// Tasks in the order of `options`, as many as `options` allow of those that can be read, and no more than so many
+    /// bytes as `weigh` counts them; the first comes whatever its size.
+    pub(super) async fn find_within(
+        &self,
+        what: &'static str,
+        filter: Document,
+        mut options: FindOptions,
+        (max_bytes, weigh): (usize, fn(&TaskRecord) -> usize),
+    ) -> Result<Reading<TaskRecord>, StoreError> {
+        let limit = options.limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+        let mut asked = limit;
+        loop {
+            let (tasks, filter, unreadable) = (self.tasks.clone(), filter.clone(), self.unreadable.clone());
+            let options_now = options.clone();
+            let mut reading = self
+                .call(what, async move {
+                    let cursor = tasks.find(filter).with_options(options_now).await?;
+                    read_all(cursor, tasks.name(), &unreadable, max_bytes, weigh).await
+                })
+                .await?;
+            let (Some(limit), Some(before)) = (limit, asked) else { return Ok(reading) };
+            // What cannot be read must not take the places of what can.
+            let is_short = reading.found.len() < limit && reading.seen >= before && !reading.is_cut;
+            if !is_short {
+                reading.found.truncate(limit);
+                return Ok(reading);
+            }
+            let more = before + 2 * (reading.seen - reading.found.len()) + MORE;
+            asked = Some(more);
+            options.limit = i64::try_from(more).ok();
+            options.batch_size = u32::try_from(more).ok();
+        }
+    }
+
+    /// All documents of a collection that a filter finds and that can be read.
+    pub(super) async fn find_readable<T>(
+        &self,
+        what: &'static str,
+        collection: &Collection<RawDocumentBuf>,
+        filter: Document,
+        options: FindOptions,
+    ) -> Result<Reading<T>, StoreError>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        let (collection, unreadable) = (collection.clone(), self.unreadable.clone());
+        self.call(what, async move {
+            let cursor = collection.find(filter).with_options(options).await?;
+            read_all(cursor, collection.name(), &unreadable, usize::MAX, |_| 0).await
+        })
+        .await
+    }
+}
+
+/// Reads a cursor to its end, or to what is too much.
+async fn read_all<T: DeserializeOwned>(
+    mut cursor: Cursor<RawDocumentBuf>,
+    collection: &str,
+    unreadable: &Unreadable,
+    max_bytes: usize,
+    weigh: fn(&T) -> usize,
+) -> mongodb::error::Result<Reading<T>> {
+    let (mut reading, mut bytes) = (Reading::default(), 0);
+    while cursor.advance().await? {
+        let document = cursor.current();
+        reading.seen += 1;
+        let Ok(read) = bson::deserialize_from_slice::<T>(document.as_bytes()) else {
+            unreadable.note::<T>(collection, document);
+            let id = document.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
+            reading.unreadable.extend(id.as_ref().and_then(super::read_id));
+            continue;
+        };
+        bytes += weigh(&read);
+        if bytes > max_bytes && !reading.found.is_empty() {
+            reading.is_cut = true;
+            return Ok(reading);
+        }
+        reading.found.push(read);
+    }
+    Ok(reading)
+}

@@ -1,0 +1,71 @@
+//! Which version of the stored form the database has.
+//!
+//! The minor version grows with every addition (a field, a word, an index, a collection): older servers read past it, so
+//! servers of several minor versions may work side by side. The major version grows when older servers would do harm; a
+//! server refuses to start on a newer one.
+
+use bson::{Document, doc};
+use mongodb::options::ReturnDocument;
+
+use super::Store;
+use super::connect::ConnectError;
+
+/// The stored form that this server writes.
+pub const SCHEMA: SchemaVersion = SchemaVersion { major: 1, minor: 0 };
+/// Documents of which there is one, about the whole installation.
+pub(super) const INSTALLATION: &str = "installation";
+
+/// A version of the stored form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SchemaVersion {
+    /// Grows when older servers would do harm.
+    pub major: i32,
+    /// Grows with every addition.
+    pub minor: i32,
+}
+
+impl std::fmt::Display for SchemaVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl Store {
+    /// Refuses a database whose schema has a newer major version than this server knows.
+    pub(super) async fn check_schema(&self) -> Result<(), ConnectError> {
+        let documents = self.database.collection::<Document>(INSTALLATION);
+        let found = documents.find_one(doc! { "_id": "schema" }).await;
+        refuse_newer(found.map_err(|error| ConnectError::Unreachable(error.to_string()))?.as_ref())
+    }
+
+    /// Writes down that this server's additions are there. Servers of several versions may start at once: the newest one's
+    /// version stays, and a newer major version that came first is refused.
+    pub(super) async fn raise_schema(&self) -> Result<(), ConnectError> {
+        let documents = self.database.collection::<Document>(INSTALLATION);
+        let SchemaVersion { major, minor } = SCHEMA;
+        let known = doc! { "$ifNull": ["$major", major] };
+        let is_older = doc! { "$lt": [&known, major] };
+        let same = doc! { "$eq": [&known, major] };
+        let highest = doc! { "$max": [{ "$ifNull": ["$minor", minor] }, minor] };
+        let update = vec![doc! { "$set": {
+            "major": { "$max": [&known, major] },
+            "minor": { "$cond": [is_older, minor, { "$cond": [same, highest, "$minor"] }] },
+        } }];
+        let raised = documents
+            .find_one_and_update(doc! { "_id": "schema" }, update)
+            .upsert(true)
+            .return_document(ReturnDocument::After)
+            .await;
+        refuse_newer(raised.map_err(|error| ConnectError::Unreachable(error.to_string()))?.as_ref())
+    }
+}
+
+fn refuse_newer(found: Option<&Document>) -> Result<(), ConnectError> {
+    let number = |field: &str| found.and_then(|found| found.get_i32(field).ok());
+    match (number("major"), number("minor")) {
+        (Some(major), minor) if major > SCHEMA.major => {
+            Err(ConnectError::NewerSchema(SchemaVersion { major, minor: minor.unwrap_or_default() }))
+        }
+        _ => Ok(()),
+    }
+}
