@@ -245,3 +245,53 @@ async fn a_key_for_fewer_types_gets_its_part_of_a_batch_again() {
         assert_eq!((count(&server, &a).await, count(&server, &b).await), (n + 1, n + 1));
     }
 }
+
+/// The limits that an answer shows.
+fn limits(task: &Value) -> [Value; 5] {
+    ["max_attempts", "retry", "lease_seconds", "timeout_seconds", "retention_seconds"]
+        .map(|it| task[it].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_shows_the_limits_of_the_first_answer_whatever_holds_by_then() {
+    let server = TestServer::start().await;
+    // It has other defaults, as a later release or another setting may.
+    let other = server.sibling_with(|settings| settings.tasks.task_retention_seconds = 7_000).await;
+    for body in [
+        json!({"task_type": "plain"}),
+        json!({"task_type": "explicit", "max_attempts": 3, "lease_seconds": 60, "timeout_seconds": 300,
+            "retention_seconds": 604_800, "retry": {"backoff": "exponential", "base_seconds": 5}}),
+        json!({"task_type": "own", "max_attempts": 7, "lease_seconds": 61, "retention_seconds": null,
+            "retry": {"backoff": "fixed"}}),
+    ] {
+        let key = unique_type();
+        let call =
+            |server: &TestServer| server.post("/tasks").header("Idempotency-Key", &key).json(&body).send();
+        let first = call(&server).await.ok();
+        // What has changed since is no part of the first answer.
+        let edit = json!({"max_attempts": 9});
+        server.put(&format!("/tasks/{}", first["id"].as_str().unwrap())).json(&edit).send().await.ok();
+        assert_eq!(call(&other).await.ok(), first, "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limits_of_a_task_are_those_of_its_creation_for_good() {
+    let server = TestServer::start().await;
+    let other = server.sibling_with(|settings| settings.tasks.task_retention_seconds = 7_000).await;
+    let at = async |server: &TestServer, body: Value| server.create(body).await;
+    let (here, there) = (at(&server, json!({})).await, at(&other, json!({})).await);
+    assert_eq!(limits(&here)[..4], limits(&there)[..4]);
+    assert_eq!((&here["retention_seconds"], &there["retention_seconds"]), (&json!(604_800), &json!(7_000)));
+    let usual = json!({"backoff": "exponential", "base_seconds": 5, "cap_seconds": 3600, "jitter": 0.2});
+    assert_eq!(limits(&here), [json!(3), usual, json!(60), json!(300), json!(604_800)]);
+    for task in [&here, &there] {
+        let path = format!("/tasks/{}", task["id"].as_str().unwrap());
+        for server in [&server, &other] {
+            assert_eq!(limits(&server.get(&path).send().await.ok()), limits(task), "whoever is asked");
+        }
+    }
+    // One that says itself what is usual elsewhere keeps to it.
+    let explicit = at(&other, json!({"retention_seconds": 604_800})).await;
+    assert_eq!(explicit["retention_seconds"], 604_800);
+}

@@ -214,7 +214,7 @@ async fn what_lies_beside_a_task_goes_with_it() {
         let beside = server.database().collection::<Document>(name);
         for task in [&goes, &stays] {
             let task = bson::Uuid::parse_str(id(task)).expect("a UUID");
-            let documents = (0..=place).map(|n| doc! {"task": task, "n": n as i64});
+            let documents = (0..=place).map(|_| doc! {"task": task});
             beside.insert_many(documents).await.expect("they can be written");
         }
     }

@@ -115,7 +115,7 @@ async fn the_openapi_document_lists_every_route() {
         assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
     }
     let text = document.to_string();
-    for word in Status::ALL.iter().map(|status| status.as_str()) {
+    for word in Status::ALL.iter().map(Status::as_str) {
         assert!(text.contains(&format!("\"{word}\"")), "{word} is not documented");
     }
     for role in Role::ALL {

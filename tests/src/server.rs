@@ -46,6 +46,13 @@ impl TestServer {
         Self::start_on(Arc::clone(&self.database), self.settings.clone()).await
     }
 
+    /// A second server on the same database, with settings changed.
+    pub async fn sibling_with(&self, configure: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.settings.clone();
+        configure(&mut settings);
+        Self::start_on(Arc::clone(&self.database), settings).await
+    }
+
     async fn start_on(database: Arc<TestDatabase>, settings: Settings) -> Self {
         let server = Server::start(settings.clone()).await.expect("the server starts");
         Self { addr: server.addr(), server: Some(server), settings, http: http_client(), database }

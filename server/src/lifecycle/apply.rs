@@ -99,9 +99,11 @@ fn note_the_end(task: &mut TaskRecord, intent: &Intent) {
     }
     if let Some(ended) = task.attempts.iter_mut().rev().find(|attempt| attempt.ended_version == Some(version))
     {
-        ended.led_to = Some(status);
         if intent.token().is_some() && intent.verb() != Verb::Withdraw {
             ended.receipt = Some(receipt.into());
+            ended.ended_version = None;
+        } else {
+            ended.led_to = Some(status);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a change leaves in the task for whoever reads the database's change stream.
 
-use task_repo_protocol::{TaskEdit, Word};
+use task_repo_protocol::TaskEdit;
 
 use super::Intent;
 use crate::task::{MoveRecord, Status, TaskRecord};
@@ -17,20 +17,19 @@ pub(crate) fn move_of(from: Status, version: i64, intent: &Intent, task: &TaskRe
         Intent::Edit { edit, .. } => edited(edit),
         _ => Vec::new(),
     };
-    let verb = Word::new(intent.verb().as_str())?;
+    let verb = intent.verb().as_str();
     Some(MoveRecord { version: task.version, at: task.updated_at, verb, from: Some(from), fields })
 }
 
 impl MoveRecord {
     /// The creation of a task.
-    pub(crate) fn creation(task: &TaskRecord) -> Option<Self> {
-        let verb = Word::new(CREATE)?;
-        Some(Self { version: task.version, at: task.updated_at, verb, from: None, fields: Vec::new() })
+    pub(crate) fn creation(task: &TaskRecord) -> Self {
+        Self { version: task.version, at: task.updated_at, verb: CREATE, from: None, fields: Vec::new() }
     }
 }
 
 /// The names of the fields that an edit names, as they stand on the wire.
-fn edited(edit: &TaskEdit) -> Vec<String> {
+fn edited(edit: &TaskEdit) -> Vec<&'static str> {
     let names = [
         ("name", edit.name.is_some()),
         ("description", edit.description.is_some()),
@@ -44,7 +43,7 @@ fn edited(edit: &TaskEdit) -> Vec<String> {
         ("due_date", edit.due_date.is_some()),
         ("reminder_time", edit.reminder_time.is_some()),
     ];
-    names.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name.to_owned()).collect()
+    names.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
 }
 
 #[cfg(test)]
@@ -80,8 +79,8 @@ mod tests {
             .cloned()
             .collect();
         let mut named = edited(&edit);
-        written.sort();
-        named.sort();
+        written.sort_unstable();
+        named.sort_unstable();
         assert_eq!(named, written);
     }
 }

@@ -98,6 +98,7 @@ pub(super) fn complete(
             attempt.status = AttemptStatus::Completed;
             attempt.ended_at = Some(now);
             attempt.lost_version = attempt.ended_version.replace(version);
+            attempt.led_to = None;
             attempt.result_id = work.1.cloned();
             attempt.error = None;
             attempt.usage = Some(usage.into());

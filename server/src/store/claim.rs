@@ -246,7 +246,7 @@ impl Store {
             let (from, version) = (task.status, task.version);
             // Payloads do not change; they need not be compared.
             let payload = task.take_payload();
-            let Some(staging) = Staging::of(&task, mark) else { continue };
+            let Some(staging) = Staging::of(&task, mark, self.form) else { continue };
             let intent = Intent::Claim(grant);
             if lifecycle::apply(&mut task, &intent, now) != Ok(Effect::Changed) {
                 continue;

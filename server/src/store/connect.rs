@@ -12,6 +12,7 @@ use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, SelectionCrit
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use super::form::Form;
 use super::leases::Leases;
 use super::read::Unreadable;
 use super::schema::SchemaVersion;
@@ -78,6 +79,10 @@ impl Store {
             leases: Leases::default(),
             unreadable: Unreadable::default(),
             hub: Arc::default(),
+            form: Form {
+                #[cfg(debug_assertions)]
+                is_later: settings.stores_later_form,
+            },
             places: Arc::new(Semaphore::new(super::PLACES)),
             client,
             database,

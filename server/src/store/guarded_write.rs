@@ -17,6 +17,7 @@ use mongodb::options::FindOptions;
 use task_repo_protocol::Uuid;
 
 use super::command::Written;
+use super::form::Form;
 use super::leases::Leases;
 use super::{Store, StoreError, read_id};
 use crate::events::{Hub, TaskEvent};
@@ -32,6 +33,7 @@ pub(super) struct Staging {
     status: Status,
     stamp: i64,
     mark: Mark,
+    form: Form,
     fields: RawDocumentBuf,
 }
 
@@ -85,30 +87,28 @@ pub(super) enum Fate {
 
 impl Staging {
     /// Remembers `record` as it is. `None`: BSON cannot hold it.
-    pub(super) fn of(record: &TaskRecord, mark: Mark) -> Option<Self> {
-        stored(record).map(|fields| Self::with(record, fields, mark))
+    pub(super) fn of(record: &TaskRecord, mark: Mark, form: Form) -> Option<Self> {
+        form.of(record).map(|fields| Self::with(record, fields, mark, form))
     }
 
     /// The same where its stored form is at hand.
-    pub(super) fn with(record: &TaskRecord, fields: RawDocumentBuf, mark: Mark) -> Self {
-        Self { tenant: record.tenant.clone(), status: record.status, stamp: record.stamp, mark, fields }
+    pub(super) fn with(record: &TaskRecord, fields: RawDocumentBuf, mark: Mark, form: Form) -> Self {
+        Self { tenant: record.tenant.clone(), status: record.status, stamp: record.stamp, mark, form, fields }
     }
 
     /// The write that turns what was remembered into `record`, which these moves have made of it.
     pub(super) fn finish(self, mut record: TaskRecord, moves: Vec<MoveRecord>) -> Option<Staged> {
-        let Self { tenant, status, stamp, mark, .. } = self;
+        let Self { tenant, status, stamp, mark, form, .. } = self;
         record.stamp = mark.of(stamp);
-        if !moves.is_empty() && !record.is_reserved() {
-            record.moved.clone_from(&moves);
-        }
-        let fields = stored(&record)?;
+        record.note(&moves);
+        let fields = form.of(&record)?;
         let (set, unset) = difference(&self.fields, &fields)?;
         let remembered = if !Leases::want(&record) {
             None
         } else if record.has_payload() {
             let mut bare = record.clone();
             bare.take_payload();
-            stored(&bare)
+            form.of(&bare)
         } else {
             Some(fields)
         };
@@ -265,13 +265,6 @@ fn fates(staged: &[Staged], landed: Option<usize>, stamps: Option<&HashMap<Uuid,
     let is_clear = landed.is_some_and(|landed| seen >= landed);
     let not_there = if is_clear { Fate::Missed } else { Fate::Unknown };
     staged.iter().map(|stage| if is_there(stage) { Fate::Landed } else { not_there }).collect()
-}
-
-/// A task's stored form. `None`: BSON cannot hold it.
-pub(super) fn stored(record: &TaskRecord) -> Option<RawDocumentBuf> {
-    bson::serialize_to_raw_document_buf(record)
-        .inspect_err(|error| tracing::error!(%error, "a task has no stored form"))
-        .ok()
 }
 
 /// The top-level fields that are new or differ, but for the stamp, and the names of those that are gone. Both documents

@@ -8,13 +8,13 @@ use bson::{RawDocumentBuf, doc};
 use task_repo_protocol::Uuid;
 
 use super::command::Written;
-use super::guarded_write::{new_stamp, stored};
+use super::guarded_write::new_stamp;
 use super::indexes::IDEMPOTENCY;
 use super::{Store, StoreError, stored_bytes, stored_id};
 use crate::events::TaskEvent;
 use crate::lifecycle::{self, Effect, Grant, Intent};
 use crate::mistake::{self, Mistake};
-use crate::task::TaskRecord;
+use crate::task::{MoveRecord, TaskRecord};
 
 /// Why a task was not created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Store {
     ) -> Vec<Result<(), InsertRefused>> {
         let failed = |error| vec![Err(InsertRefused::Store(error)); tasks.len()];
         let draft =
-            |task: &Arc<TaskRecord>| Some(Drafted { task: Arc::clone(task), document: stored(task)? });
+            |task: &Arc<TaskRecord>| Some(Drafted { task: Arc::clone(task), document: self.form.of(task)? });
         let Some(documents) = tasks.iter().map(draft).collect::<Option<Vec<_>>>() else {
             return failed(StoreError::Unavailable);
         };
@@ -84,7 +84,7 @@ impl Store {
         let mut task = Arc::unwrap_or_clone(task);
         if inserted.is_ok() {
             let payload = task.take_payload();
-            if let Some(fields) = stored(&task) {
+            if let Some(fields) = self.form.of(&task) {
                 self.leases.note(task.id, fields);
             }
             task.put_payload(payload);
@@ -97,7 +97,7 @@ impl Store {
             drafted.into_iter().map(|drafted| (drafted.task, drafted.document)).unzip();
         let results = self.insert_all(&documents).await;
         for (task, _) in tasks.iter().zip(&results).filter(|(_, result)| result.is_ok()) {
-            self.hub.emit(&TaskEvent { before: None, moves: &task.moved, task });
+            self.hub.emit(&TaskEvent { before: None, moves: &[MoveRecord::creation(task)], task });
         }
         results
     }

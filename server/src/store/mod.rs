@@ -9,6 +9,7 @@
 //! | [`indexes`] | which indexes there are, and why |
 //! | [`command`] | one write command and what came of it |
 //! | [`group_commit`] | carrying callers that arrive together |
+//! | [`form`] | the form in which tasks are stored |
 //! | [`insert`] | new tasks |
 //! | [`transition`] | changing a task: reading it, applying the lifecycle, writing what has changed |
 //! | [`guarded_write`] | THE guarded write: every move of a task |
@@ -30,6 +31,7 @@ mod command;
 mod connect;
 mod deadline;
 mod due;
+mod form;
 mod group_commit;
 mod guarded_write;
 mod indexes;
@@ -92,6 +94,7 @@ pub struct Store {
     leases: leases::Leases,
     unreadable: Unreadable,
     hub: Arc<Hub>,
+    form: form::Form,
     places: Arc<Semaphore>,
 }
 

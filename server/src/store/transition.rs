@@ -130,7 +130,7 @@ impl Store {
             let stage = recalled.and_then(|fields| {
                 let record: TaskRecord = bson::deserialize_from_slice(fields.as_bytes()).ok()?;
                 let before = record.version.unsigned_abs();
-                let staging = Some(Staging::with(&record, fields, mark));
+                let staging = Some(Staging::with(&record, fields, mark, self.form));
                 let stage = self.stage(record, staging, indexes, &call.changes, &mut call.results)?;
                 let is_new = |index: &usize| {
                     call.results[*index].as_ref().is_ok_and(|applied| applied.receipt.version >= before)
@@ -158,7 +158,7 @@ impl Store {
                     {
                         news.tell(&self.hub);
                     }
-                    let staging = Staging::of(&record, mark);
+                    let staging = Staging::of(&record, mark, self.form);
                     Ok(self.stage(*record, staging, &indexes, &call.changes, &mut call.results))
                 }
                 Read::Missing => Err(Refused::Missing),

@@ -1,10 +1,13 @@
 //! Parts of a document that are written whole, and what a newer version has put into them.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use bson::{RawDocument, RawDocumentBuf};
-use serde::de::{DeserializeOwned, Visitor};
+use bson::raw::CString;
+use bson::{Bson, RawBson, RawDocumentBuf};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, DeserializeSeed, IntoDeserializer as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 /// A part of a document, with the fields that only a newer version knows. They are written back with it.
@@ -71,25 +74,86 @@ impl<T: Serialize> Serialize for Kept<T> {
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Kept<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let whole = RawDocumentBuf::deserialize(deserializer)?;
-        let part = bson::deserialize_from_slice(whole.as_bytes()).map_err(de::Error::custom)?;
-        let unknown = unknown_fields::<T>(&whole).map_err(de::Error::custom)?;
-        Ok(Self { part, unknown })
+        struct Whole<T>(PhantomData<T>);
+        impl<'de, T: DeserializeOwned> Visitor<'de> for Whole<T> {
+            type Value = Kept<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a document")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Kept<T>, A::Error> {
+                let mut known = KnownFields { map, names: fields_of::<T>(), next: 0, unknown: None };
+                let part = T::deserialize(MapAccessDeserializer::new(&mut known))?;
+                Ok(Kept { part, unknown: known.unknown })
+            }
+        }
+        deserializer.deserialize_map(Whole(PhantomData))
     }
 }
 
-fn unknown_fields<T: DeserializeOwned>(
-    whole: &RawDocument,
-) -> bson::error::Result<Option<Box<RawDocumentBuf>>> {
-    let known = fields_of::<T>();
-    let mut unknown: Option<Box<RawDocumentBuf>> = None;
-    for element in whole {
-        let (key, value) = element?;
-        if !known.contains(&key.as_str()) {
-            unknown.get_or_insert_default().append(key, value);
+/// The fields of a document that are known, while the others are put aside.
+struct KnownFields<A> {
+    map: A,
+    names: &'static [&'static str],
+    /// Where the next name is looked for first: fields mostly come in one order.
+    next: usize,
+    unknown: Option<Box<RawDocumentBuf>>,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for &mut KnownFields<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        loop {
+            let key = self.map.next_key_seed(Name { names: self.names, next: self.next })?;
+            match key {
+                None => return Ok(None),
+                Some(Ok(place)) => {
+                    self.next = place + 1;
+                    return seed.deserialize(self.names[place].into_deserializer()).map(Some);
+                }
+                Some(Err(name)) => {
+                    let value: Bson = self.map.next_value()?;
+                    let value = RawBson::try_from(value).map_err(de::Error::custom)?;
+                    let name = CString::try_from(name).map_err(de::Error::custom)?;
+                    self.unknown.get_or_insert_default().append(name, value);
+                }
+            }
         }
     }
-    Ok(unknown)
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+}
+
+/// Reads a name as its place among those that are known, or as itself.
+struct Name {
+    names: &'static [&'static str],
+    next: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Result<usize, String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for Name {
+    type Value = Result<usize, String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
+        let (before, after) = self.names.split_at(self.next.min(self.names.len()));
+        let place = after.iter().position(|known| *known == name).map(|place| before.len() + place);
+        Ok(place.or_else(|| before.iter().position(|known| *known == name)).ok_or_else(|| name.to_owned()))
+    }
 }
 
 /// The names of a struct's fields. `serde`'s derived code tells them to whatever it is to be read from.

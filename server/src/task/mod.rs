@@ -73,21 +73,22 @@ pub struct TaskRecord {
     /// How often in a row it was given back, with no attempt between that ended otherwise.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub releases: u32,
-    /// When a failed attempt is followed by another.
-    #[serde(default)]
+    /// When a failed attempt is followed by another. This and the next two are the effective values, chosen when the task
+    /// was created. Absent in the stored form is what is usual: always these very values, whatever the defaults are later.
+    #[serde(default, skip_serializing_if = "is_usual_retry")]
     pub retry: Kept<RetryRecord>,
     /// How long a lease holds where the claim does not say otherwise, in seconds.
-    #[serde(default = "default_lease")]
+    #[serde(default = "usual_lease", skip_serializing_if = "is_usual_lease")]
     pub lease_seconds: u32,
     /// How long an attempt may take, whatever the heartbeats, in seconds.
-    #[serde(default = "default_timeout")]
+    #[serde(default = "usual_timeout", skip_serializing_if = "is_usual_timeout")]
     pub timeout_seconds: u32,
     /// How long it stays once final, in seconds; absent: for ever.
     pub retention_seconds: Option<u32>,
     /// Not to be claimed before.
     #[serde_as(as = "Option<Date>")]
     pub run_at: Option<DateTime<Utc>>,
-    /// When it last became `pending`.
+    /// When it last became `pending`; absent: not since its creation.
     #[serde_as(as = "Option<Date>")]
     pub pending_at: Option<DateTime<Utc>>,
     /// For its owner.
@@ -145,9 +146,9 @@ pub struct TaskRecord {
     pub remove_at: Option<DateTime<Utc>>,
     /// Grows by one with every stored change.
     pub version: i64,
-    /// What the latest write that raised `version` did: an entry for each version that it made. Reads leave it out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub moved: Vec<MoveRecord>,
+    /// What the latest write that raised `version` did: JSON text, a list with a [`MoveRecord`] for each version that it
+    /// made. Reads leave it out.
+    pub moved: Option<String>,
     /// Names the latest write. It guards the next one, and tells what became of one whose answer was lost.
     pub stamp: i64,
     /// Bytes of JSON text in request, template and metadata.
@@ -190,9 +191,9 @@ impl TaskRecord {
     pub const MAX_WITHDRAWN: usize = 10;
     /// How many attempts a task has where nobody says otherwise.
     pub const MAX_ATTEMPTS: u32 = 3;
-    /// How long a lease holds where nobody says otherwise, in seconds.
+    /// How long a lease holds where nobody says otherwise, in seconds. It is part of the stored form: absent means this.
     pub const LEASE_SECONDS: u32 = 60;
-    /// How long an attempt may take where nobody says otherwise, in seconds.
+    /// How long an attempt may take where nobody says otherwise, in seconds. It is part of the stored form likewise.
     pub const TIMEOUT_SECONDS: u32 = 300;
 
     /// One that is ready, has just been created, and of which nothing else is known.
@@ -228,7 +229,7 @@ impl TaskRecord {
             timeout_seconds,
             retention_seconds,
             run_at: None,
-            pending_at: Some(now),
+            pending_at: None,
             due_date: None,
             reminder_time: None,
             lease: None,
@@ -250,7 +251,7 @@ impl TaskRecord {
             deleted_at: None,
             remove_at: None,
             version: 1,
-            moved: Vec::new(),
+            moved: None,
             stamp: 0,
             input_bytes: 0,
             attempts: Vec::new(),
@@ -276,8 +277,14 @@ impl TaskRecord {
 
     /// Notes that the next write creates it.
     pub(crate) fn note_creation(&mut self) {
-        self.moved =
-            if self.is_reserved() { Vec::new() } else { MoveRecord::creation(self).into_iter().collect() };
+        self.note(&[MoveRecord::creation(self)]);
+    }
+
+    /// Notes what the next write does.
+    pub(crate) fn note(&mut self, moves: &[MoveRecord]) {
+        if !moves.is_empty() && !self.is_reserved() {
+            self.moved = Some(MoveRecord::text(moves));
+        }
     }
 
     /// Whether it belongs to the service itself: its moves are told to nobody.
@@ -356,10 +363,24 @@ fn is_unused(usage: &Kept<UsageRecord>) -> bool {
     *usage == Kept::default()
 }
 
-const fn default_lease() -> u32 {
+const fn usual_lease() -> u32 {
     TaskRecord::LEASE_SECONDS
 }
 
-const fn default_timeout() -> u32 {
+const fn usual_timeout() -> u32 {
     TaskRecord::TIMEOUT_SECONDS
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_usual_lease(seconds: &u32) -> bool {
+    *seconds == usual_lease()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_usual_timeout(seconds: &u32) -> bool {
+    *seconds == usual_timeout()
+}
+
+fn is_usual_retry(retry: &Kept<RetryRecord>) -> bool {
+    *retry == Kept::default()
 }

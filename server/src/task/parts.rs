@@ -1,13 +1,15 @@
 //! The parts of a task that are documents of their own: each is written whole, so each keeps what it does not know
 //! ([`Kept`]).
 
+use std::fmt::Write as _;
+
 use bson::serde_helpers::datetime::FromChrono04DateTime as Date;
 use bson::serde_helpers::uuid_1::AsBinary as Id;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_with::{Bytes, serde_as, skip_serializing_none};
 use task_repo_protocol as wire;
-use task_repo_protocol::{Receipt, Uuid, Word};
+use task_repo_protocol::{Receipt, Uuid};
 
 use super::is_false;
 use super::kept::Kept;
@@ -60,9 +62,9 @@ pub struct AttemptRecord {
     /// When it ended.
     #[serde_as(as = "Option<Date>")]
     pub ended_at: Option<DateTime<Utc>>,
-    /// The task's version when it had ended.
+    /// The task's version when it had ended. A receipt says it too, so where there is one this is absent.
     pub ended_version: Option<i64>,
-    /// Where the task went with that.
+    /// Where the task went with that; likewise.
     pub led_to: Option<Status>,
     /// Of an attempt that was lost and completed later: the task's version when it was lost. The other fields about its
     /// end tell of the completion.
@@ -158,24 +160,53 @@ pub struct LimitsRecord {
     pub retention_seconds: Option<u32>,
 }
 
-/// What the latest write did, for whoever reads the database's change stream. No two writes of a task leave the same, so
-/// that each is seen there.
-#[serde_as]
-#[skip_serializing_none]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One version of a task that a write has made, for whoever reads the database's change stream.
+///
+/// It is stored as JSON text, a list for each version: `[version, at, verb, from, fields]`. The database's log tells of a
+/// changed part of a document only what differs in it, and only of a text the whole. What is absent at the end of a list
+/// is left out; a later release may add to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MoveRecord {
-    /// The task's version after it.
+    /// The task's version.
     pub version: i64,
-    /// The task's `updated_at` of that version.
-    #[serde_as(as = "Date")]
+    /// The task's `updated_at` of that version; in the text in milliseconds.
     pub at: DateTime<Utc>,
     /// What was done.
-    pub verb: Word,
+    pub verb: &'static str,
     /// Where the task stood before; absent for a creation.
     pub from: Option<Status>,
     /// Of an edit: the names of the fields.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub fields: Vec<String>,
+    pub fields: Vec<&'static str>,
+}
+
+impl MoveRecord {
+    /// What a write leaves that has done these things. No two writes of a task leave the same, so that the log tells of
+    /// each.
+    pub fn text(moves: &[Self]) -> String {
+        // Numbers, and words that need no escaping: plain text is quicker than a general writer, and this is on every path.
+        let mut text = String::with_capacity(48 * moves.len());
+        for (place, it) in moves.iter().enumerate() {
+            text.push(if place == 0 { '[' } else { ',' });
+            let _ = write!(text, "[{},{},\"{}\"", it.version, it.at.timestamp_millis(), it.verb);
+            if let Some(from) = &it.from {
+                let _ = write!(text, ",\"{}\"", from.as_str());
+            }
+            if !it.fields.is_empty() {
+                let _ = write!(text, ",[\"{}\"]", it.fields.join("\",\""));
+            }
+            text.push(']');
+        }
+        text.push(']');
+        text
+    }
+}
+
+impl AttemptRecord {
+    /// The task's version when the attempt had ended, and where the task went with that.
+    pub fn end(&self) -> Option<(i64, Status)> {
+        let told = self.receipt.as_ref().map(|receipt| (receipt.version, receipt.status));
+        told.or(self.ended_version.zip(self.led_to))
+    }
 }
 
 impl ReceiptRecord {

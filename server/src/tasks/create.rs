@@ -313,7 +313,6 @@ fn draft(
         task.status = Status::Scheduled;
         task.reason = Some(Reason::Delayed);
         task.ready_at = future;
-        task.pending_at = None;
     }
     task.note_creation();
     Ok(task)

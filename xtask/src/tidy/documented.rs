@@ -93,10 +93,12 @@ fn routes(source: &File) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Settings: the fields of the structs named `…Settings`, in upper case. The one named just `Settings` holds the others.
+/// Settings: the fields of the structs named `…Settings`, in upper case. The one named just `Settings` holds the others,
+/// and a field right below `#[serde(skip)]` is read from no variable.
 fn settings(source: &File) -> impl Iterator<Item = (usize, String)> {
-    let mut in_settings = false;
+    let (mut in_settings, mut is_skipped) = (false, false);
     source.lines().filter_map(move |(number, line)| {
+        let was_skipped = std::mem::replace(&mut is_skipped, line.trim() == "#[serde(skip)]");
         if let Some(name) = line.strip_prefix("pub struct ").and_then(|rest| rest.strip_suffix(" {")) {
             in_settings = name.ends_with("Settings") && name != "Settings";
         } else if line.starts_with('}') {
@@ -107,7 +109,7 @@ fn settings(source: &File) -> impl Iterator<Item = (usize, String)> {
             let is_name = |character: char| {
                 character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_'
             };
-            return name.chars().all(is_name).then(|| (number, name.to_uppercase()));
+            return (name.chars().all(is_name) && !was_skipped).then(|| (number, name.to_uppercase()));
         }
         None
     })
@@ -169,7 +171,7 @@ mod tests {
         let source = file(
             SETTINGS,
             "pub struct HttpSettings {\n    /// Port: where to listen.\n    pub port: u16,\n    #[serde(default = \"x: y\")]\n    \
-             pub api_key: Secret,\n}\nfn a(b: u8) {}\npub struct Id(u8);\n\
+             pub api_key: Secret,\n    #[serde(skip)]\n    pub for_tests: bool,\n}\nfn a(b: u8) {}\npub struct Id(u8);\n\
              pub struct Settings {\n    pub http: HttpSettings,\n}",
         );
         let names: Vec<_> = settings(&source).map(|(_, name)| name).collect();
