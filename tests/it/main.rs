@@ -46,6 +46,7 @@ mod reference_task;
 mod reference_walk;
 mod refusals;
 mod registry;
+mod release_fixture;
 mod results;
 mod retention;
 mod retrying;

@@ -2,11 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
-use bson::{Document, doc};
-use mongodb::IndexModel;
-use mongodb::options::IndexOptions;
 use task_repo_server::{Server, Settings};
-use task_repo_tests::{TestDatabase, TestServer};
+use task_repo_tests::TestDatabase;
 
 /// Why the server does not start with those settings. Its port is taken: one that came to listening would say so.
 async fn refusal(configure: impl FnOnce(&mut Settings)) -> String {
@@ -60,17 +57,11 @@ async fn the_default_key_is_refused_where_others_can_reach_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_that_start_together_replace_the_indexes_of_earlier_versions() {
-    let server = TestServer::start().await;
-    let indexes = server.database().collection::<Document>("tasks");
-    let obsolete = [("ready_by_user", doc! { "user_id": 1 }), ("ready_by_tag", doc! { "tags": 1 })];
-    for (name, keys) in obsolete {
-        let options = IndexOptions::builder().name(name.to_owned()).build();
-        let index = IndexModel::builder().keys(keys).options(options).build();
-        indexes.create_index(index).await.expect("an index");
+async fn servers_that_start_together_on_a_new_database_do_not_hinder_each_other() {
+    let database = TestDatabase::create().await;
+    let start = || Server::start(Settings::for_tests(database.uri(), database.name()));
+    let (one, two) = tokio::join!(start(), start());
+    for server in [one, two] {
+        server.expect("it starts").stop().await;
     }
-    // Each meets the other between its look and its removal, or does not: both must start.
-    drop(tokio::join!(server.sibling(), server.sibling()));
-    let names = indexes.list_index_names().await.expect("their names");
-    assert!(!names.iter().any(|name| name == "ready_by_user" || name == "ready_by_tag"), "{names:?}");
 }

@@ -41,6 +41,12 @@ impl TestServer {
         Self::start_on(Arc::new(database), settings).await
     }
 
+    /// A server with the settings of tests on a database that holds something already.
+    pub async fn start_in(database: TestDatabase) -> Self {
+        let settings = Settings::for_tests(database.uri(), database.name());
+        Self::start_on(Arc::new(database), settings).await
+    }
+
     /// A second server on the same database, with the same settings.
     pub async fn sibling(&self) -> Self {
         Self::start_on(Arc::clone(&self.database), self.settings.clone()).await

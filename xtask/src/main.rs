@@ -37,6 +37,8 @@ enum Command {
     Start(start::Args),
     /// Run all tests, or those whose name contains FILTER, against a throw-away database
     Test(test::Args),
+    /// Write the documents of this version, which later ones must read, into tests/fixtures/
+    Fixture,
     /// Run everything a change has to pass before it lands
     Ci,
     /// Send the service requests made from its own OpenAPI document, and check every answer
@@ -69,6 +71,7 @@ async fn dispatch(command: Command) -> Result<()> {
         // It has its own way to stop: in order, and with success.
         Command::Start(args) => start::run(&args).await,
         Command::Test(args) => process::unless_interrupted(Box::pin(test::run(&args))).await,
+        Command::Fixture => process::unless_interrupted(Box::pin(test::write_fixture())).await,
         Command::Ci => process::unless_interrupted(Box::pin(ci::run())).await,
         Command::Fuzz(args) => process::unless_interrupted(Box::pin(fuzz::run(&args))).await,
         Command::Bench(args) => process::unless_interrupted(Box::pin(bench::run(&args))).await,

@@ -1,10 +1,14 @@
 //! `cargo xtask test`: all tests against a database that is thrown away afterwards.
 
+use std::env;
+
 use anyhow::Result;
 use tokio::process::Command;
 
+use crate::layout::Scratch;
 use crate::mongod::{Database, Purpose};
 use crate::process;
+use crate::release;
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args, Default)]
@@ -20,9 +24,21 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args) -> Result<()> {
     // First of all what needs no database: a compile error should not wait for one.
     process::run(&mut cargo_test(&["--no-run".into()])).await?;
+    run_on_database(&mut cargo_test(&words(args))).await
+}
+
+/// Has the tests write the documents of this version, which later ones must read, into `tests/fixtures/`.
+pub(crate) async fn write_fixture() -> Result<()> {
+    let words = ["release_fixture::the_documents_of_this_version".into()];
+    run_on_database(cargo_test(&words).env("TASK_REPO_WRITE_FIXTURE", "1")).await
+}
+
+async fn run_on_database(command: &mut Command) -> Result<()> {
     let database = Database::throw_away(Purpose::Tests).await?;
-    let mut command = cargo_test(&words(args));
-    let outcome = process::run(command.env("TEST_MONGODB_URI", database.uri())).await;
+    let scratch = Scratch::new()?;
+    let released = env::join_paths(release::servers(scratch.path()).await?)?;
+    command.env("TEST_MONGODB_URI", database.uri()).env("RELEASED_SERVERS", released);
+    let outcome = process::run(command).await;
     database.stop().await?;
     outcome
 }

@@ -77,7 +77,7 @@ pub(super) async fn detailed(call: Call) -> Answer {
 
 /// The servers on this database, as far as it says.
 async fn servers(call: &Call) -> Vec<ServerEntry> {
-    let servers = call.service().store().servers().await.unwrap_or_default();
+    let servers = call.service().servers().await;
     let entry = |server: ServerRecord| ServerEntry {
         id: server.id,
         host: server.host,

@@ -1,10 +1,12 @@
 //! Which indexes there are, and why. All are made at start; making them again changes nothing.
 //!
+//! Reads name their index, so an index may only be dropped by the second release that does not use it: servers of the
+//! release before may still run, or come back.
+//!
 //! Partial wherever a field is rare, so that a plain task pays only for what it uses.
 
 use bson::{Document, doc};
 use mongodb::IndexModel;
-use mongodb::error::ErrorKind;
 use mongodb::options::IndexOptions;
 
 use super::Store;
@@ -32,10 +34,6 @@ pub(super) const RESULTS: &str = "results";
 pub(super) const CLAIMS: &str = "claims";
 /// Tasks by the idempotency key that made them.
 pub(super) const IDEMPOTENCY: &str = "idempotency";
-/// Those of earlier versions, which only cost writes.
-const OBSOLETE: [&str; 3] = ["ready_by_user", "ready_by_tag", "expiry"];
-/// What the database answers when an index to be dropped is not there.
-const INDEX_NOT_FOUND: i32 = 27;
 /// Tasks by when they may be removed.
 pub(super) const REMOVAL: &str = "removal";
 
@@ -120,16 +118,6 @@ fn models() -> Vec<IndexModel> {
 impl Store {
     pub(super) async fn make_indexes(&self) -> mongodb::error::Result<()> {
         self.tasks.create_indexes(models()).await?;
-        for name in self.tasks.list_index_names().await? {
-            if OBSOLETE.contains(&name.as_str()) {
-                match self.tasks.drop_index(name).await {
-                    // A server that starts beside this one was faster.
-                    Err(error) if matches!(&*error.kind, ErrorKind::Command(it) if it.code == INDEX_NOT_FOUND) =>
-                        {}
-                    dropped => dropped?,
-                }
-            }
-        }
         for name in BESIDE {
             let beside = self.database.collection::<Document>(&self.beside(name));
             beside.create_index(index("task", doc! { "task": 1 }, IndexOptions::default())).await?;

@@ -103,6 +103,11 @@ impl TaskService {
         }
     }
 
+    /// The servers on this database, as far as it says.
+    pub async fn servers(&self) -> Vec<ServerRecord> {
+        self.store.servers().await.unwrap_or_default()
+    }
+
     /// The documents that this server has met and could not read.
     pub fn unreadable(&self) -> Vec<UnreadableDocument> {
         self.store.unreadable().list()

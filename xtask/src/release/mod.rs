@@ -12,7 +12,7 @@ mod notices;
 mod packages;
 mod readiness;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tokio::process::Command;
@@ -64,6 +64,22 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     }
     println!("{}\n{}", archive.display(), folder.join(archive::SUMS).display());
     Ok(())
+}
+
+/// The servers in the archives that were made here, unpacked below `folder`.
+pub(crate) async fn servers(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut servers = Vec::new();
+    let versions = std::fs::read_dir(layout::target().join("releases")).into_iter().flatten().flatten();
+    for version in versions {
+        for file in std::fs::read_dir(version.path()).into_iter().flatten().flatten() {
+            let (path, name) = (file.path(), file.file_name());
+            if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".tar.gz")) {
+                archive::unpack(&path, folder).await?;
+                servers.push(folder.join(name).join(server::NAME));
+            }
+        }
+    }
+    Ok(servers)
 }
 
 /// The target triple of what cargo builds here.
