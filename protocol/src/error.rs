@@ -20,7 +20,7 @@ macro_rules! error_codes {
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
             /// The code as it stands on the wire.
-            pub fn as_str(&self) -> &str {
+            pub fn as_str(&self) -> &'static str {
                 match self {
                     $(Self::$name => $code,)+
                     Self::Other(word) => word.as_str(),

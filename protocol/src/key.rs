@@ -41,12 +41,15 @@ pub struct NewKey {
     /// At least one.
     #[serde(deserialize_with = "all_known")]
     #[garde(length(min = 1, max = 5))]
-    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 5))]
+    #[cfg_attr(feature = "openapi", schema(schema_with = known_roles))]
     pub roles: Vec<Role>,
     /// The tenant it belongs to; default: the tenant of the call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(inner(custom(is_tenant_id)))]
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 128, pattern = "^[\\x21-\\x7e]+$"))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(min_length = 1, max_length = 128, pattern = "^[\\x21-\\x5e\\x60-\\x7e][\\x21-\\x7e]*$")
+    )]
     pub tenant_id: Option<String>,
     /// The only task types the key may create, claim and see; default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,6 +60,13 @@ pub struct NewKey {
     #[serde(default, with = "timestamp::option", skip_serializing_if = "Option::is_none")]
     #[garde(skip)]
     pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// The schema of the roles of a request.
+#[cfg(feature = "openapi")]
+fn known_roles() -> utoipa::openapi::schema::Schema {
+    let role = utoipa::openapi::RefOr::T(crate::word::known_schema::<Role>());
+    utoipa::openapi::ArrayBuilder::new().items(role).min_items(Some(1)).max_items(Some(5)).into()
 }
 
 /// Body of `POST /keys/{id}/rotate`.
@@ -134,9 +144,12 @@ pub struct KeyList {
     pub keys: Vec<KeyInfo>,
 }
 
-/// 1–128 visible ASCII characters.
+/// 1–128 visible ASCII characters; those that begin with `_` are the service's own.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "garde's signature")]
 fn is_tenant_id(tenant: &str, _: &()) -> garde::Result {
+    if tenant.starts_with('_') {
+        return Err(garde::Error::new("tenants that begin with _ are the service's own"));
+    }
     visible_ascii(tenant, 128).map_err(garde::Error::new)
 }
 

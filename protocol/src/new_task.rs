@@ -38,6 +38,7 @@ pub struct NewRetryPolicy {
     /// How the wait grows.
     #[serde(deserialize_with = "known")]
     #[garde(skip)]
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::word::known_schema::<Backoff>))]
     pub backoff: Backoff,
     /// Seconds, 1–86 400.
     #[garde(range(min = 1, max = 86_400))]

@@ -4,105 +4,132 @@
 //! does not know ([`Word`]) and writes it as it was; only a request must name one of the words that are known
 //! ([`known`]).
 
-use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{PoisonError, RwLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Most bytes that a word may have, and one for their number: a word is as large as a small struct and needs no heap.
-const SIZE: usize = 40;
+/// Most bytes that a word may have.
+const MAX_BYTES: usize = 64;
+/// How many unknown words a process keeps. Newer versions have some dozens; more are no words but somebody's texts.
+const MAX_WORDS: usize = 1000;
 
-/// A word that this version does not know, kept as it was read: 1–39 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Word {
-    bytes: [u8; SIZE - 1],
-    length: u8,
-}
+/// A word that this version does not know, kept as it was read: 1–64 bytes.
+///
+/// Each is kept once for as long as the process lives, so that enums of words stay small and can be copied. A process
+/// reads 1 000 of them at most.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Word(&'static str);
+
+static WORDS: RwLock<Option<HashSet<&'static str>>> = RwLock::new(None);
 
 impl Word {
-    /// `None`: the text is empty or longer than any word may be.
+    /// `None`: the text is empty or longer than any word may be, or there are too many words already.
     pub fn new(text: &str) -> Option<Self> {
-        let mut bytes = [0; SIZE - 1];
-        bytes.get_mut(..text.len()).filter(|place| !place.is_empty())?.copy_from_slice(text.as_bytes());
-        Some(Self { bytes, length: u8::try_from(text.len()).ok()? })
+        if text.is_empty() || text.len() > MAX_BYTES {
+            return None;
+        }
+        let find = |words: &Option<HashSet<&'static str>>| words.as_ref()?.get(text).copied();
+        if let Some(word) = find(&WORDS.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Some(Self(word));
+        }
+        let mut words = WORDS.write().unwrap_or_else(PoisonError::into_inner);
+        let words = words.get_or_insert_default();
+        // Another thread may have been faster.
+        if let Some(word) = words.get(text) {
+            return Some(Self(word));
+        }
+        if words.len() >= MAX_WORDS {
+            return None;
+        }
+        let word: &'static str = Box::leak(text.into());
+        words.insert(word);
+        Some(Self(word))
     }
 
     /// The word itself.
-    pub fn as_str(&self) -> &str {
-        // Made of text, and of all of it.
-        std::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+    pub const fn as_str(&self) -> &'static str {
+        self.0
     }
 }
 
 impl fmt::Debug for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
-    }
-}
-
-impl PartialOrd for Word {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Word {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.as_str().cmp(other.as_str())
+        self.0.fmt(f)
     }
 }
 
 impl Serialize for Word {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
+        serializer.serialize_str(self.0)
     }
 }
 
-impl<'de> Deserialize<'de> for Word {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl de::Visitor<'_> for Text {
-            type Value = Word;
+/// Reads a text by `read`, which says `None` of one that does not fit.
+struct Text<T> {
+    read: fn(&str) -> Option<T>,
+    /// What would fit; empty: any word.
+    names: &'static [&'static str],
+    kind: PhantomData<T>,
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a word of 1 to {} bytes", SIZE - 1)
-            }
+impl<T> de::Visitor<'_> for Text<T> {
+    type Value = T;
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Word, E> {
-                Word::new(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_str(Text)
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a word of 1 to {MAX_BYTES} bytes")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.read)(text).ok_or_else(|| match self.names {
+            [] => E::invalid_value(de::Unexpected::Str(text), &self),
+            names => E::unknown_variant(text, names),
+        })
     }
 }
 
-/// Whether a word is one that this version knows.
+/// Reads any word: a known one, or one to be kept.
+///
+/// # Errors
+/// When it is no word.
+#[doc(hidden)]
+pub fn any<'de, T: Known, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    let read = |text: &str| T::find(text).or_else(|| Word::new(text).map(T::other));
+    deserializer.deserialize_str(Text { read, names: &[], kind: PhantomData })
+}
+
+/// An enum of words.
 pub trait Known: Copy + fmt::Display {
     /// The names of all words that are known.
     const NAMES: &'static [&'static str];
 
-    /// Whether this one is.
+    /// The known word of that name.
+    fn find(name: &str) -> Option<Self>;
+
+    /// One that is not known.
+    fn other(word: Word) -> Self;
+
+    /// Whether this one is known.
     fn is_known(&self) -> bool;
 }
 
-/// Reads a word of a request: one that is known.
+/// Reads a word of a request: one that is known. Others are not kept, so that no caller can fill up the memory.
 ///
 /// # Errors
-/// When it is not.
-pub fn known<'de, T: Known + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    let word = T::deserialize(deserializer)?;
-    if word.is_known() { Ok(word) } else { Err(de::Error::unknown_variant(&word.to_string(), T::NAMES)) }
+/// When it is not known.
+pub fn known<'de, T: Known, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_str(Text { read: T::find, names: T::NAMES, kind: PhantomData })
 }
 
 /// The same for a list of words.
 ///
 /// # Errors
 /// When one of them is not known.
-pub fn all_known<'de, T: Known + Deserialize<'de>, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<T>, D::Error> {
+pub fn all_known<'de, T: Known, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     struct One<T>(T);
-    impl<'de, T: Known + Deserialize<'de>> Deserialize<'de> for One<T> {
+    impl<'de, T: Known> Deserialize<'de> for One<T> {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             known(deserializer).map(One)
         }
@@ -111,7 +138,7 @@ pub fn all_known<'de, T: Known + Deserialize<'de>, D: Deserializer<'de>>(
 }
 
 /// An enum of words: its variants with their names, and `Other` for what only a newer version knows. It reads, shows
-/// and writes any word; in an OpenAPI document it is a text with the known words as examples of all there are.
+/// and writes any word.
 #[macro_export]
 macro_rules! words {
     ($(#[$meta:meta])* $visibility:vis enum $Name:ident {
@@ -119,7 +146,6 @@ macro_rules! words {
     }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[allow(clippy::large_enum_variant, reason = "a word that is not known needs no heap either")]
         $visibility enum $Name {
             $($(#[$doc])+ $Variant,)+
             /// A word that only a newer version knows.
@@ -131,7 +157,7 @@ macro_rules! words {
             $visibility const ALL: &'static [Self] = &[$(Self::$Variant),+];
 
             /// The word as it is written.
-            $visibility fn as_str(&self) -> &str {
+            $visibility fn as_str(&self) -> &'static str {
                 match self {
                     $(Self::$Variant => $name,)+
                     Self::Other(word) => word.as_str(),
@@ -156,6 +182,14 @@ macro_rules! word_traits {
         impl $crate::word::Known for $Name {
             const NAMES: &'static [&'static str] = &[$($name),+];
 
+            fn find(name: &str) -> Option<Self> {
+                Self::parse(name)
+            }
+
+            fn other(word: $crate::word::Word) -> Self {
+                Self::Other(word)
+            }
+
             fn is_known(&self) -> bool {
                 !matches!(self, Self::Other(_))
             }
@@ -175,14 +209,20 @@ macro_rules! word_traits {
 
         impl<'de> ::serde::Deserialize<'de> for $Name {
             fn deserialize<D: ::serde::Deserializer<'de>>(deserializer: D) -> ::std::result::Result<Self, D::Error> {
-                let word = <$crate::word::Word as ::serde::Deserialize>::deserialize(deserializer)?;
-                Ok(Self::parse(word.as_str()).unwrap_or(Self::Other(word)))
+                $crate::word::any(deserializer)
             }
         }
     };
 }
 
-/// A schema of the words that are known.
+/// The schema of a word of a request: one that is known.
+#[cfg(feature = "openapi")]
+pub(crate) fn known_schema<T: Known>() -> utoipa::openapi::schema::Schema {
+    let word = utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::schema::Type::String);
+    word.enum_values(Some(T::NAMES.iter().copied())).into()
+}
+
+/// A schema of words as answers show them: those that are known are examples, since a newer version has more.
 #[cfg(feature = "openapi")]
 #[doc(hidden)]
 #[macro_export]
@@ -193,7 +233,8 @@ macro_rules! word_schema {
                 fn schema() -> ::utoipa::openapi::RefOr<::utoipa::openapi::schema::Schema> {
                     ::utoipa::openapi::ObjectBuilder::new()
                         .schema_type(::utoipa::openapi::schema::Type::String)
-                        .enum_values(Some(<$Name as $crate::word::Known>::NAMES.iter().copied()))
+                        .description(Some("A newer version may have more words than these."))
+                        .examples(<$Name as $crate::word::Known>::NAMES.iter().copied())
                         .into()
                 }
             }
@@ -246,10 +287,10 @@ mod tests {
 
     #[test]
     fn what_is_no_word_is_not_read() {
-        for json in ["\"\"", "7", "null", &format!("\"{}\"", "x".repeat(SIZE))] {
+        for json in ["\"\"", "7", "null", &format!("\"{}\"", "x".repeat(MAX_BYTES + 1))] {
             assert!(read::<Colour>(json).is_err(), "{json}");
         }
-        assert!(read::<Colour>(&format!("\"{}\"", "x".repeat(SIZE - 1))).is_ok());
+        assert!(read::<Colour>(&format!("\"{}\"", "x".repeat(MAX_BYTES))).is_ok());
     }
 
     #[test]
@@ -259,6 +300,8 @@ mod tests {
         for json in ["{\"one\": \"blue\"}", "{\"one\": \"red\", \"many\": [\"red\", \"blue\"]}"] {
             let error = read::<Request>(json).unwrap_err().to_string();
             assert!(error.contains("unknown variant `blue`") && error.contains("`red`"), "{error}");
+            let words = WORDS.read().unwrap();
+            assert!(!words.as_ref().is_some_and(|words| words.contains("blue")), "it is not kept");
         }
     }
 }

@@ -303,3 +303,19 @@ async fn strangers_with_all_roles_learn_and_change_nothing_on_any_route() {
     let (id, _) = &victims[2];
     assert_eq!(server.get(&format!("/tasks/by-result/{CANARY}")).user("alice").send().await.ok()["id"], **id);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tenants_of_the_service_itself_are_nobodys() {
+    let server = TestServer::start().await;
+    server.get("/tasks").tenant("_system").send().await.problem(403, "forbidden");
+    server
+        .post("/tasks")
+        .tenant("_system")
+        .json(&json!({"task_type": "t"}))
+        .send()
+        .await
+        .problem(403, "forbidden");
+    let key = json!({"name": "n", "roles": ["viewer"], "tenant_id": "_system"});
+    let problem = server.post("/keys").json(&key).send().await.problem(422, "validation_failed");
+    assert_eq!(problem["errors"][0]["loc"], json!(["body", "tenant_id"]));
+}

@@ -244,7 +244,7 @@ async fn the_documents_of_the_installation_keep_what_they_hold() {
     for (collection, name) in [
         ("installation", "schema"),
         ("installation", "changes"),
-        ("job_leases", "retention"),
+        ("job_leases", "tasks:retention"),
         ("tasks_pulse", "leases"),
     ] {
         let update = doc! {"$set": {"newer": newer()}};
@@ -269,7 +269,7 @@ async fn the_documents_of_the_installation_keep_what_they_hold() {
     for (collection, name) in [
         ("installation", "schema"),
         ("installation", "changes"),
-        ("job_leases", "retention"),
+        ("job_leases", "tasks:retention"),
         ("tasks_pulse", "leases"),
     ] {
         let found = database.collection::<Document>(collection).find_one(doc! {"_id": name}).await;

@@ -175,7 +175,7 @@ async fn only_what_has_had_its_time_is_removed_in_batches_and_on_one_server() {
     eventually("the old ones are gone", async || count(&server, "tasks").await == 2).await;
     assert!(stored(&server, &stays).await.is_some() && stored(&server, &pending).await.is_some());
     let leases = server.database().collection::<Document>("job_leases");
-    let lease = leases.find_one(doc! {"_id": "retention"}).await.expect("an answer").expect("a lease");
+    let lease = leases.find_one(doc! {"_id": "tasks:retention"}).await.expect("an answer").expect("a lease");
     let holder = lease.get_binary_generic("holder").ok().cloned();
     assert!(lease.get_datetime("until").is_ok_and(|until| *until > DateTime::now()), "{holder:?}");
     drop(other);
@@ -185,7 +185,7 @@ async fn only_what_has_had_its_time_is_removed_in_batches_and_on_one_server() {
 async fn another_server_removes_when_the_first_is_gone() {
     let server = TestServer::start().await;
     let leases = server.database().collection::<Document>("job_leases");
-    let holder = async || leases.find_one(doc! {"_id": "retention"}).await.expect("an answer");
+    let holder = async || leases.find_one(doc! {"_id": "tasks:retention"}).await.expect("an answer");
     eventually("it has the job", async || holder().await.is_some()).await;
     let first = holder().await;
     let other = server.sibling().await;
@@ -202,7 +202,7 @@ async fn another_server_removes_when_the_first_is_gone() {
 
 async fn leases_of(server: &TestServer) -> Option<Document> {
     let leases = server.database().collection::<Document>("job_leases");
-    leases.find_one(doc! {"_id": "retention"}).await.expect("an answer")
+    leases.find_one(doc! {"_id": "tasks:retention"}).await.expect("an answer")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

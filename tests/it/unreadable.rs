@@ -131,6 +131,45 @@ async fn loops_move_what_lies_behind_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_without_an_id_of_ours_stop_no_loop() {
+    let server = TestServer::start().await;
+    let collection = server.database().collection::<Document>("tasks");
+    let long_ago = DateTime::from_millis(1_000_000);
+    for strange in [
+        doc! {"status": "scheduled", "run_at": long_ago},
+        doc! {"status": "processing", "lease_until": long_ago},
+        doc! {"status": "completed", "remove_at": long_ago},
+    ] {
+        collection.insert_many((0..MANY).map(|_| strange.clone())).await.expect("an answer");
+    }
+    let due = server.create(json!({"delay_seconds": 1})).await;
+    let lost = server.create(json!({})).await;
+    claim_one(&server, &lost, json!({"lease_seconds": 1})).await;
+    let gone = server.create(json!({"retention_seconds": 0})).await;
+    post(&server, &gone, "cancel", json!({})).await.ok();
+    until_status(&server, &due, "pending").await;
+    until_status(&server, &lost, "pending").await;
+    eventually("what may be removed is removed, ours or not", async || {
+        let left = collection.count_documents(doc! {"remove_at": {"$exists": true}}).await;
+        left.expect("an answer") == 0
+    })
+    .await;
+    let health = server.get("/health/detailed").send().await.ok();
+    assert_eq!(health["status"], "healthy", "{health:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_of_another_tenant_are_not_there() {
+    let server = TestServer::start().await;
+    let task = server.create(json!({})).await;
+    spoil(&server, doc! {"_id": key(&task)}).await;
+    let path = format!("/tasks/{}", id(&task));
+    server.get(&path).tenant("other").send().await.problem(404, "task_not_found");
+    let cancel = server.post(&format!("{path}/cancel")).tenant("other").json(&json!({}));
+    cancel.send().await.problem(404, "task_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_named_is_unavailable_and_its_neighbours_are_not() {
     let server = TestServer::start().await;
     let made = create_many(&server, 3, |_| json!({"task_type": "named"})).await;

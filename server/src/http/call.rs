@@ -244,6 +244,9 @@ fn scope(identity: &Identity, request: &HttpRequest) -> Result<Scope, Rejection>
     if named.is_some_and(|named| named != own) && !may_name {
         return Err(Rejection::new(ErrorCode::Forbidden, "the API key belongs to another tenant"));
     }
+    if named.is_some_and(|named| named.starts_with('_')) && !matches!(identity, Identity::Anonymous) {
+        return Err(Rejection::new(ErrorCode::Forbidden, "tenants that begin with _ are the service's own"));
+    }
     let user = header_text(request, path::USER_HEADER).map(Result::unwrap_or_default);
     Ok(Scope {
         tenant: named.unwrap_or(own).into(),

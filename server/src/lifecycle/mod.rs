@@ -28,6 +28,8 @@ pub use table::{TRANSITIONS, Transition, Verb};
 
 /// How many lost leases a task survives.
 pub const MAX_LOSSES: u32 = 3;
+/// How many attempts a task has where nobody says otherwise.
+pub const MAX_ATTEMPTS: u32 = 3;
 
 /// A verb with what it needs to know.
 #[derive(Debug, Clone)]

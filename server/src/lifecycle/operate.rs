@@ -4,7 +4,7 @@ use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{Priority, TaskEdit};
 
 use super::apply::{end_attempt, finish, retention_end};
-use super::{Now, Refusal};
+use super::{MAX_ATTEMPTS, Now, Refusal};
 use crate::task::{AttemptStatus, Reason, Status, TaskRecord};
 
 /// What a cancellation came to.
@@ -90,8 +90,7 @@ pub(super) fn edit(task: &mut TaskRecord, edit: &TaskEdit, now: Now) -> Result<(
         task.priority = i32::from(priority.unwrap_or_else(Priority::default).get());
     }
     if let Some(max_attempts) = edit.max_attempts {
-        task.max_attempts =
-            max_attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(TaskRecord::MAX_ATTEMPTS);
+        task.max_attempts = max_attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(MAX_ATTEMPTS);
     }
     if let Some(tags) = &edit.tags {
         task.tags = tags.as_ref().map(TaskRecord::stored_tags).unwrap_or_default();

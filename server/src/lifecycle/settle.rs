@@ -301,6 +301,35 @@ mod tests {
 
     use super::super::{Grant, Intent, apply};
     use super::*;
+    use crate::task::Trigger;
+
+    #[test]
+    fn few_undone_claims_are_kept_and_no_other_attempt_goes_for_them() {
+        let now = chrono::Utc::now();
+        let mut task = TaskRecord::pending(Uuid::now_v7());
+        let claim = |task: &mut TaskRecord| {
+            let token = Uuid::new_v4();
+            let (execution_id, worker_id) = (Uuid::now_v7(), "w".to_owned());
+            let grant = Grant { token, execution_id, worker_id, lease_seconds: None, claim_id: None };
+            assert_eq!(apply(task, &Intent::Claim(grant), now), Ok(Effect::Changed));
+            token
+        };
+        let token = claim(&mut task);
+        assert_eq!(apply(&mut task, &Intent::Release { token, delay_seconds: 0 }, now), Ok(Effect::Changed));
+        for _ in 0..3 * TaskRecord::MAX_WITHDRAWN {
+            let token = claim(&mut task);
+            assert_eq!(apply(&mut task, &Intent::Withdraw { token }, now), Ok(Effect::Changed));
+        }
+        assert_eq!(task.attempts.len(), 1 + TaskRecord::MAX_WITHDRAWN);
+        assert_eq!((task.attempts[0].status, task.releases), (AttemptStatus::Released, 1));
+        assert_eq!(task.attempts.last().and_then(|last| last.end()), Some((task.version, Status::Pending)));
+        claim(&mut task);
+        assert_eq!(
+            task.attempts.last().expect("the latest").trigger,
+            Trigger::Claim,
+            "as if there were none"
+        );
+    }
 
     #[test]
     fn a_lease_that_was_asked_for_again_does_not_go_back_with_the_first_answer() {
@@ -318,6 +347,14 @@ mod tests {
             (Status::Pending, 0, None)
         );
         assert!(apply(&mut withdrawn, &Intent::Repeat { token }, now).is_err(), "it was too late");
+
+        let last = withdrawn.attempts.last().expect("it is kept for its versions");
+        assert_eq!((last.status, last.started_version), (AttemptStatus::Withdrawn, 2));
+        assert_eq!(
+            (last.end(), &last.claim_id, last.receipt.is_some()),
+            (Some((3, Status::Pending)), &None, false)
+        );
+        assert!(withdrawn.claim_ids.is_empty() && withdrawn.releases == 0);
 
         let mut repeated = claimed.clone();
         assert_eq!(apply(&mut repeated, &Intent::Repeat { token }, now), Ok(Effect::Changed));

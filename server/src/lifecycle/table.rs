@@ -84,7 +84,7 @@ const fn row(verb: Verb, from: Status, to: &'static [Status]) -> Transition {
 
 use Status::{Cancelled, Completed, Failed, Held, Pending, Processing, Scheduled};
 
-/// The state machine. Complete leads from `pending` and `scheduled` too where the lease ran out and nobody has claimed the
+/// The state machine. Complete leads from `pending`, `scheduled` and `held` too where the lease ran out and nobody has claimed the
 /// task since. A deleted task keeps or gets a final status, which nobody sees.
 pub const TRANSITIONS: &[Transition] = &[
     row(Verb::Claim, Pending, &[Processing]),
@@ -93,6 +93,7 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Verb::Complete, Processing, &[Completed]),
     row(Verb::Complete, Pending, &[Completed]),
     row(Verb::Complete, Scheduled, &[Completed]),
+    row(Verb::Complete, Held, &[Completed]),
     row(Verb::Fail, Processing, &[Scheduled, Failed, Cancelled]),
     row(Verb::Release, Processing, &[Pending, Scheduled, Cancelled]),
     row(Verb::Withdraw, Pending, &[Pending]),

@@ -190,6 +190,11 @@ impl Store {
         options.batch_size = u32::try_from(limit).ok();
         let mut filter = selection.filter();
         from.narrow(&mut filter);
+        let passed_by = self.unreadable.passed_by();
+        if !passed_by.is_empty() {
+            let ids: Vec<_> = passed_by.into_iter().map(stored_id).collect();
+            filter.insert("$nor", vec![doc! { "_id": { "$in": ids } }]);
+        }
         let bytes: fn(&TaskRecord) -> usize = |task| task.input_bytes as usize;
         let reading = self.find_within("ready work", filter, options, (MAX_READ_BYTES, bytes)).await?;
         Ok(Ready { tasks: reading.found, is_cut: reading.is_cut })

@@ -15,7 +15,6 @@ use tokio::sync::Semaphore;
 use super::form::Form;
 use super::leases::Leases;
 use super::read::Unreadable;
-use super::schema::SchemaVersion;
 use super::{Store, StoreError};
 use crate::clock::Clock;
 use crate::config::DatabaseSettings;
@@ -52,7 +51,7 @@ pub enum ConnectError {
          the release that wrote it or a later one; this one would do harm to what it does not know.",
         version = env!("CARGO_PKG_VERSION"), known = super::schema::SCHEMA
     )]
-    NewerSchema(SchemaVersion),
+    NewerSchema(String),
     /// The indexes could not be made.
     #[error("the indexes could not be made: {0}")]
     Indexes(String),

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bson::{Document, RawBsonRef, RawDocumentBuf, doc};
+use bson::{Binary, Document, RawBsonRef, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use mongodb::options::FindOptions;
@@ -221,7 +221,8 @@ impl Store {
             vec![Fate::Landed; staged.len()]
         } else {
             // Another was first somewhere, or the answer was lost. The stamps tell which.
-            fates(&staged, landed, self.stamps(&staged).await.as_ref())
+            let ids: Vec<_> = staged.iter().map(Staged::id).collect();
+            fates(&staged, landed, self.stamps(&ids).await.as_ref())
         };
         for index in refused {
             if let Some(fate @ Fate::Missed) = fates.get_mut(index) {
@@ -241,8 +242,7 @@ impl Store {
     }
 
     /// The latest write of each task, as a majority has it; `None` when the database does not say.
-    async fn stamps(&self, staged: &[Staged]) -> Option<HashMap<Uuid, i64>> {
-        let ids: Vec<_> = staged.iter().map(Staged::id).collect();
+    pub(super) async fn stamps(&self, ids: &[Binary]) -> Option<HashMap<Uuid, i64>> {
         let tasks = self.tasks.clone_with_type::<Document>();
         let filter = doc! { "_id": { "$in": ids } };
         let options = FindOptions::builder().projection(doc! { "stamp": 1 }).max_time(self.timeout).build();

@@ -148,7 +148,7 @@ impl Store {
         let filter = doc! { "tenant": tenant, "idempotency_key": { "$in": keys, "$exists": true } };
         let options = self.by_index(IDEMPOTENCY);
         let found = self.find("by idempotency key", filter, options).await?;
-        if !found.unreadable.is_empty() {
+        if found.seen > found.found.len() {
             return Err(StoreError::Unreadable);
         }
         Ok(found.found.into_iter().filter_map(|task| Some((task.idempotency_key.clone()?, task))).collect())

@@ -25,7 +25,7 @@ impl Store {
         let leases = self.database.collection::<Document>(JOB_LEASES);
         let now = self.clock().now();
         let is_over = doc! { "until": { "$lt": DateTime::from_chrono(now) } };
-        let filter = doc! { "_id": job, "$or": [{ "holder": stored_id(server) }, is_over] };
+        let filter = doc! { "_id": self.job(job), "$or": [{ "holder": stored_id(server) }, is_over] };
         let until = DateTime::from_chrono(now + lasts);
         let update = doc! { "$set": { "holder": stored_id(server), "until": until } };
         self.call("lease a job", async move {
@@ -45,8 +45,15 @@ impl Store {
     /// When the database does not answer; the lease then runs out.
     pub async fn release_job(&self, job: &str, server: Uuid) -> Result<(), StoreError> {
         let leases = self.database.collection::<Document>(JOB_LEASES);
-        let held = doc! { "_id": job, "holder": stored_id(server) };
+        let held = doc! { "_id": self.job(job), "holder": stored_id(server) };
         self.call("release a job", async move { leases.delete_one(held).await.map(|_| ()) }).await
+    }
+}
+
+impl Store {
+    /// A job is about one collection of tasks; another installation may share the database.
+    fn job(&self, name: &str) -> String {
+        format!("{}:{name}", self.tasks.name())
     }
 }
 

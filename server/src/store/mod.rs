@@ -67,7 +67,7 @@ use group_commit::{GroupCommit, Limits};
 
 pub use claim::{Awaited, ClaimOrder, Claimed, From, Narrow, Ready, Selection};
 pub use connect::ConnectError;
-pub use due::{DuePage, DueTask};
+pub use due::{DuePage, DueTask, DueTasks};
 pub use guarded_write::new_stamp;
 pub use insert::InsertRefused;
 pub use keys::{KeyRecord, SecretHash};

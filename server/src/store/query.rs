@@ -86,23 +86,27 @@ pub struct Found {
 }
 
 impl Store {
-    /// Reads tasks by id; `None` where there is none for that caller.
+    /// Reads tasks by id; each has its own answer, `None` where there is none for that caller.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn get(&self, wants: &[Want], payload: bool) -> Result<Vec<Option<TaskRecord>>, StoreError> {
+    pub async fn get(
+        &self,
+        wants: &[Want],
+        payload: bool,
+    ) -> Result<Vec<Result<Option<TaskRecord>, StoreError>>, StoreError> {
         let ids: Vec<_> = wants.iter().map(|want| stored_id(want.id)).collect();
         let options = FindOptions::builder().max_time(self.timeout);
         let options = if payload { options.build() } else { options.projection(without_payload()).build() };
         let reading = self.find("by id", doc! { "_id": { "$in": ids } }, options).await?;
-        if !reading.unreadable.is_empty() {
-            return Err(StoreError::Unreadable);
-        }
+        let unreadable: HashMap<_, _> = reading.unreadable.into_iter().collect();
         let found: HashMap<_, _> = reading.found.into_iter().map(|task| (task.id, task)).collect();
-        Ok(wants
-            .iter()
-            .map(|want| found.get(&want.id).filter(|task| want.scope.sees(task)).cloned())
-            .collect())
+        let read = |want: &Want| match unreadable.get(&want.id) {
+            // Whose it is must be known, or it does not exist for that caller.
+            Some(Some(tenant)) if **tenant == *want.scope.tenant => Err(StoreError::Unreadable),
+            _ => Ok(found.get(&want.id).filter(|task| want.scope.sees(task)).cloned()),
+        };
+        Ok(wants.iter().map(read).collect())
     }
 
     /// Which of these tasks are not final and not deleted.

@@ -17,6 +17,8 @@ use crate::telemetry::masked;
 
 /// How long an unreadable document is remembered that is not met again.
 const REMEMBERED: Duration = Duration::from_secs(600);
+/// How long looks for work pass it by before they try to read it again.
+const PASSED_BY: Duration = Duration::from_secs(2);
 /// How many are remembered.
 const CAPACITY: u64 = 1000;
 /// How many more documents a bounded read asks for after unreadable ones were in its way.
@@ -24,7 +26,11 @@ const MORE: usize = 50;
 
 /// Documents that this server could not read.
 #[derive(Clone)]
-pub struct Unreadable(Cache<String, Arc<UnreadableDocument>>);
+pub struct Unreadable {
+    known: Cache<String, Arc<UnreadableDocument>>,
+    /// Tasks that were met a moment ago.
+    met: Cache<Uuid, ()>,
+}
 
 /// A document that this server could not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,26 +47,43 @@ pub struct UnreadableDocument {
 
 impl Default for Unreadable {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(CAPACITY).time_to_idle(REMEMBERED).build())
+        Self {
+            known: Cache::builder().max_capacity(CAPACITY).time_to_idle(REMEMBERED).build(),
+            met: Cache::builder().max_capacity(CAPACITY).time_to_live(PASSED_BY).build(),
+        }
     }
 }
 
 impl Unreadable {
-    /// Those that were met in the last ten minutes, the longest known first.
+    /// Those that were met in the last ten minutes, the longest known first; 1 000 at most.
     pub fn list(&self) -> Vec<UnreadableDocument> {
-        let mut documents: Vec<_> = self.0.iter().map(|(_, document)| (*document).clone()).collect();
+        let mut documents: Vec<_> = self.known.iter().map(|(_, document)| (*document).clone()).collect();
         documents.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
         documents
+    }
+
+    /// Ids that a look for work need not read again just now.
+    pub(super) fn passed_by(&self) -> Vec<Uuid> {
+        if self.met.entry_count() == 0 {
+            return Vec::new();
+        }
+        self.met.iter().map(|(id, ())| *id).collect()
     }
 
     fn note<T: DeserializeOwned>(&self, collection: &str, document: &RawDocument) {
         metrics::counter!("task_repo_unreadable_documents_total", "collection" => collection.to_owned())
             .increment(1);
         let id = match document.get("_id").ok().flatten().map(Bson::try_from) {
-            Some(Ok(id)) => super::read_id(&id).map_or_else(|| id.to_string(), |id| id.to_string()),
+            Some(Ok(id)) => super::read_id(&id).map_or_else(
+                || id.to_string(),
+                |id| {
+                    self.met.insert(id, ());
+                    id.to_string()
+                },
+            ),
             _ => String::new(),
         };
-        if self.0.get(&id).is_some() {
+        if self.known.get(&id).is_some() {
             return;
         }
         let unreadable = UnreadableDocument {
@@ -71,7 +94,7 @@ impl Unreadable {
         };
         let UnreadableDocument { collection, id: masked, field, .. } = &unreadable;
         tracing::error!(collection, id = masked, field, "a document cannot be read and is left out");
-        self.0.insert(id, Arc::new(unreadable));
+        self.known.insert(id, Arc::new(unreadable));
     }
 }
 
@@ -90,8 +113,8 @@ fn field_at_fault<T: DeserializeOwned>(document: &RawDocument) -> String {
 pub(super) struct Reading<T> {
     /// What could be read, in order.
     pub(super) found: Vec<T>,
-    /// Of those that could not, the ids that could.
-    pub(super) unreadable: Vec<Uuid>,
+    /// Of those that could not, ids and tenants as far as these could.
+    pub(super) unreadable: Vec<(Uuid, Option<String>)>,
     /// Documents that there were, readable or not.
     pub(super) seen: usize,
     /// There were more, but too many bytes.
@@ -189,7 +212,8 @@ async fn read_all<T: DeserializeOwned>(
         let Ok(read) = bson::deserialize_from_slice::<T>(document.as_bytes()) else {
             unreadable.note::<T>(collection, document);
             let id = document.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
-            reading.unreadable.extend(id.as_ref().and_then(super::read_id));
+            let tenant = document.get_str("tenant").ok().map(str::to_owned);
+            reading.unreadable.extend(id.as_ref().and_then(super::read_id).map(|id| (id, tenant)));
             continue;
         };
         bytes += weigh(&read);

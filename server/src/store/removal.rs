@@ -1,15 +1,12 @@
 //! Removing tasks whose retention has ended, and what lies beside them.
 
-use std::collections::HashSet;
-
-use bson::{Binary, Bson, DateTime, Document, doc};
+use bson::{Bson, DateTime, Document, doc};
 use chrono::{DateTime as Time, Utc};
 use futures_util::TryStreamExt;
 use mongodb::options::FindOptions;
-use task_repo_protocol::Uuid;
 
 use super::indexes::REMOVAL;
-use super::{Store, StoreError, read_id, stored_id};
+use super::{Store, StoreError};
 
 /// The collections beside the tasks, by what follows the name of theirs. Each of their documents names its task in `task`.
 pub(super) const BESIDE: [&str; 2] = ["checkpoints", "logs"];
@@ -38,24 +35,23 @@ impl Store {
         options.projection = Some(doc! { "remove_at": 1 });
         options.limit = i64::try_from(limit).ok();
         let found = self.documents("tasks to remove", self.tasks.name(), due, options).await?;
-        let ids: Vec<_> = found.iter().filter_map(|task| read_id(task.get("_id")?)).collect();
+        // As they are: an operator may have put in what has no id of ours.
+        let ids: Vec<_> = found.iter().filter_map(|task| task.get("_id").cloned()).collect();
         let oldest =
             found.first().and_then(|task| task.get_datetime("remove_at").ok()).map(|at| at.to_chrono());
         let beside = self.with_something_beside(&ids).await?;
-        let (plain, rich): (Vec<_>, Vec<_>) = ids
-            .iter()
-            .map(|id| stored_id(*id))
-            .partition(|id| read_id(&Bson::Binary(id.clone())).is_none_or(|id| !beside.contains(&id)));
+        let (rich, plain): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| beside.contains(id));
         let mut tasks = self.remove(plain, now).await?;
         if !rich.is_empty() {
             self.remove_beside(&rich, now).await?;
             tasks += self.remove(rich, now).await?;
         }
-        Ok(Removed { tasks, is_full: found.len() >= limit, oldest })
+        // Where nothing could be removed, another server was faster.
+        Ok(Removed { tasks, is_full: found.len() >= limit && tasks > 0, oldest })
     }
 
     /// A task that was executed again meanwhile has no such time any more and stays.
-    async fn remove(&self, ids: Vec<Binary>, now: DateTime) -> Result<u64, StoreError> {
+    async fn remove(&self, ids: Vec<Bson>, now: DateTime) -> Result<u64, StoreError> {
         if ids.is_empty() {
             return Ok(0);
         }
@@ -70,7 +66,7 @@ impl Store {
 
     /// Removes what lies beside tasks that are about to go. They are hidden first, so that nobody executes one anew and
     /// finds its checkpoint gone.
-    async fn remove_beside(&self, ids: &[Binary], now: DateTime) -> Result<(), StoreError> {
+    async fn remove_beside(&self, ids: &[Bson], now: DateTime) -> Result<(), StoreError> {
         let tasks = self.tasks.clone();
         let visible =
             doc! { "_id": { "$in": ids }, "remove_at": { "$lte": now }, "deleted_at": { "$exists": false } };
@@ -91,17 +87,15 @@ impl Store {
     }
 
     /// Those of the tasks that have something beside them.
-    async fn with_something_beside(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
-        let mut found = HashSet::new();
+    async fn with_something_beside(&self, ids: &[Bson]) -> Result<Vec<Bson>, StoreError> {
+        let mut found = Vec::new();
         if ids.is_empty() {
             return Ok(found);
         }
         for name in BESIDE {
             let beside = self.database.collection::<Document>(&self.beside(name));
-            let ids: Vec<_> = ids.iter().map(|id| stored_id(*id)).collect();
             let filter = doc! { "task": { "$in": ids } };
-            let values = self.call("beside", async move { beside.distinct("task", filter).await }).await?;
-            found.extend(values.iter().filter_map(read_id));
+            found.extend(self.call("beside", async move { beside.distinct("task", filter).await }).await?);
         }
         Ok(found)
     }

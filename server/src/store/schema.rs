@@ -4,7 +4,7 @@
 //! servers of several minor versions may work side by side. The major version grows when older servers would do harm; a
 //! server refuses to start on a newer one.
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::Store;
@@ -61,11 +61,17 @@ impl Store {
 }
 
 fn refuse_newer(found: Option<&Document>) -> Result<(), ConnectError> {
-    let number = |field: &str| found.and_then(|found| found.get_i32(field).ok());
-    match (number("major"), number("minor")) {
-        (Some(major), minor) if major > SCHEMA.major => {
-            Err(ConnectError::NewerSchema(SchemaVersion { major, minor: minor.unwrap_or_default() }))
-        }
-        _ => Ok(()),
+    let Some(found) = found else { return Ok(()) };
+    let text = |field: &str| found.get(field).map_or_else(|| "0".to_owned(), ToString::to_string);
+    let is_known = match found.get("major") {
+        None => true,
+        Some(Bson::Int32(major)) => *major <= SCHEMA.major,
+        Some(Bson::Int64(major)) => *major <= SCHEMA.major.into(),
+        Some(Bson::Double(major)) => *major <= SCHEMA.major.into(),
+        Some(_) => false,
+    };
+    if is_known {
+        return Ok(());
     }
+    Err(ConnectError::NewerSchema(format!("{}.{}", text("major"), text("minor"))))
 }

@@ -59,8 +59,8 @@ pub(super) enum Read {
     Task(Box<TaskRecord>),
     /// None.
     Missing,
-    /// One that this server cannot read.
-    Unreadable,
+    /// One of that tenant that this server cannot read.
+    Unreadable(Option<String>),
 }
 
 /// A task to be read before it is changed.
@@ -71,6 +71,8 @@ pub(super) struct Wanted {
 
 /// How long to wait before asking a database again that did not answer.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often the database is asked for a write whose answer was lost before nobody is told of it.
+const TELLING_TRIES: u32 = 20;
 
 impl Store {
     /// Makes these changes; each gets its own answer, in order. Several of one task are made one after the other and
@@ -108,7 +110,9 @@ impl Store {
                     Fate::Missed => {}
                     Fate::Failed(error) => call.fail(id, error),
                     Fate::Unknown => {
-                        doubt |= call.in_doubt.insert(id, news).is_none() || call.open.contains_key(&id);
+                        doubt |= call.in_doubt.insert(id, news.task.stamp).is_none()
+                            || call.open.contains_key(&id);
+                        self.tell_once_known(news);
                     }
                 }
             }
@@ -151,25 +155,20 @@ impl Store {
         let mark = Mark::new();
         for (id, record) in records {
             let Some(indexes) = call.open.remove(&id) else { continue };
-            let refused = match record {
+            let stage = match record {
+                // The write whose answer was lost is there: what was answered in memory is true.
+                Read::Task(record) if call.in_doubt.get(&id) == Some(&record.stamp) => continue,
                 Read::Task(record) => {
-                    // The write whose answer was lost is the one that is there: only now is it known to be durable.
-                    if let Some(news) = call.in_doubt.get(&id).filter(|news| news.task.stamp == record.stamp)
-                    {
-                        news.tell(&self.hub);
-                    }
                     let staging = Staging::of(&record, mark, self.form);
-                    Ok(self.stage(*record, staging, &indexes, &call.changes, &mut call.results))
+                    self.stage(*record, staging, &indexes, &call.changes, &mut call.results)
                 }
-                Read::Missing => Err(Refused::Missing),
-                Read::Unreadable => Err(Refused::Store(StoreError::Unreadable)),
+                Read::Missing => call.refuse(&indexes, |_| Refused::Missing),
+                Read::Unreadable(tenant) => call.refuse(&indexes, |change| {
+                    // Whose it is must be known, or it does not exist for that caller.
+                    let is_theirs = tenant.as_deref() == Some(&*change.scope.tenant);
+                    if is_theirs { Refused::Store(StoreError::Unreadable) } else { Refused::Missing }
+                }),
             };
-            let stage = refused.unwrap_or_else(|refused| {
-                for index in &indexes {
-                    call.results[*index] = Err(refused.clone());
-                }
-                None
-            });
             match stage {
                 Some(stage) => {
                     call.open.insert(id, indexes);
@@ -229,6 +228,23 @@ impl Store {
         staged
     }
 
+    /// Tells of a write whose answer was lost, if it is found to be durable. Its caller may go; this does not. A write over
+    /// it hides it: then whoever waits finds out by a tick.
+    fn tell_once_known(&self, news: News) {
+        let store = self.clone();
+        self.runtime.spawn(async move {
+            for _ in 0..TELLING_TRIES {
+                tokio::time::sleep(PAUSE).await;
+                if let Some(stamps) = store.stamps(&[stored_id(news.task.id)]).await {
+                    if stamps.get(&news.task.id) == Some(&news.task.stamp) {
+                        news.tell(&store.hub);
+                    }
+                    return;
+                }
+            }
+        });
+    }
+
     /// Each of these tasks as a majority has it.
     async fn read_for_change(
         &self,
@@ -274,7 +290,7 @@ impl Store {
             without_payload()
         });
         let reading = self.find("for a change", doc! { "_id": { "$in": ids } }, options).await?;
-        let unreadable = reading.unreadable.into_iter().map(|id| (id, Read::Unreadable));
+        let unreadable = reading.unreadable.into_iter().map(|(id, tenant)| (id, Read::Unreadable(tenant)));
         let found = reading.found.into_iter().map(|task| (task.id, Read::Task(Box::new(task))));
         Ok(unreadable.chain(found).collect())
     }
@@ -286,8 +302,8 @@ struct Call {
     results: Vec<Result<Applied, Refused>>,
     /// The changes without an answer, by task.
     open: HashMap<Uuid, Vec<usize>>,
-    /// Tasks whose write may have landed unheard, with what is to be told if it has.
-    in_doubt: HashMap<Uuid, News>,
+    /// Tasks whose write may have landed unheard, with the stamp that it leaves.
+    in_doubt: HashMap<Uuid, i64>,
 }
 
 impl Call {
@@ -298,6 +314,14 @@ impl Call {
             open.entry(change.id).or_default().push(index);
         }
         Self { changes, results, open, in_doubt: HashMap::new() }
+    }
+
+    /// None of these changes of a task can be made.
+    fn refuse(&mut self, indexes: &[usize], why: impl Fn(&Change) -> Refused) -> Option<Staged> {
+        for index in indexes {
+            self.results[*index] = Err(why(&self.changes[*index]));
+        }
+        None
     }
 
     /// A refusal that our own unheard write may have caused is none: whoever has no token to recognise it by is told

@@ -9,6 +9,7 @@
 
 mod kept;
 mod parts;
+mod usual;
 pub mod words;
 
 use chrono::{DateTime, Utc};
@@ -23,6 +24,10 @@ pub use kept::Kept;
 pub use parts::{
     AttemptRecord, ErrorRecord, LeaseRecord, LimitsRecord, MoveRecord, ProgressRecord, ReceiptRecord,
     RetryRecord, UsageRecord,
+};
+use usual::{
+    is_false, is_unused, is_usual_lease, is_usual_retry, is_usual_timeout, is_zero, usual_lease,
+    usual_timeout,
 };
 pub use words::{AttemptStatus, Backoff, Reason, Role, Status, Trigger};
 
@@ -147,7 +152,7 @@ pub struct TaskRecord {
     /// Grows by one with every stored change.
     pub version: i64,
     /// What the latest write that raised `version` did: JSON text, a list with a [`MoveRecord`] for each version that it
-    /// made. Reads leave it out.
+    /// made. Nothing here reads it.
     pub moved: Option<String>,
     /// Names the latest write. It guards the next one, and tells what became of one whose answer was lost.
     pub stamp: i64,
@@ -189,13 +194,6 @@ impl TaskRecord {
     pub const MAX_HISTORY: usize = 100;
     /// How many attempts are kept in it that were undone. They only tell which versions they made.
     pub const MAX_WITHDRAWN: usize = 10;
-    /// How many attempts a task has where nobody says otherwise.
-    pub const MAX_ATTEMPTS: u32 = 3;
-    /// How long a lease holds where nobody says otherwise, in seconds. It is part of the stored form: absent means this.
-    pub const LEASE_SECONDS: u32 = 60;
-    /// How long an attempt may take where nobody says otherwise, in seconds. It is part of the stored form likewise.
-    pub const TIMEOUT_SECONDS: u32 = 300;
-
     /// One that is ready, has just been created, and of which nothing else is known.
     pub fn new(
         id: Uuid,
@@ -347,40 +345,4 @@ impl TaskRecord {
         };
         bson::deserialize_from_document(stored).expect("all that a task must have")
     }
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_false(flag: &bool) -> bool {
-    !*flag
-}
-
-fn is_unused(usage: &Kept<UsageRecord>) -> bool {
-    *usage == Kept::default()
-}
-
-const fn usual_lease() -> u32 {
-    TaskRecord::LEASE_SECONDS
-}
-
-const fn usual_timeout() -> u32 {
-    TaskRecord::TIMEOUT_SECONDS
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_usual_lease(seconds: &u32) -> bool {
-    *seconds == usual_lease()
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_usual_timeout(seconds: &u32) -> bool {
-    *seconds == usual_timeout()
-}
-
-fn is_usual_retry(retry: &Kept<RetryRecord>) -> bool {
-    *retry == Kept::default()
 }

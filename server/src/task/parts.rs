@@ -11,8 +11,8 @@ use serde_with::{Bytes, serde_as, skip_serializing_none};
 use task_repo_protocol as wire;
 use task_repo_protocol::{Receipt, Uuid};
 
-use super::is_false;
 use super::kept::Kept;
+use super::usual::is_false;
 use super::words::{AttemptStatus, Backoff, Reason, Status, Trigger};
 
 /// Who works on a task.
@@ -257,9 +257,9 @@ impl From<ProgressRecord> for wire::Progress {
 }
 
 impl Default for RetryRecord {
-    /// What holds where nobody says otherwise.
+    /// What a task without one means. It is part of the stored form and never changes, whatever a new task gets.
     fn default() -> Self {
-        wire::NewRetryPolicy::default().into()
+        Self { backoff: Backoff::Exponential, base_seconds: 5, cap_seconds: 3600, jitter: 0.2 }
     }
 }
 

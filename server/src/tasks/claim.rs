@@ -225,13 +225,13 @@ impl TaskService {
         for ((mut task, result), payload) in held.into_iter().zip(results).zip(payloads) {
             match result {
                 Ok(_) => {
-                    // Deleted since then, it is not to be worked on.
-                    let Some(mut read) = payload else { continue };
+                    // Deleted since then, or not to be read, it is not to be worked on.
+                    let Ok(Some(mut read)) = payload else { continue };
                     task.put_payload(read.take_payload());
                     kept.push(task);
                 }
-                Err(Refused::Store(error)) => return Err(error.into()),
-                Err(Refused::Missing | Refused::Task(_)) => {}
+                Err(Refused::Store(error)) if error != StoreError::Unreadable => return Err(error.into()),
+                Err(_) => {}
             }
         }
         Ok(kept)

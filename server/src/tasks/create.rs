@@ -16,11 +16,16 @@ use task_repo_protocol::{NewTask, Uuid};
 use super::desk::Lent;
 use super::{Failure, TaskService};
 use crate::json_value;
+use crate::lifecycle::MAX_ATTEMPTS;
 use crate::mistake::{self, Mistake};
 use crate::scope::Scope;
 use crate::store::{InsertRefused, StoreError, new_stamp};
 use crate::task::{Kept, LimitsRecord, Reason, RetryRecord, Status, TaskRecord};
 
+/// How long a lease of a new task holds where nobody says otherwise, in seconds.
+const LEASE_SECONDS: u32 = 60;
+/// How long an attempt at a new task may take where nobody says otherwise, in seconds.
+const TIMEOUT_SECONDS: u32 = 300;
 /// How long an idempotency key is remembered.
 const REMEMBERED: TimeDelta = TimeDelta::days(1);
 /// How long a task whose insert nobody heard of may take until a majority has it.
@@ -231,10 +236,10 @@ impl TaskService {
     /// The limits of the task that `new` asks for: its own, and the defaults of this moment.
     fn limits(&self, new: &NewTask) -> LimitsRecord {
         LimitsRecord {
-            max_attempts: whole(new.max_attempts).unwrap_or(TaskRecord::MAX_ATTEMPTS),
-            retry: new.retry.map_or_else(RetryRecord::default, RetryRecord::from).into(),
-            lease_seconds: whole(new.lease_seconds).unwrap_or(TaskRecord::LEASE_SECONDS),
-            timeout_seconds: whole(new.timeout_seconds).unwrap_or(TaskRecord::TIMEOUT_SECONDS),
+            max_attempts: whole(new.max_attempts).unwrap_or(MAX_ATTEMPTS),
+            retry: RetryRecord::from(new.retry.unwrap_or_default()).into(),
+            lease_seconds: whole(new.lease_seconds).unwrap_or(LEASE_SECONDS),
+            timeout_seconds: whole(new.timeout_seconds).unwrap_or(TIMEOUT_SECONDS),
             retention_seconds: match new.retention_seconds {
                 None => Some(self.settings.task_retention_seconds),
                 Some(retention) => whole(retention),
@@ -348,7 +353,9 @@ impl IdempotencyKey {
 /// Why a call failed of which something is written already: it cannot say that nothing was applied.
 fn beside_written(failure: Failure, is_written: bool) -> Failure {
     match failure {
-        Failure::Store(StoreError::Unavailable | StoreError::Overloaded) if is_written => {
+        Failure::Store(StoreError::Unavailable | StoreError::Overloaded | StoreError::Unreadable)
+            if is_written =>
+        {
             Failure::Store(StoreError::OutcomeUnknown)
         }
         failure => failure,

@@ -160,7 +160,13 @@ impl TaskService {
         // Who looks up for many may go away, and the next one begins anew.
         let looking = timeout_at(self.store.deadline().into(), self.keys.seen.try_get_with(hash, look_up));
         let found = looking.await.map_err(|_| StoreError::Unavailable)?;
-        found.map(|seen| seen.key).map_err(|error: Arc<StoreError>| Failure::Store(*error))
+        let seen = found.map_err(|error: Arc<StoreError>| Failure::Store(*error))?;
+        if seen.epoch >= epoch {
+            return Ok(seen.key);
+        }
+        // Somebody's look-up, which this one joined, had begun before the latest change.
+        self.keys.seen.invalidate(&hash).await;
+        Ok(self.store.key_by_hash(&hash).await?.map(Arc::new))
     }
 
     /// Notes the use of a key, once a minute at most and beside the request.
@@ -243,8 +249,11 @@ impl TaskService {
                 .filter(|old| old.until.is_some_and(|until| until > now))
                 .collect();
             hashes.push(SecretHash::new(hash(&secret)).into());
-            if self.store.replace_secrets(&key, &hashes).await? {
+            let is_replaced = self.store.replace_secrets(&key, &hashes).await;
+            if is_replaced != Ok(false) {
                 self.keys_have_changed().await?;
+            }
+            if is_replaced? {
                 return Ok(issued(key, secret));
             }
         }
@@ -256,10 +265,10 @@ impl TaskService {
     /// # Errors
     /// When there is no such key.
     pub async fn revoke_key(&self, id: Uuid) -> Result<(), Failure> {
-        let is_deleted = self.store.delete_key(id).await?;
-        // Also if it was not there: the call before may have deleted it and then not have been able to tell.
+        let is_deleted = self.store.delete_key(id).await;
+        // Whatever came of it: this deletion may have been made without an answer, or one before it.
         self.keys_have_changed().await?;
-        if is_deleted { Ok(()) } else { Err(Failure::KeyNotFound(id.to_string())) }
+        if is_deleted? { Ok(()) } else { Err(Failure::KeyNotFound(id.to_string())) }
     }
 
     /// Has every server look its keys up anew.

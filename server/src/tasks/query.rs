@@ -76,19 +76,26 @@ impl ListQuery {
         if is_pending { Order::Claim } else { Order::Newest }
     }
 
-    /// Tells lists with different filters apart; `limit`, `cursor` and `include` may change from page to page.
+    /// Tells lists with different filters apart; `limit`, `cursor` and `include` may change from page to page. Only filters
+    /// that are set count, by name, so that a cursor is good at servers that know more filters.
     fn fingerprint(&self) -> String {
-        let statuses = self.statuses();
-        let filters = Self {
-            any_status: statuses.is_none(),
-            statuses: statuses.unwrap_or_default(),
-            limit: 0,
-            cursor: None,
-            payload: false,
-            ..self.clone()
+        let mut hash = Sha256::new();
+        let mut filter = |name: &str, value: &str| {
+            // Lengths keep one pair from reading like another.
+            hash.update((name.len() as u64).to_be_bytes());
+            hash.update(name);
+            hash.update((value.len() as u64).to_be_bytes());
+            hash.update(value);
         };
-        let hash = Sha256::digest(format!("{filters:?}"));
-        URL_SAFE_NO_PAD.encode(&hash[..9])
+        for status in self.statuses().into_iter().flatten() {
+            filter("status", status.as_str());
+        }
+        self.task_types.iter().for_each(|name| filter("task_type", name));
+        self.tags.iter().for_each(|tag| filter("tag", tag));
+        self.user_id.iter().for_each(|user| filter("user_id", user));
+        self.created_after.iter().for_each(|time| filter("created_after", &time.to_rfc3339()));
+        self.created_before.iter().for_each(|time| filter("created_before", &time.to_rfc3339()));
+        URL_SAFE_NO_PAD.encode(&hash.finalize()[..9])
     }
 
     fn position(&self) -> Result<Option<Position>, ForeignCursor> {
@@ -144,7 +151,7 @@ impl TaskService {
 
     async fn read(&self, scope: &Scope, id: Uuid, payload: bool) -> Result<TaskRecord, Failure> {
         let wants = [Want { scope: scope.clone(), id }];
-        let found = self.store.get(&wants, payload).await?.pop().flatten();
+        let found = self.store.get(&wants, payload).await?.pop().unwrap_or(Ok(None))?;
         found.ok_or_else(|| Failure::TaskNotFound(id.to_string()))
     }
 

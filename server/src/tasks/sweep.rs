@@ -4,19 +4,20 @@
 //! Every server may run all of them: each step is a guarded update, so doing it twice changes nothing. A database
 //! that does not answer makes a round fail, not the loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, stream};
 use rand::RngExt as _;
+use task_repo_protocol::Uuid;
 use task_repo_protocol::system::BackgroundJob;
 use tokio::sync::Notify;
 
 use super::TaskService;
 use super::upkeep::ASK;
-use crate::lifecycle::Intent;
+use crate::lifecycle::{Intent, Refusal};
 use crate::scope::Scope;
 use crate::store::{Awaited, Change, DuePage, DueTask, Outage, Refused, StoreError};
 
@@ -32,7 +33,7 @@ const STALL: Duration = Duration::from_secs(2);
 const PROMOTE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a loop waits after a round that failed.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A job that has not finished a round for so long is failing.
+/// A job that has not finished a round for so long, and two pauses, is failing.
 const OVERDUE: Duration = Duration::from_secs(15);
 
 /// When the promoter must look next.
@@ -60,6 +61,17 @@ impl DueAlarm {
 /// When leases were known to be renewed for the last time, and when they could not be.
 pub(super) type Pulse = Mutex<Option<(Instant, Option<Outage>)>>;
 
+/// What became of due tasks.
+#[derive(Default)]
+struct Moved {
+    /// Those that are not due any more.
+    gone: HashSet<Uuid>,
+    /// How late it was for the oldest that was moved.
+    lag: Duration,
+    /// Why some could not be moved, if that was the database's doing.
+    failure: Option<StoreError>,
+}
+
 /// How the loops are doing.
 #[derive(Default)]
 pub(super) struct Jobs {
@@ -72,14 +84,23 @@ struct Round {
     lag: Duration,
     succeeded: Option<Instant>,
     failed: bool,
+    /// The pause before the next round.
+    pause: Duration,
 }
 
 impl Jobs {
-    fn report(&self, name: &'static str, began: Instant, result: Result<Duration, StoreError>) {
+    fn report(
+        &self,
+        name: &'static str,
+        began: Instant,
+        pause: Duration,
+        result: Result<Duration, StoreError>,
+    ) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let round = last.entry(name).or_default();
         round.took = Some(began.elapsed());
         round.failed = result.is_err();
+        round.pause = pause;
         if let Ok(lag) = result {
             round.lag = lag;
             round.succeeded = Some(Instant::now());
@@ -98,7 +119,7 @@ impl Jobs {
                 let status = match ago {
                     _ if round.failed => "failing",
                     None => "starting",
-                    Some(ago) if ago > OVERDUE => "failing",
+                    Some(ago) if ago > OVERDUE + 2 * round.pause => "failing",
                     Some(_) => "healthy",
                 };
                 let job = BackgroundJob {
@@ -148,7 +169,7 @@ impl TaskService {
                 let began = Instant::now();
                 let (result, pause) = round(Arc::clone(&service)).await;
                 let pause = if result.is_ok() { pause } else { PAUSE };
-                service.jobs.report(name, began, result);
+                service.jobs.report(name, began, pause, result);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = service.stopping.cancelled() => return,
@@ -161,18 +182,19 @@ impl TaskService {
     async fn sweep(&self) -> Result<Duration, StoreError> {
         let (mut lag, mut page, mut failure) = (Duration::ZERO, DuePage::default(), None);
         loop {
-            let mut expired = self.store.expired(&page, ROUND).await?;
-            let is_full = expired.len() == ROUND;
-            page = page.after(&expired);
+            let found = self.store.expired(&page, ROUND).await?;
+            let mut expired = found.tasks.clone();
             // Only now: what ran out while the look waited for the database must not be taken either.
             if let Some(outage) = self.last_outage().await? {
                 let now = self.store.clock().now();
                 expired.retain(|task| outage.holds_until(task.lease_seconds) <= now);
             }
-            lag = lag.max(self.lateness(expired.first()));
             let jitter = || Intent::Expire { jitter: rand::rng().random_range(-1.0..=1.0) };
-            failure = self.move_due(expired, jitter).await.err().or(failure);
-            if !is_full || self.stopping.is_cancelled() {
+            let moved = self.move_due(&expired, jitter).await;
+            lag = lag.max(moved.lag);
+            failure = moved.failure.or(failure);
+            page = page.behind(&found, |id| !moved.gone.contains(&id));
+            if !found.is_full || self.stopping.is_cancelled() {
                 return failure.map_or(Ok(lag), Err);
             }
         }
@@ -214,7 +236,7 @@ impl TaskService {
                 }
                 Err(_) => PAUSE,
             };
-            self.jobs.report("promoter", began, result.map(|(lag, _)| lag));
+            self.jobs.report("promoter", began, pause, result.map(|(lag, _)| lag));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.due.changed.notified() => {}
@@ -227,42 +249,44 @@ impl TaskService {
     async fn promote(&self) -> Result<(Duration, Option<DateTime<Utc>>), StoreError> {
         let (mut lag, mut page, mut failure) = (Duration::ZERO, DuePage::default(), None);
         loop {
-            let scheduled = self.store.scheduled(&page, ROUND).await?;
+            let found = self.store.scheduled(&page, ROUND).await?;
             let now = self.store.clock().now();
-            let is_full = scheduled.len() == ROUND;
-            page = page.after(&scheduled);
-            let (due, later): (Vec<_>, Vec<_>) = scheduled.into_iter().partition(|task| task.at <= now);
-            lag = lag.max(self.lateness(due.first()));
-            failure = self.move_due(due, || Intent::Promote).await.err().or(failure);
-            if !is_full || !later.is_empty() || self.stopping.is_cancelled() {
+            let (due, later): (Vec<_>, Vec<_>) = found.tasks.iter().cloned().partition(|task| task.at <= now);
+            let moved = self.move_due(&due, || Intent::Promote).await;
+            lag = lag.max(moved.lag);
+            failure = moved.failure.or(failure);
+            page = page.behind(&found, |id| !moved.gone.contains(&id));
+            if !found.is_full || !later.is_empty() || self.stopping.is_cancelled() {
                 return failure.map_or(Ok((lag, later.first().map(|task| task.at))), Err);
             }
         }
     }
 
     /// Moves each of them that can be moved. One that cannot does not keep the others from it.
-    async fn move_due(&self, due: Vec<DueTask>, intent: impl Fn() -> Intent) -> Result<(), StoreError> {
+    async fn move_due(&self, due: &[DueTask], intent: impl Fn() -> Intent) -> Moved {
+        let mut moved = Moved::default();
         if due.is_empty() {
-            return Ok(());
+            return moved;
         }
+        let began = self.store.clock().now();
         let changes = due
-            .into_iter()
+            .iter()
             .map(|task| Change { scope: Scope::tenant(&task.tenant), id: task.id, intent: intent() })
             .collect();
-        let mut failure = None;
-        for applied in self.store.apply(changes).await {
+        for (task, applied) in due.iter().zip(self.store.apply(changes).await) {
             match applied {
-                // A task that cannot be read would fail for ever, unlike a database that does not answer.
-                Err(Refused::Store(error)) if error != StoreError::Unreadable => failure = Some(error),
-                // Else it is moved, or was renewed, moved or taken by another server meanwhile.
-                _ => {}
+                Ok(_) => {
+                    moved.lag = moved.lag.max((began - task.at).to_std().unwrap_or_default());
+                    moved.gone.insert(task.id);
+                }
+                // One that cannot be read would fail for ever, unlike a database that does not answer.
+                Err(Refused::Store(StoreError::Unreadable) | Refused::Task(Refusal::NotDue)) => {}
+                Err(Refused::Store(error)) => moved.failure = Some(error),
+                // Another server, its worker or its owner was faster.
+                Err(Refused::Missing | Refused::Task(_)) => drop(moved.gone.insert(task.id)),
             }
         }
-        failure.map_or(Ok(()), Err)
-    }
-
-    fn lateness(&self, oldest: Option<&DueTask>) -> Duration {
-        oldest.and_then(|task| (self.store.clock().now() - task.at).to_std().ok()).unwrap_or_default()
+        moved
     }
 
     /// Looks for ready work of a tenant that somebody here waits for.

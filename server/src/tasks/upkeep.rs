@@ -78,29 +78,28 @@ impl TaskService {
 
     /// This server leaves: what it leaves undone runs out by itself.
     pub(super) async fn sign_off(&self) {
-        let _ = self.store.release_job(RETENTION, self.server.id).await;
-        let _ = self.store.remove_server(self.server.id).await;
+        let job = self.store.release_job(RETENTION, self.server.id);
+        let _ = tokio::join!(job, self.store.remove_server(self.server.id));
     }
 
     /// Removes tasks whose retention has ended, batch after batch, while this server has the job; says how late it was for
     /// the first of them.
     pub(super) async fn retain(&self) -> Result<Duration, StoreError> {
         let mut lag = Duration::ZERO;
-        loop {
-            if !self.store.lease_job(RETENTION, self.server.id, LEASE).await? {
-                return Ok(lag);
-            }
-            let leased = Instant::now();
-            while leased.elapsed() < LEASE / 2 {
-                let removed = self.store.remove_due(REMOVED_TOGETHER).await?;
-                let late = removed.oldest.map(|at| self.store.clock().now() - at);
-                lag = lag.max(late.and_then(|late| late.to_std().ok()).unwrap_or_default());
-                metrics::counter!("task_repo_tasks_removed_total").increment(removed.tasks);
-                if !removed.is_full || self.stopping.is_cancelled() {
-                    return Ok(lag);
-                }
+        if !self.store.lease_job(RETENTION, self.server.id, LEASE).await? {
+            return Ok(lag);
+        }
+        let leased = Instant::now();
+        while leased.elapsed() < LEASE / 2 && !self.stopping.is_cancelled() {
+            let removed = self.store.remove_due(REMOVED_TOGETHER).await?;
+            let late = removed.oldest.map(|at| self.store.clock().now() - at);
+            lag = lag.max(late.and_then(|late| late.to_std().ok()).unwrap_or_default());
+            metrics::counter!("task_repo_tasks_removed_total").increment(removed.tasks);
+            if !removed.is_full {
+                break;
             }
         }
+        Ok(lag)
     }
 
     /// The servers on this database, as far as it says.
