@@ -36,20 +36,34 @@ fn success(answer: &[u8]) -> Option<Value> {
 /// The leases of two answers to one claim, if they do not fit together. A task that is in both has the same lease. What
 /// was settled between the two answers is missing in the later one, and an empty answer, at the end of a wait, is not
 /// remembered; but never has each what the other has not, unless two servers were asked at the same moment: then both
-/// may take work (docs/operations.md), and later answers have all of it.
+/// may take work (docs/operations.md), and later answers have all of it. Then one may also take what the worker of the
+/// other has given back meanwhile: the task has another lease, in a later version of it.
 fn leases_apart(one: &Value, other: &Value, is_one_server: bool) -> Option<(String, String)> {
     let (one, other) = (leases(one), leases(other));
     let (few, many) = if one.len() <= other.len() { (&one, &other) } else { (&other, &one) };
     let fits = few.iter().all(|(id, lease)| match many.get(id) {
-        Some(same) => same == lease,
+        Some(same) if is_one_server => same == lease,
+        Some(same) => same == lease || same.version != lease.version,
         None => !is_one_server,
     });
     (!fits).then(|| (format!("{one:?}"), format!("{other:?}")))
 }
 
-fn leases(answer: &Value) -> BTreeMap<String, String> {
+/// A lease, and the version of its task when it was given.
+#[derive(Debug, PartialEq)]
+struct Lease {
+    attempt: Value,
+    token: Value,
+    version: Value,
+}
+
+fn leases(answer: &Value) -> BTreeMap<String, Lease> {
     let tasks = answer["tasks"].as_array().into_iter().flatten();
-    let lease = |task: &Value| format!("{} {}", task["attempt"], task["lease"]["token"]);
+    let lease = |task: &Value| Lease {
+        attempt: task["attempt"].clone(),
+        token: task["lease"]["token"].clone(),
+        version: task["version"].clone(),
+    };
     tasks.map(|task| (task["id"].to_string(), lease(task))).collect()
 }
 
@@ -76,6 +90,20 @@ mod tests {
         let (one, other, refused) = (answer(201, "1"), answer(200, "2"), answer(503, "{}"));
         assert_eq!(difference(b"POST /api/v1/tasks HTTP/1.1", &one, &refused, true), None);
         assert_eq!(difference(b"GET /api/v1/tasks HTTP/1.1", &one, &other, true), None);
+    }
+
+    #[test]
+    fn at_another_server_a_claim_may_take_what_was_given_back_meanwhile() {
+        let claimed = |token: &str, version: u64| {
+            format!(
+                r#"{{"tasks":[{{"id":"a","attempt":2,"version":{version},"lease":{{"token":"{token}"}}}}]}}"#
+            )
+        };
+        let differs = |token, version, is_one_server| {
+            differ("/tasks/claim", &claimed("1", 5), &claimed(token, version), is_one_server)
+        };
+        assert!(!differs("2", 7, false) && differs("2", 7, true));
+        assert!(differs("2", 5, false), "one version is never given twice");
     }
 
     #[test]
