@@ -83,15 +83,22 @@ impl Modify for Shared {
 fn complete(operation: &mut Operation, has_id: bool, has_body: bool) {
     let is_public = operation.security.as_ref().is_some_and(|security| security.len() == 1);
     if !is_public {
-        for (name, max, what) in [
-            ("X-Tenant-ID", 128, "Which tenant, with an all-tenant key; else absent or the key's own."),
-            ("X-User-ID", 255, "The end user on whose behalf a gateway calls."),
+        // Tenants that begin with `_` are the service's own.
+        let tenant = "^[\\x21-\\x5e\\x60-\\x7e][\\x21-\\x7e]*$";
+        for (name, max, pattern, what) in [
+            (
+                "X-Tenant-ID",
+                128,
+                tenant,
+                "Which tenant, with an all-tenant key; else absent or the key's own.",
+            ),
+            ("X-User-ID", 255, "^[\\x21-\\x7e]+$", "The end user on whose behalf a gateway calls."),
         ] {
             let schema = ObjectBuilder::new()
                 .schema_type(Type::String)
                 .min_length(Some(1))
                 .max_length(Some(max))
-                .pattern(Some("^[\\x21-\\x7e]+$"));
+                .pattern(Some(pattern));
             let parameter = ParameterBuilder::new()
                 .name(name)
                 .parameter_in(ParameterIn::Header)
