@@ -45,8 +45,18 @@ impl FailPoint {
         mode: impl Into<Bson>,
         how: Document,
     ) -> Self {
+        Self::set_in(&server.database(), collection, commands, mode, how).await
+    }
+
+    /// The same in a database that may have no server.
+    pub(crate) async fn set_in(
+        database: &Database,
+        collection: &str,
+        commands: &[&str],
+        mode: impl Into<Bson>,
+        how: Document,
+    ) -> Self {
         let turn = TURN.lock().await;
-        let database = server.database();
         let namespace = format!("{}.{collection}", database.name());
         let commands = doc! { "failCommands": commands, "namespace": namespace };
         let admin = database.client().database("admin");

@@ -10,7 +10,7 @@ use task_repo_server::lifecycle::Intent;
 use task_repo_server::scope::Scope;
 use task_repo_server::store::{Change, Store, new_stamp};
 use task_repo_server::task::{Kept, LimitsRecord, Status, TaskRecord};
-use task_repo_tests::{TestServer, eventually};
+use task_repo_tests::{TestDatabase, eventually};
 use uuid::Uuid;
 
 use crate::fail_point::FailPoint;
@@ -18,10 +18,9 @@ use crate::fail_point::FailPoint;
 /// What was heard: the status before, the verbs, and the status after.
 type Heard = Arc<Mutex<Vec<(Option<String>, Vec<&'static str>, String)>>>;
 
-/// A store on the server's database that nothing else uses, and what it tells.
-async fn listening(server: &TestServer) -> (Store, Heard) {
-    let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
-    let settings = Settings::for_tests(&uri, server.database().name());
+/// A store on a database that no server uses, so that all commands are its own; and what it tells.
+async fn listening(database: &TestDatabase) -> (Store, Heard) {
+    let settings = Settings::for_tests(database.uri(), database.name());
     let store = Store::connect(&settings.database).await.expect("a store");
     let heard = Heard::default();
     let ear = Arc::clone(&heard);
@@ -33,7 +32,7 @@ async fn listening(server: &TestServer) -> (Store, Heard) {
     (store, heard)
 }
 
-/// A task due in an hour, which no loop and no claim of the server touches.
+/// A task due in an hour.
 fn draft() -> Arc<TaskRecord> {
     let limits = LimitsRecord {
         max_attempts: 3,
@@ -60,14 +59,14 @@ fn cancelled() -> (Option<String>, Vec<&'static str>, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_has_gone_takes_no_event_along() {
-    let server = TestServer::start().await;
-    let (store, heard) = listening(&server).await;
+    let database = TestDatabase::create().await;
+    let (store, heard) = listening(&database).await;
     let task = draft();
     for (command, expected) in
         [("insert", (None, vec!["create"], "scheduled".to_owned())), ("update", cancelled())]
     {
         let slow = doc! {"blockConnection": true, "blockTimeMS": 300};
-        let slow = FailPoint::set(&server, command, "alwaysOn", slow).await;
+        let slow = FailPoint::set_in(&database.handle(), "tasks", &[command], "alwaysOn", slow).await;
         let (store, task) = (store.clone(), Arc::clone(&task));
         let caller = tokio::spawn(async move {
             if command == "insert" {
@@ -88,13 +87,13 @@ async fn a_caller_that_has_gone_takes_no_event_along() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_whose_answer_was_no_answer_is_told_once() {
-    let server = TestServer::start().await;
-    let (store, heard) = listening(&server).await;
+    let database = TestDatabase::create().await;
+    let (store, heard) = listening(&database).await;
     let task = draft();
     store.insert(&[Arc::clone(&task)]).await.pop().expect("a result").expect("it is created");
     // It is applied and journaled, and its answer says that nobody knows.
     let unsure = doc! {"writeConcernError": {"code": 64, "errmsg": "nobody knows"}};
-    let unsure = FailPoint::set(&server, "update", doc! {"times": 1}, unsure).await;
+    let unsure = FailPoint::set_in(&database.handle(), "tasks", &["update"], doc! {"times": 1}, unsure).await;
     store.apply(change(&task, Intent::Cancel)).await.pop().expect("a result").expect("it is cancelled");
     unsure.end().await;
     assert_eq!(heard.lock().unwrap()[1..], [cancelled()]);
@@ -102,8 +101,8 @@ async fn a_write_whose_answer_was_no_answer_is_told_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_changes_nothing_or_is_refused_is_not_told() {
-    let server = TestServer::start().await;
-    let (store, heard) = listening(&server).await;
+    let database = TestDatabase::create().await;
+    let (store, heard) = listening(&database).await;
     let task = draft();
     store.insert(&[Arc::clone(&task)]).await.pop().expect("a result").expect("it is created");
     store.insert(&[Arc::clone(&task)]).await.pop().expect("a result").expect_err("it is there already");
