@@ -91,11 +91,12 @@ async fn a_write_whose_answer_was_no_answer_is_told_once() {
     let (store, heard) = listening(&database).await;
     let task = draft();
     store.insert(&[Arc::clone(&task)]).await.pop().expect("a result").expect("it is created");
-    // It is applied and journaled, and its answer says that nobody knows.
+    // It is applied, its answer says that nobody knows, and no majority has it yet: it is found durable a moment later.
     let unsure = doc! {"writeConcernError": {"code": 64, "errmsg": "nobody knows"}};
     let unsure = FailPoint::set_in(&database.handle(), "tasks", &["update"], doc! {"times": 1}, unsure).await;
     store.apply(change(&task, Intent::Cancel)).await.pop().expect("a result").expect("it is cancelled");
-    unsure.end().await;
+    assert_eq!(unsure.end().await, 1, "it was hit");
+    eventually("it is told", async || heard.lock().unwrap().len() > 1).await;
     assert_eq!(heard.lock().unwrap()[1..], [cancelled()]);
 }
 
