@@ -62,6 +62,7 @@ impl Server {
             service: Arc::clone(&service),
             name: http.service_name.clone(),
             body_timeout: Duration::from_millis(http.http_body_timeout_ms),
+            bodies: http::BodyRoom::new(http.http_max_body_bytes_in_flight),
             started: Instant::now(),
             in_flight: http::InFlight::default(),
         });

@@ -6,7 +6,9 @@ use bson::doc;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::json;
-use task_repo_tests::{Answer, Call, TestServer, unique_type};
+use task_repo_tests::{API_KEY, Answer, Call, TestServer, eventually, unique_type};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::fail_point::FailPoint;
 use crate::verbs::{claim, create_many, id, shown, tasks};
@@ -55,6 +57,41 @@ async fn who_finds_too_much_waiting_is_told_to_come_back_and_nothing_was_created
         assert_eq!(found["tasks"].as_array().unwrap().len(), created);
     }
     assert!(refused > 0, "all of it was taken");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_of_all_connections_together_have_a_bound() {
+    const MOST: usize = 16 << 20;
+    let server = TestServer::start_with(|settings| settings.http.http_max_body_bytes_in_flight = MOST).await;
+    let queue = unique_type();
+    let task = json!({"task_type": queue, "request": "x".repeat(1_000_000)});
+    let body = json!({"tasks": vec![task; 9]}).to_string();
+    let (first, rest) = body.split_at(body.len() - 1000);
+    let mut slow = TcpStream::connect(server.url().trim_start_matches("http://")).await.unwrap();
+    let head = format!(
+        "POST /api/v1/tasks/batch HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{first}",
+        body.len()
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let batch = || server.post("/tasks/batch").json_text(body.clone()).send();
+    eventually("what has come of a body counts", async || {
+        let answer = batch().await;
+        if answer.status == 200 {
+            return false;
+        }
+        let refused = answer.problem(503, "overloaded");
+        assert_eq!((&refused["retryable"], &refused["retry_after_seconds"]), (&json!(true), &json!(1)));
+        true
+    })
+    .await;
+    server.create(json!({"task_type": queue})).await;
+
+    slow.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(batch().await.status, 200, "there is room again");
 }
 
 /// Calls at once: with so much text in each, more than may wait.

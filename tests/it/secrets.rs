@@ -3,11 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::net::TcpListener;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
 use std::process::{Command as StdCommand, Stdio};
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use mongodb::bson::doc;
@@ -19,25 +16,13 @@ use tokio::task::JoinHandle;
 
 use crate::canary::{CANARY, Caller, PIECE, queue, read, refusals, wait, work};
 use crate::fail_point::FailPoint;
+use crate::program::{PROGRAM, free_port};
 
 /// Far longer than the program runs in any test here.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// The server program, built as it is now.
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let mut build = StdCommand::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    build.args(["build", "--quiet", "--bin", "task-repo-server", "--message-format", "json"]);
-    build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stderr(Stdio::inherit());
-    let output = build.output().expect("cargo runs");
-    assert!(output.status.success(), "the server program does not build");
-    let messages = String::from_utf8(output.stdout).expect("messages of cargo");
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let program = messages.filter_map(|message| Some(message["executable"].as_str()?.to_owned())).next_back();
-    program.expect("cargo says where the program is").into()
-});
-
 /// Starts the program with everything logged; returns where it will listen, its process, and what it prints until its end.
 fn start(database: &str, uri: &OsStr, api_key: &OsStr) -> (String, u32, JoinHandle<String>) {
-    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut command = Command::new(&*PROGRAM);
     command.env("MONGODB_URI", uri).env("MONGODB_DATABASE", database).env("API_KEY", api_key);
     command.env("HOST", "127.0.0.1").env("PORT", port.to_string()).env("SERVICE_NAME", "service");

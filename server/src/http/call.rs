@@ -14,6 +14,7 @@ use task_repo_protocol::key::visible_ascii;
 use task_repo_protocol::{ErrorCode, Role, Uuid, path};
 
 use super::App;
+use super::body_room::BodyShare;
 use super::params::Params;
 use super::rejection::Rejection;
 use crate::json_value::fingerprint;
@@ -50,6 +51,8 @@ pub(super) struct Call {
     identity: Identity,
     request: HttpRequest,
     payload: Payload,
+    /// What its body takes of the room for all bodies, until the request is answered.
+    share: BodyShare,
 }
 
 impl Call {
@@ -75,7 +78,8 @@ impl Call {
             ));
         }
         let scope = scope(&identity, &request)?;
-        Ok(Self { app, scope, request_id, identity, request, payload })
+        let share = app.bodies.share();
+        Ok(Self { app, scope, request_id, identity, request, payload, share })
     }
 
     /// The service behind the edge.
@@ -140,6 +144,7 @@ impl Call {
                 }
                 Some(Err(error)) => return Err(incomplete(&error.to_string())),
                 Some(Ok(chunk)) if body.len() + chunk.len() > limit => return Err(too_large()),
+                Some(Ok(chunk)) if !self.share.add(chunk.len()) => return Err(no_room()),
                 Some(Ok(chunk)) => body.extend_from_slice(&chunk),
             }
         }
@@ -218,6 +223,13 @@ pub(super) fn unauthenticated() -> Rejection {
     Rejection::new(
         ErrorCode::Unauthenticated,
         "send a valid key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
+    )
+}
+
+fn no_room() -> Rejection {
+    Rejection::new(
+        ErrorCode::Overloaded,
+        "the bodies of other requests take all the room that this server has for them; nothing was applied",
     )
 }
 

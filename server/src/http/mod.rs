@@ -1,6 +1,7 @@
 //! actix at the edge: routes, credentials, bodies, problems. A file per resource.
 
 mod body;
+mod body_room;
 mod call;
 mod docs;
 mod edge;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::tasks::TaskService;
 
+pub(crate) use body_room::BodyRoom;
 pub(crate) use edge::{InFlight, edge};
 pub use openapi::document as openapi_document;
 pub(crate) use routes::configure;
@@ -30,6 +32,8 @@ pub(crate) struct App {
     pub(crate) name: String,
     /// How long a body may take.
     pub(crate) body_timeout: Duration,
+    /// Room for the bodies of all requests.
+    pub(crate) bodies: BodyRoom,
     /// When the server started.
     pub(crate) started: Instant,
     /// Requests that are being answered.

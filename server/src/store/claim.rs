@@ -11,13 +11,11 @@ use task_repo_protocol::Uuid;
 
 use super::guarded_write::{Fate, Mark, Staging};
 use super::indexes::{CLAIMS, READY, READY_BY_TAG, READY_BY_USER};
-use super::{Store, StoreError, stored_bytes, stored_id};
+use super::{MAX_READ_BYTES, Store, StoreError, stored_bytes, stored_id};
 use crate::lifecycle::{self, Effect, Grant, Intent};
 use crate::scope::Scope;
 use crate::task::TaskRecord;
 
-/// Most bytes of payload that one read brings; the first task comes whatever its size.
-const MAX_READ_BYTES: usize = 16 << 20;
 /// How many ready tasks one look for other servers' work reads.
 const MAX_LOOK: i64 = 1000;
 
@@ -195,8 +193,9 @@ impl Store {
             let ids: Vec<_> = passed_by.into_iter().map(stored_id).collect();
             filter.insert("$nor", vec![doc! { "_id": { "$in": ids } }]);
         }
-        let bytes: fn(&TaskRecord) -> usize = |task| task.input_bytes as usize;
-        let reading = self.find_within("ready work", filter, options, (MAX_READ_BYTES, bytes)).await?;
+        // The answer shows no more, and the write that takes them does not change it.
+        options.projection = Some(super::query::without_idempotency());
+        let reading = self.find_within("ready work", filter, options, MAX_READ_BYTES).await?;
         Ok(Ready { tasks: reading.found, is_cut: reading.is_cut })
     }
 
@@ -221,7 +220,7 @@ impl Store {
     ) -> Result<Vec<TaskRecord>, StoreError> {
         let mut filter = ready_filter(tenant, &wanted.task_types, &wanted.tags);
         let mut options = self.by_index(if wanted.is_own { READY_BY_USER } else { READY_BY_TAG });
-        options.projection = Some(super::query::without_payload());
+        options.projection = Some(super::query::without_past());
         // Whatever is found is wanted by somebody: what is cut off is found when that is taken.
         options.limit = Some(if wanted.is_own { MAX_LOOK } else { 1 });
         if wanted.is_own {

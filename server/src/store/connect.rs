@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::form::Form;
 use super::leases::Leases;
-use super::read::Unreadable;
+use super::read::{Arriving, Unreadable};
 use super::{Store, StoreError};
 use crate::clock::Clock;
 use crate::config::DatabaseSettings;
@@ -77,6 +77,7 @@ impl Store {
             groups: Arc::default(),
             leases: Leases::default(),
             unreadable: Unreadable::default(),
+            arriving: Arriving::default(),
             hub: Arc::default(),
             form: Form {
                 #[cfg(debug_assertions)]

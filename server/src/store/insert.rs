@@ -1,6 +1,6 @@
 //! New tasks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use task_repo_protocol::Uuid;
 use super::command::Written;
 use super::guarded_write::new_stamp;
 use super::indexes::IDEMPOTENCY;
-use super::{Store, StoreError, stored_bytes, stored_id};
+use super::{MAX_READ_BYTES, Store, StoreError, stored_bytes, stored_id};
 use crate::events::TaskEvent;
 use crate::lifecycle::{self, Effect, Grant, Intent};
 use crate::mistake::{self, Mistake};
@@ -135,23 +135,37 @@ impl Store {
         results
     }
 
-    /// The tasks that were created with these idempotency keys (hashes), deleted ones too.
+    /// The tasks that were created with these idempotency keys (hashes), deleted ones too; without what came after their
+    /// creation. Few are held with all their payloads: of each, `strip` may take off what is not needed.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn by_idempotency_keys(
         &self,
         tenant: &str,
-        keys: Vec<Vec<u8>>,
+        mut keys: HashSet<Vec<u8>>,
+        strip: impl Fn(&mut TaskRecord),
     ) -> Result<HashMap<Vec<u8>, TaskRecord>, StoreError> {
-        let keys: Vec<_> = keys.iter().map(|key| stored_bytes(key)).collect();
-        let filter = doc! { "tenant": tenant, "idempotency_key": { "$in": keys, "$exists": true } };
-        let options = self.by_index(IDEMPOTENCY);
-        let found = self.find("by idempotency key", filter, options).await?;
-        if found.seen > found.found.len() {
-            return Err(StoreError::Unreadable);
+        let mut found = HashMap::with_capacity(keys.len());
+        loop {
+            let stored: Vec<_> = keys.iter().map(|key| stored_bytes(key)).collect();
+            let filter = doc! { "tenant": tenant, "idempotency_key": { "$in": stored, "$exists": true } };
+            let mut options = self.by_index(IDEMPOTENCY);
+            options.projection = Some(super::query::as_created());
+            let reading = self.find_within("by idempotency key", filter, options, MAX_READ_BYTES).await?;
+            if reading.seen - usize::from(reading.is_cut) > reading.found.len() {
+                return Err(StoreError::Unreadable);
+            }
+            for mut task in reading.found {
+                let Some(key) = task.idempotency_key.clone() else { continue };
+                keys.remove(&key);
+                strip(&mut task);
+                found.insert(key, task);
+            }
+            if !reading.is_cut {
+                return Ok(found);
+            }
         }
-        Ok(found.found.into_iter().filter_map(|task| Some((task.idempotency_key.clone()?, task))).collect())
     }
 
     /// Lets go of idempotency keys that have had their day.

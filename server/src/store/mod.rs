@@ -93,6 +93,7 @@ pub struct Store {
     groups: Arc<Groups>,
     leases: leases::Leases,
     unreadable: Unreadable,
+    arriving: read::Arriving,
     hub: Arc<Hub>,
     form: form::Form,
     places: Arc<Semaphore>,
@@ -100,6 +101,9 @@ pub struct Store {
 
 /// How many calls may be with the driver, sent or waiting for a connection.
 const PLACES: usize = 2048;
+
+/// Most bytes of tasks that one read brings; the first comes whatever its size.
+const MAX_READ_BYTES: usize = 16 << 20;
 
 /// What is carried together.
 struct Groups {

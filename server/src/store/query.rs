@@ -227,10 +227,7 @@ impl Store {
                 left_out.extend(doc! { "request": 0, "result": 0 });
             }
             options.projection = Some(left_out);
-            let max_bytes = if listing.payload { MAX_PAGE_BYTES } else { usize::MAX };
-            let bytes: fn(&TaskRecord) -> usize =
-                |task| task.input_bytes as usize + task.result.as_ref().map_or(0, String::len);
-            let reading = self.find_within("a list", filter, options, (max_bytes, bytes)).await?;
+            let reading = self.find_within("a list", filter, options, MAX_PAGE_BYTES).await?;
             let (tasks, more) = (reading.found, reading.is_cut);
             is_cut = more;
             if more {
@@ -253,6 +250,25 @@ impl Store {
     async fn statuses(&self, tenant: &str) -> Result<Vec<String>, StoreError> {
         self.distinct("status", doc! { "tenant": tenant }).await
     }
+}
+
+/// What only a repeated create needs, and what nothing reads.
+pub(super) fn without_idempotency() -> Document {
+    doc! {
+        "idempotency_key": 0, "idempotency_body": 0, "idempotency_request": 0, "idempotency_limits": 0, "moved": 0
+    }
+}
+
+/// The task as it was created: without what came after that.
+pub(super) fn as_created() -> Document {
+    doc! { "result": 0, "error": 0, "attempts": 0, "claim_ids": 0, "progress": 0, "cancel_receipt": 0, "moved": 0 }
+}
+
+/// What says whom a ready task is for.
+pub(super) fn without_past() -> Document {
+    let mut left_out = without_payload();
+    left_out.extend(doc! { "attempts": 0, "claim_ids": 0, "error": 0, "idempotency_request": 0 });
+    left_out
 }
 
 pub(super) fn without_payload() -> Document {

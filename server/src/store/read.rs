@@ -1,7 +1,8 @@
 //! Reading documents one by one. One that cannot be read is left out, counted and named, and stops nobody.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, RawDocument, RawDocumentBuf};
 use chrono::{DateTime, Utc};
@@ -23,6 +24,10 @@ const PASSED_BY: Duration = Duration::from_secs(2);
 const CAPACITY: u64 = 1000;
 /// How many more documents a bounded read asks for after unreadable ones were in its way.
 const MORE: usize = 50;
+/// Most bytes of documents that all reads together may have brought and not yet handed on.
+const MAX_ARRIVING: usize = 96 << 20;
+/// How many documents the database sends at once while that much is on its way that a read might go beyond it.
+const SMALL_BATCH: u32 = 4;
 
 /// Documents that this server could not read.
 #[derive(Clone)]
@@ -108,6 +113,42 @@ fn field_at_fault<T: DeserializeOwned>(document: &RawDocument) -> String {
     }
 }
 
+/// Bytes of documents that all reads of a server have brought and not yet handed on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Arriving(Arc<AtomicUsize>);
+
+/// The part of one read. It counts until it is dropped.
+#[derive(Debug, Default)]
+struct Arrived {
+    of_all: Arriving,
+    bytes: usize,
+}
+
+impl Arriving {
+    fn is_high(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > MAX_ARRIVING / 2
+    }
+
+    /// Nothing yet.
+    fn begin(&self) -> Arrived {
+        Arrived { of_all: self.clone(), bytes: 0 }
+    }
+}
+
+impl Arrived {
+    /// Adds a document. `false`: with it there is too much.
+    fn add(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        self.of_all.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= MAX_ARRIVING
+    }
+}
+
+impl Drop for Arrived {
+    fn drop(&mut self) {
+        self.of_all.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// What a read has found.
 #[derive(Debug)]
 pub(super) struct Reading<T> {
@@ -119,11 +160,21 @@ pub(super) struct Reading<T> {
     pub(super) seen: usize,
     /// There were more, but too many bytes.
     pub(super) is_cut: bool,
+    /// It counts as arriving until whoever asked has taken out what it wants.
+    arrived: Arrived,
 }
 
-impl<T> Default for Reading<T> {
-    fn default() -> Self {
-        Self { found: Vec::new(), unreadable: Vec::new(), seen: 0, is_cut: false }
+/// How much a read may bring, and how long it may take.
+struct Bound<T> {
+    max_bytes: usize,
+    weigh: fn(&T) -> usize,
+    until: Instant,
+}
+
+impl<T> Bound<T> {
+    /// As much as there is.
+    fn open(until: Instant) -> Self {
+        Self { max_bytes: usize::MAX, weigh: |_| 0, until }
     }
 }
 
@@ -140,29 +191,34 @@ impl Store {
         filter: Document,
         options: FindOptions,
     ) -> Result<Reading<TaskRecord>, StoreError> {
-        self.find_within(what, filter, options, (usize::MAX, |_| 0)).await
+        self.find_within(what, filter, options, usize::MAX).await
     }
 
     /// Tasks in the order of `options`, as many as `options` allow of those that can be read, and no more than so many
-    /// bytes as `weigh` counts them; the first comes whatever its size.
+    /// [bytes](TaskRecord::bytes); the first comes whatever its size.
     pub(super) async fn find_within(
         &self,
         what: &'static str,
         filter: Document,
         mut options: FindOptions,
-        (max_bytes, weigh): (usize, fn(&TaskRecord) -> usize),
+        max_bytes: usize,
     ) -> Result<Reading<TaskRecord>, StoreError> {
         let limit = options.limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
         let mut asked = limit;
+        if self.arriving.is_high() {
+            options.batch_size = Some(SMALL_BATCH);
+        }
         loop {
-            let (tasks, filter, unreadable) = (self.tasks.clone(), filter.clone(), self.unreadable.clone());
+            let bound = Bound { max_bytes, weigh: TaskRecord::bytes, until: self.deadline() };
+            let (tasks, filter, store) = (self.tasks.clone(), filter.clone(), self.clone());
             let options_now = options.clone();
             let mut reading = self
                 .call(what, async move {
                     let cursor = tasks.find(filter).with_options(options_now).await?;
-                    read_all(cursor, tasks.name(), &unreadable, max_bytes, weigh).await
+                    store.read_all(cursor, tasks.name(), bound).await
                 })
-                .await?;
+                .await?
+                .ok_or(StoreError::Overloaded)?;
             let (Some(limit), Some(before)) = (limit, asked) else { return Ok(reading) };
             // What cannot be read must not take the places of what can.
             let is_short = reading.found.len() < limit && reading.seen >= before && !reading.is_cut;
@@ -188,40 +244,73 @@ impl Store {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let (collection, unreadable) = (collection.clone(), self.unreadable.clone());
+        let (collection, store) = (collection.clone(), self.clone());
+        let bound = Bound::open(self.deadline());
         self.call(what, async move {
             let cursor = collection.find(filter).with_options(options).await?;
-            read_all(cursor, collection.name(), &unreadable, usize::MAX, |_| 0).await
+            store.read_all(cursor, collection.name(), bound).await
         })
-        .await
+        .await?
+        .ok_or(StoreError::Overloaded)
+    }
+
+    /// Reads a cursor to its end, or to what is too much. `None`: other reads have brought too much already.
+    ///
+    /// # Errors
+    /// When the database fails, or nobody waits for what it sends any more.
+    async fn read_all<T: DeserializeOwned>(
+        &self,
+        mut cursor: Cursor<RawDocumentBuf>,
+        collection: &str,
+        bound: Bound<T>,
+    ) -> mongodb::error::Result<Option<Reading<T>>> {
+        let arrived = self.arriving.begin();
+        let mut reading =
+            Reading { found: Vec::new(), unreadable: Vec::new(), seen: 0, is_cut: false, arrived };
+        let mut bytes = 0;
+        while cursor.advance().await? {
+            if Instant::now() >= bound.until {
+                return Err(mongodb::error::Error::custom("it came too late"));
+            }
+            let document = cursor.current();
+            reading.seen += 1;
+            let fits = reading.arrived.add(document.as_bytes().len());
+            let Ok(read) = bson::deserialize_from_slice::<T>(document.as_bytes()) else {
+                self.unreadable.note::<T>(collection, document);
+                let id = document.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
+                let tenant = document.get_str("tenant").ok().map(str::to_owned);
+                reading.unreadable.extend(id.as_ref().and_then(super::read_id).map(|id| (id, tenant)));
+                continue;
+            };
+            bytes += (bound.weigh)(&read);
+            let is_bounded = bound.max_bytes < usize::MAX;
+            if (bytes > bound.max_bytes || !fits && is_bounded) && !reading.found.is_empty() {
+                reading.is_cut = true;
+                return Ok(Some(reading));
+            }
+            if !fits && !is_bounded {
+                return Ok(None);
+            }
+            reading.found.push(read);
+        }
+        Ok(Some(reading))
     }
 }
 
-/// Reads a cursor to its end, or to what is too much.
-async fn read_all<T: DeserializeOwned>(
-    mut cursor: Cursor<RawDocumentBuf>,
-    collection: &str,
-    unreadable: &Unreadable,
-    max_bytes: usize,
-    weigh: fn(&T) -> usize,
-) -> mongodb::error::Result<Reading<T>> {
-    let (mut reading, mut bytes) = (Reading::default(), 0);
-    while cursor.advance().await? {
-        let document = cursor.current();
-        reading.seen += 1;
-        let Ok(read) = bson::deserialize_from_slice::<T>(document.as_bytes()) else {
-            unreadable.note::<T>(collection, document);
-            let id = document.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
-            let tenant = document.get_str("tenant").ok().map(str::to_owned);
-            reading.unreadable.extend(id.as_ref().and_then(super::read_id).map(|id| (id, tenant)));
-            continue;
-        };
-        bytes += weigh(&read);
-        if bytes > max_bytes && !reading.found.is_empty() {
-            reading.is_cut = true;
-            return Ok(reading);
-        }
-        reading.found.push(read);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_arrived_counts_until_it_is_handed_on() {
+        let all = Arriving::default();
+        let (mut one, mut other) = (all.begin(), all.begin());
+        assert!(one.add(MAX_ARRIVING / 2) && !all.is_high());
+        assert!(other.add(MAX_ARRIVING / 2) && all.is_high());
+        assert!(!other.add(1), "together they are too much");
+        drop(one);
+        assert!(other.add(1));
+        drop(other);
+        assert_eq!(all.0.load(Ordering::Relaxed), 0);
     }
-    Ok(reading)
 }

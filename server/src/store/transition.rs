@@ -256,7 +256,8 @@ impl Store {
             let store = store.clone();
             async move { store.read_now(wanted).await }
         };
-        let bytes = wanted.iter().filter(|it| it.payload).count() * MAX_TASK_BYTES;
+        // Its input, and a result from before.
+        let bytes = wanted.iter().filter(|it| it.payload).count() * 2 * MAX_TASK_BYTES;
         let read = self.groups.reads.submit(wanted, bytes, until, &self.runtime, run).await?;
         ids.into_iter().zip(read).map(|(id, record)| Ok((id, record?))).collect()
     }

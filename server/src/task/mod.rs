@@ -9,6 +9,7 @@
 
 mod kept;
 mod parts;
+mod size;
 mod usual;
 pub mod words;
 

@@ -140,7 +140,7 @@ impl TaskService {
         let may_be_written =
             |done: &_| matches!(done, Ok(()) | Err(Failure::Store(StoreError::OutcomeUnknown)));
         let is_written = inserted.iter().any(may_be_written);
-        let before = self.before(scope, hashes.iter().flatten().cloned().collect()).await;
+        let before = self.before(scope, &drafts, &hashes).await;
         let mut before = before.map_err(|failure| beside_written(failure, is_written))?;
         if before.values().any(|task| task.idempotency_body.as_deref() != Some(&key.body[..])) {
             return Err(Failure::IdempotencyKeyReused);
@@ -163,14 +163,31 @@ impl TaskService {
         Ok(answer)
     }
 
-    /// The tasks that these keys made within the time keys are remembered; older ones lose their key.
+    /// The tasks that the keys of these drafts made within the time keys are remembered; older ones lose their key. Of
+    /// their payloads they have those that the drafts have too.
     async fn before(
         &self,
         scope: &Scope,
-        hashes: Vec<Vec<u8>>,
+        drafts: &[Draft],
+        hashes: &[Option<Vec<u8>>],
     ) -> Result<HashMap<Vec<u8>, TaskRecord>, Failure> {
         let since = self.store.clock().now() - REMEMBERED;
-        let mut before = self.store.by_idempotency_keys(&scope.tenant, hashes).await?;
+        let by_key: HashMap<_, _> = hashes
+            .iter()
+            .zip(drafts)
+            .filter_map(|(hash, draft)| Some((hash.as_ref()?, draft.as_ref().ok()?)))
+            .collect();
+        let strip = |stored: &mut TaskRecord| {
+            let draft = stored.idempotency_key.as_ref().and_then(|key| by_key.get(key));
+            let draft = draft.map(|draft| [&draft.request, &draft.template, &draft.metadata]);
+            let of_stored = [&mut stored.request, &mut stored.template, &mut stored.metadata];
+            for (place, text) in of_stored.into_iter().enumerate() {
+                let wanted = draft.and_then(|draft| draft[place].as_deref());
+                text.take_if(|text| wanted.is_none_or(|wanted| !json_value::same(wanted, text)));
+            }
+        };
+        let keys = by_key.keys().map(|key| (*key).clone()).collect();
+        let mut before = self.store.by_idempotency_keys(&scope.tenant, keys, strip).await?;
         let old: Vec<_> =
             before.values().filter(|task| task.created_at < since).map(|task| task.id).collect();
         if !old.is_empty() {
@@ -253,8 +270,8 @@ fn whole(number: Option<i64>) -> Option<u32> {
     number.and_then(|number| u32::try_from(number).ok())
 }
 
-/// The task that `new` asked for when it was `stored`, as it was then. Payloads keep the spelling they came with first,
-/// unless they have been edited since.
+/// The task that `new` asked for when it was `stored`, as it was then. Payloads keep the spelling they came with first:
+/// `stored` has those that are the same still.
 fn draft_again(scope: &Scope, new: &NewTask, stored: &TaskRecord) -> Result<TaskRecord, Failure> {
     let limits = stored.idempotency_limits.clone().map_or_else(|| stored.limits(), Kept::into_part);
     let mut draft = draft(scope, new, stored.id, stored.created_at, limits)?;
@@ -264,9 +281,7 @@ fn draft_again(scope: &Scope, new: &NewTask, stored: &TaskRecord) -> Result<Task
         (&mut draft.metadata, &stored.metadata),
     ];
     for (now, then) in payloads {
-        if let (Some(text), Some(first)) = (&now, then)
-            && json_value::same(text, first)
-        {
+        if let (Some(_), Some(first)) = (&now, then) {
             *now = Some(first.clone());
         }
     }

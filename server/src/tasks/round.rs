@@ -17,7 +17,7 @@ use crate::task::TaskRecord;
 const TIGHT: Duration = Duration::from_millis(10);
 /// How long a group without callers is kept.
 const LINGER: Duration = Duration::from_millis(250);
-/// Most bytes of payload in one answer; the first task comes whatever its size.
+/// Most bytes of tasks in one answer; the first comes whatever its size.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// After how many rounds in a row in which others were faster with everything the callers wait for the next tick.
 const MAX_FRUITLESS: u32 = 12;
@@ -279,7 +279,7 @@ impl TaskService {
         metrics::counter!("task_repo_tasks_claimed_total").increment(landed as u64);
         for task in claimed.tasks {
             if let Some(owner) = task.lease.as_ref().and_then(|lease| owners.get(&lease.token)) {
-                served[*owner].bytes += task.input_bytes as usize;
+                served[*owner].bytes += task.bytes();
                 served[*owner].tasks.push(task);
             }
         }

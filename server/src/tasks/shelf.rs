@@ -25,8 +25,8 @@ pub(super) const MAX_LOOK: usize = 1000;
 const MAX_BYTES: usize = 32 << 20;
 /// Most bytes that one look brings beyond what is wanted.
 const MAX_AHEAD_BYTES: usize = 1 << 20;
-/// Bytes of a task beside its payloads.
-const TASK_BYTES: usize = 1000;
+/// Bytes of a task where nothing is known yet.
+const USUAL_BYTES: usize = 1000;
 
 /// How much of the queue is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Shelf {
             looked: None,
             read: None,
             window: 0,
-            average_bytes: TASK_BYTES,
+            average_bytes: USUAL_BYTES,
             apart: Apart::new(random),
             lacks_some: false,
             meanwhile: None,
@@ -90,7 +90,7 @@ impl Shelf {
             self.clear();
         }
         let tasks: Vec<_> = self.tasks.drain(..count.min(self.tasks.len())).collect();
-        self.total.fetch_sub(tasks.iter().map(bytes).sum(), Ordering::Relaxed);
+        self.total.fetch_sub(tasks.iter().map(TaskRecord::bytes).sum(), Ordering::Relaxed);
         if std::mem::take(&mut self.lacks_some) {
             self.forget();
         }
@@ -140,8 +140,8 @@ impl Shelf {
     /// Keeps what a look has brought.
     pub(super) fn add(&mut self, from: From, limit: usize, ready: Ready) {
         let is_all = ready.tasks.len() < limit && !ready.is_cut;
-        let added: usize = ready.tasks.iter().map(bytes).sum();
-        self.average_bytes = added.checked_div(ready.tasks.len()).unwrap_or(TASK_BYTES);
+        let added: usize = ready.tasks.iter().map(TaskRecord::bytes).sum();
+        self.average_bytes = added.checked_div(ready.tasks.len()).unwrap_or(USUAL_BYTES);
         self.read = Some(Instant::now());
         if from == From::Front {
             self.clear();
@@ -158,7 +158,7 @@ impl Shelf {
         if !self.apart.leave(&mut brought, from == From::Front, is_all) {
             self.known = Known::Nothing;
         }
-        self.total.fetch_add(brought.iter().map(bytes).sum(), Ordering::Relaxed);
+        self.total.fetch_add(brought.iter().map(TaskRecord::bytes).sum(), Ordering::Relaxed);
         self.tasks.append(&mut brought);
         let meanwhile = self.meanwhile.take().unwrap_or_default();
         if meanwhile.came_back {
@@ -176,7 +176,7 @@ impl Shelf {
     pub(super) fn add_before(&mut self, tasks: Vec<TaskRecord>) {
         for task in tasks.into_iter().rev() {
             if !self.has(&task) {
-                self.total.fetch_add(bytes(&task), Ordering::Relaxed);
+                self.total.fetch_add(task.bytes(), Ordering::Relaxed);
                 self.tasks.push_front(task);
             }
         }
@@ -185,8 +185,8 @@ impl Shelf {
     /// A task has just become ready on this server. `false`: a look is needed to find it.
     pub(super) fn offer(&mut self, task: &TaskRecord) -> bool {
         match &mut self.meanwhile {
-            Some(meanwhile) if meanwhile.bytes + bytes(task) <= MAX_AHEAD_BYTES => {
-                meanwhile.bytes += bytes(task);
+            Some(meanwhile) if meanwhile.bytes + task.bytes() <= MAX_AHEAD_BYTES => {
+                meanwhile.bytes += task.bytes();
                 meanwhile.offered.push(task.clone());
                 true
             }
@@ -232,7 +232,7 @@ impl Shelf {
             self.looked = Some(Instant::now());
         }
         let place = self.tasks.partition_point(|other| other.claim_order() < order);
-        self.total.fetch_add(bytes(&task), Ordering::Relaxed);
+        self.total.fetch_add(task.bytes(), Ordering::Relaxed);
         self.tasks.insert(place, task);
         true
     }
@@ -262,7 +262,7 @@ impl Shelf {
         if self.known != Known::Everything || !self.tasks.is_empty() {
             self.known = Known::Nothing;
         }
-        self.total.fetch_sub(self.tasks.iter().map(bytes).sum(), Ordering::Relaxed);
+        self.total.fetch_sub(self.tasks.iter().map(TaskRecord::bytes).sum(), Ordering::Relaxed);
         self.tasks.clear();
     }
 }
@@ -271,10 +271,6 @@ impl Drop for Shelf {
     fn drop(&mut self) {
         self.clear();
     }
-}
-
-fn bytes(task: &TaskRecord) -> usize {
-    task.input_bytes as usize + TASK_BYTES
 }
 
 #[cfg(test)]

@@ -1,0 +1,79 @@
+//! The one count of a task's bytes. Every bound on memory counts with it.
+
+use super::{AttemptRecord, ErrorRecord, TaskRecord};
+
+/// Bytes of a task beside its texts, and of the same in an answer.
+const TASK_BYTES: usize = 1000;
+/// The same of an attempt.
+const ATTEMPT_BYTES: usize = 300;
+
+impl TaskRecord {
+    /// About how many bytes it takes, of memory or of an answer, with all that it holds now: payloads, attempts and
+    /// receipts.
+    pub fn bytes(&self) -> usize {
+        let texts = [
+            self.request.as_ref(),
+            self.template.as_ref(),
+            self.metadata.as_ref(),
+            self.result.as_ref(),
+            self.user_id.as_ref(),
+            self.name.as_ref(),
+            self.description.as_ref(),
+            self.result_id.as_ref(),
+            self.idempotency_request.as_ref(),
+        ];
+        let progress = self.progress.as_ref().and_then(|progress| progress.text.as_ref());
+        TASK_BYTES
+            + texts.into_iter().map(length).sum::<usize>()
+            + self.task_type.len()
+            + self.tags.iter().map(String::len).sum::<usize>()
+            + progress.map_or(0, String::len)
+            + self.error.as_ref().map_or(0, |error| error.bytes())
+            + self.attempts.iter().map(|attempt| attempt.bytes()).sum::<usize>()
+    }
+}
+
+impl AttemptRecord {
+    /// The same of an attempt.
+    pub fn bytes(&self) -> usize {
+        ATTEMPT_BYTES
+            + length(self.worker_id.as_ref())
+            + length(self.result_id.as_ref())
+            + self.error.as_ref().map_or(0, |error| error.bytes())
+    }
+}
+
+impl ErrorRecord {
+    /// The same of an error.
+    pub fn bytes(&self) -> usize {
+        self.message.len() + length(self.code.as_ref()) + length(self.details.as_ref())
+    }
+}
+
+fn length(text: Option<&String>) -> usize {
+    text.map_or(0, String::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use task_repo_protocol::Uuid;
+
+    use super::*;
+    use crate::task::Kept;
+
+    #[test]
+    fn whatever_a_task_holds_counts() {
+        let task = TaskRecord::pending(Uuid::nil());
+        let bare = task.bytes();
+        let text = || Some("x".repeat(5_000));
+        let mut holding = [const { None }; 4].map(|_: Option<()>| task.clone());
+        holding[0].request = text();
+        holding[1].template = text();
+        holding[2].metadata = text();
+        holding[3].result = text();
+        assert_eq!(holding.map(|task| task.bytes() - bare), [5_000; 4]);
+        let error = ErrorRecord { message: "m".repeat(100), code: None, details: text() };
+        let failed = TaskRecord { error: Some(Kept::from(error)), ..task };
+        assert_eq!(failed.bytes() - bare, 5_100);
+    }
+}
