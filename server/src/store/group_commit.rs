@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::StoreError;
 
 /// A command that has been under way for so long may have met a connection or a thread that hangs: nobody waits for its
-/// end while there is another place.
+/// end while there is another place. A caller that waits looks for one again each time so much has passed.
 const HANGS: Duration = Duration::from_millis(100);
 
 /// How much one command carries, and how much may wait.
@@ -93,23 +93,44 @@ impl<I: Send + 'static, O: Send + 'static> GroupCommit<I, O> {
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        let (reply, answer) = oneshot::channel();
-        let (number, place) = lock(&self.queue).admit(items, bytes, reply)?;
-        if let Some(place) = place {
-            let queue = Arc::clone(&self.queue);
-            runtime.spawn(async move {
-                loop {
-                    let Some(callers) = lock(&queue).next(place) else { return };
-                    // A command that breaks off leaves its own callers without an answer, and nobody else.
-                    let _ = AssertUnwindSafe(carry(callers, &run)).catch_unwind().await;
-                }
-            });
+        let (reply, mut answer) = oneshot::channel();
+        let (number, mut place) = lock(&self.queue).admit(items, bytes, reply)?;
+        let end = tokio::time::Instant::from(until);
+        // Taken by the command that this caller begins: it needs no other.
+        let mut run = Some(run);
+        loop {
+            if let Some(place) = place
+                && let Some(run) = run.take()
+            {
+                self.carry_on(place, runtime, run);
+            }
+            let look = match run {
+                Some(_) => end.min(tokio::time::Instant::now() + HANGS),
+                None => end,
+            };
+            match tokio::time::timeout_at(look, &mut answer).await {
+                Ok(Ok(results)) => return Ok(results),
+                Err(_) if look < end => place = lock(&self.queue).begin(),
+                Err(_) if lock(&self.queue).withdraw(number) => return Err(StoreError::Unavailable),
+                Ok(Err(_)) | Err(_) => return Err(StoreError::OutcomeUnknown),
+            }
         }
-        match tokio::time::timeout_at(until.into(), answer).await {
-            Ok(Ok(results)) => Ok(results),
-            Err(_) if lock(&self.queue).withdraw(number) => Err(StoreError::Unavailable),
-            Ok(Err(_)) | Err(_) => Err(StoreError::OutcomeUnknown),
-        }
+    }
+
+    /// Runs commands at a place until nobody is left to it.
+    fn carry_on<F, R>(&self, place: usize, runtime: &Handle, run: F)
+    where
+        F: Fn(Vec<I>) -> R + Send + Sync + 'static,
+        R: Future<Output = Vec<O>> + Send,
+    {
+        let queue = Arc::clone(&self.queue);
+        runtime.spawn(async move {
+            loop {
+                let Some(callers) = lock(&queue).next(place) else { return };
+                // A command that breaks off leaves its own callers without an answer, and nobody else.
+                let _ = AssertUnwindSafe(carry(callers, &run)).catch_unwind().await;
+            }
+        });
     }
 }
 
@@ -135,11 +156,14 @@ impl<I, O> Queue<I, O> {
         self.bytes += bytes;
         self.number += 1;
         self.waiting.push_back(Caller { number: self.number, items, bytes, reply });
-        let place = self.places.iter().position(Option::is_none).filter(|_| self.is_worth_a_command());
-        if let Some(place) = place {
-            self.places[place] = Some(tokio::time::Instant::now());
-        }
-        Ok((self.number, place))
+        Ok((self.number, self.begin()))
+    }
+
+    /// With a place: a command is now under way there, and whoever asked must run it.
+    fn begin(&mut self) -> Option<usize> {
+        let place = self.places.iter().position(Option::is_none).filter(|_| self.is_worth_a_command())?;
+        self.places[place] = Some(tokio::time::Instant::now());
+        Some(place)
     }
 
     /// Sends a caller away. `false`: it does not wait any more, since a command carries it or has carried it.
@@ -182,7 +206,7 @@ impl<I, O> Queue<I, O> {
         !self.waiting.is_empty()
             && (under_way.peek().is_none()
                 || self.items >= self.limits.enough
-                || under_way.any(|since| since.elapsed() > HANGS))
+                || under_way.any(|since| since.elapsed() >= HANGS))
     }
 }
 
