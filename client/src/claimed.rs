@@ -96,7 +96,8 @@ impl ClaimedTask {
         self.end(failure.into().into()).await
     }
 
-    /// Gives the task back without costing an attempt; nobody claims it for `delay`, in whole seconds, rounded up.
+    /// Gives the task back without costing an attempt; nobody claims it for `delay`, in whole seconds, rounded up. With a
+    /// delay of zero the service says how long it waits: see [`Ending::Released`].
     ///
     /// # Errors
     /// `lease_lost`, `task_not_found`; see [`ClientError`].

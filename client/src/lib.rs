@@ -61,7 +61,7 @@ pub mod worker;
 pub use task_repo_protocol as protocol;
 #[doc(no_inline)]
 pub use task_repo_protocol::{
-    Backoff, Claim, DateTime, ErrorCode, ErrorReport, Execution, ExecutionStatus, HeartbeatItem,
+    Backoff, Claim, DateTime, ErrorCode, ErrorReport, Execute, Execution, ExecutionStatus, HeartbeatItem,
     HeartbeatReceipt, HeartbeatResult, IssuedKey, Json, KeyInfo, KeyRotation, NewKey, NewRetryPolicy,
     NewTask, NewTemplate, Payload, Priority, Problem, Progress, ProgressUpdate, Reason, Receipt, RetryPolicy,
     Role, SelfManagedStatus, Status, StatusChange, StatusReport, Tags, Task, TaskEdit, TaskError, TaskPage,

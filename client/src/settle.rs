@@ -47,7 +47,9 @@ pub enum Ending {
     Completed(Completion),
     /// Without one: the task is tried again or `failed`.
     Failed(TaskFailure),
-    /// Given back: the attempt does not count. Nobody claims the task for `delay`, in whole seconds, rounded up.
+    /// Given back: the attempt does not count. Nobody claims the task for `delay`, in whole seconds, rounded up. Without a
+    /// delay (zero) the first two releases in a row put the task back in its place; from the third on it waits 1, 2, 4 …
+    /// up to 60 seconds.
     Released {
         /// How long the task rests.
         delay: Duration,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use task_repo_protocol::claim::MAX_WAIT_MS;
 use task_repo_protocol::{
-    BatchAnswer, BatchItem, Execution, ExecutionList, Json, NewTask, Problem, Receipt, StatusChange,
+    BatchAnswer, BatchItem, Execute, Execution, ExecutionList, Json, NewTask, Problem, Receipt, StatusChange,
     StatusReport, Task, TaskBatch, TaskEdit, Uuid, path,
 };
 
@@ -188,6 +188,15 @@ impl TaskClient {
     /// `invalid_transition` for `pending` and `processing`, `task_not_found`; see [`ClientError`].
     pub async fn execute_task(&self, id: Uuid) -> Result<Receipt> {
         self.answer_of(Call::post(path::TASK_EXECUTE, Repeat::Unapplied).at(&id.to_string())?).await?.json()
+    }
+
+    /// The same with new limits, which are there before anybody claims the task; with a time ahead it is ready only then.
+    ///
+    /// # Errors
+    /// As [`TaskClient::execute_task`], and `validation_failed`.
+    pub async fn execute_task_with(&self, id: Uuid, execute: &Execute) -> Result<Receipt> {
+        let call = Call::post(path::TASK_EXECUTE, Repeat::Unapplied).at(&id.to_string())?.json(execute)?;
+        self.answer_of(call).await?.json()
     }
 
     /// Deletes a task that nobody works on.

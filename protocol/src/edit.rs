@@ -4,11 +4,12 @@ use chrono::{DateTime, Utc};
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
-use crate::json::{Json, present, present_object};
+use crate::json::{Json, maybe_object, present, present_object};
+use crate::new_task::NewRetryPolicy;
 use crate::priority::Priority;
-use crate::rules::{are_tags, is_metadata, is_payload};
+use crate::rules::{are_tags, is_metadata, is_only_delay, is_payload};
 use crate::tags::Tags;
-use crate::task::NewTemplate;
+use crate::task::{MAX_DELAY_SECONDS, NewTemplate};
 use crate::timestamp;
 
 /// Body of `PUT /tasks/{id}`: absent fields stay, `null` clears a field or sets its default.
@@ -62,6 +63,26 @@ pub struct TaskEdit {
     #[garde(inner(range(min = 1, max = 50)))]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<i64>, minimum = 1, maximum = 50))]
     pub max_attempts: Option<Option<i64>>,
+    /// `null`: exponential from 5 seconds to an hour, jitter 0.2. A member that is left out has its default.
+    #[serde(deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+    #[garde(dive)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<NewRetryPolicy>))]
+    pub retry: Option<Option<NewRetryPolicy>>,
+    /// How long a claim holds without a heartbeat, in seconds: 1–86 400; `null`: 60.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[garde(inner(inner(range(min = 1, max = 86_400))))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<i64>, minimum = 1, maximum = 86_400))]
+    pub lease_seconds: Option<Option<i64>>,
+    /// How long an attempt may take, whatever the heartbeats, in seconds: 1–604 800; `null`: 300.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[garde(inner(inner(range(min = 1, max = 604_800))))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<i64>, minimum = 1, maximum = 604_800))]
+    pub timeout_seconds: Option<Option<i64>>,
+    /// How long the task stays once it is final, in seconds: 0–31 536 000; `null`: for ever.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[garde(inner(inner(range(min = 0, max = MAX_DELAY_SECONDS))))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<i64>, minimum = 0, maximum = 31_536_000))]
+    pub retention_seconds: Option<Option<i64>>,
     /// For its owner.
     #[serde(with = "timestamp::edit", skip_serializing_if = "Option::is_none")]
     #[garde(skip)]
@@ -72,6 +93,45 @@ pub struct TaskEdit {
     #[garde(skip)]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<DateTime<Utc>>))]
     pub reminder_time: Option<Option<DateTime<Utc>>>,
+}
+
+/// Body of `POST /tasks/{id}/execute`; may be left out. What is absent or `null` stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Execute {
+    /// 1–50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 1, max = 50))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 50))]
+    pub max_attempts: Option<i64>,
+    /// How long an attempt may take, whatever the heartbeats, in seconds: 1–604 800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 1, max = 604_800))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
+    pub timeout_seconds: Option<i64>,
+    /// How long a claim holds without a heartbeat, in seconds: 1–86 400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 1, max = 86_400))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400))]
+    pub lease_seconds: Option<i64>,
+    /// When a failed attempt is followed by another. A member that is left out has its default.
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
+    #[garde(dive)]
+    pub retry: Option<NewRetryPolicy>,
+    /// Higher first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
+    pub priority: Option<Priority>,
+    /// Not to be claimed before, instead of now; not together with `delay_seconds`.
+    #[serde(default, with = "timestamp::option", skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
+    pub run_at: Option<DateTime<Utc>>,
+    /// The same as a distance from now, in seconds: 0–31 536 000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 0, max = MAX_DELAY_SECONDS), custom(is_only_delay(self.run_at)))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_536_000))]
+    pub delay_seconds: Option<i64>,
 }
 
 /// The statuses that `PUT /tasks/{id}/status` sets.

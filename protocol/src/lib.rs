@@ -54,7 +54,7 @@ pub use uuid::Uuid;
 pub use claim::{
     Claim, Claimed, Heartbeat, HeartbeatItem, HeartbeatReceipt, HeartbeatResult, Progress, ProgressUpdate,
 };
-pub use edit::{SelfManagedStatus, StatusChange, TaskEdit};
+pub use edit::{Execute, SelfManagedStatus, StatusChange, TaskEdit};
 pub use error::{ErrorCode, Problem, Violation};
 pub use json::{Json, Payload};
 pub use key::{IssuedKey, KeyInfo, KeyList, KeyRotation, NewKey, Role};

@@ -74,7 +74,8 @@ pub struct Release {
     /// From the claim.
     #[garde(skip)]
     pub lease_token: String,
-    /// How long nobody should claim it, in seconds: 0–31 536 000, default 0.
+    /// How long nobody should claim it, in seconds: 0–31 536 000. Without it, the first two releases in a row put the task
+    /// back in its place; from the third on it waits 1, 2, 4 … up to 60 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(range(min = 0, max = MAX_DELAY_SECONDS))]
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_536_000))]
@@ -156,7 +157,7 @@ pub struct Outcome {
     #[garde(range(min = 0, max = MAX_DELAY_SECONDS), custom(belongs_to(self.outcome, &[OutcomeKind::Failed])))]
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_536_000))]
     pub retry_after_seconds: Option<i64>,
-    /// With `released`.
+    /// With `released`; without it, the task waits as after a [`Release`] without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(range(min = 0, max = MAX_DELAY_SECONDS), custom(belongs_to(self.outcome, &[OutcomeKind::Released])))]
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_536_000))]

@@ -63,6 +63,9 @@ pub struct Task {
     pub max_attempts: u32,
     /// How often its lease ran out.
     pub losses: u32,
+    /// How often in a row it was given back, with no attempt between that ended otherwise.
+    #[serde(default)]
+    pub releases: u32,
     /// When a failed attempt is followed by another.
     #[serde(default)]
     pub retry: Option<RetryPolicy>,

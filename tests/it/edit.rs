@@ -4,13 +4,16 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, id_of, in_seconds, unique_type};
 
+use crate::verbs::{assert_in_seconds, assert_seconds_after, settle, time};
+
 /// A task with every field that an edit may change.
 fn whole() -> Value {
     json!({
         "task_type": unique_type(), "user_id": "alice", "name": "n", "description": "d", "priority": 80,
         "request": {"a": 1}, "template": {"service_type": "s", "parameters": {"b": 2}}, "metadata": {"c": 3},
         "tags": {"d": "4"}, "max_attempts": 7, "due_date": "2100-01-01T00:00:00.000Z",
-        "reminder_time": "2099-01-01T00:00:00.000Z",
+        "reminder_time": "2099-01-01T00:00:00.000Z", "lease_seconds": 7, "timeout_seconds": 8,
+        "retention_seconds": 9, "retry": {"backoff": "fixed", "base_seconds": 1, "cap_seconds": 2, "jitter": 0.5},
     })
 }
 
@@ -36,6 +39,14 @@ async fn only_the_given_fields_change() {
         ("tags", json!({"e": "5"}), json!({"e": "5"})),
         ("tags", json!(["f"]), json!({"f": ""})),
         ("max_attempts", json!(50), json!(50)),
+        ("lease_seconds", json!(86_400), json!(86_400)),
+        ("timeout_seconds", json!(604_800), json!(604_800)),
+        ("retention_seconds", json!(0), json!(0)),
+        (
+            "retry",
+            json!({"backoff": "linear", "base_seconds": 86_400}),
+            json!({"backoff": "linear", "base_seconds": 86_400, "cap_seconds": 3600, "jitter": 0.2}),
+        ),
         ("due_date", json!("2101-01-01T02:00:00+02:00"), json!("2101-01-01T00:00:00.000Z")),
         ("reminder_time", json!("2000-01-01T00:00:00Z"), json!("2000-01-01T00:00:00.000Z")),
         ("name", json!("$name"), json!("$name")),
@@ -78,7 +89,9 @@ async fn null_clears_or_sets_the_default() {
     let server = TestServer::start().await;
     let defaults = json!({
         "name": null, "description": null, "priority": 50, "request": null, "template": null, "metadata": {}, "tags": {},
-        "max_attempts": 3, "due_date": null, "reminder_time": null,
+        "max_attempts": 3, "due_date": null, "reminder_time": null, "lease_seconds": 60, "timeout_seconds": 300,
+        "retention_seconds": null,
+        "retry": {"backoff": "exponential", "base_seconds": 5, "cap_seconds": 3600, "jitter": 0.2},
     });
     let one_by_one = server.create(whole()).await;
     for (field, default) in defaults.as_object().unwrap() {
@@ -144,9 +157,8 @@ async fn what_cannot_be_edited() {
     let task = server.create(whole()).await;
     let path = format!("/tasks/{}", id_of(&task));
     let fields = json!({
-        "task_type": "other", "user_id": "bob", "delay_seconds": 1, "retry": {}, "lease_seconds": 10,
-        "timeout_seconds": 10, "retention_seconds": 10, "status": "completed", "result": 1, "version": 9,
-        "nonsense": 1,
+        "task_type": "other", "user_id": "bob", "delay_seconds": 1, "status": "completed", "result": 1, "version": 9,
+        "releases": 0, "nonsense": 1,
     });
     for (field, value) in fields.as_object().unwrap() {
         for value in [value, &Value::Null] {
@@ -164,6 +176,17 @@ async fn what_cannot_be_edited() {
         json!({"priority": "urgent"}),
         json!({"max_attempts": 0}),
         json!({"max_attempts": 51}),
+        json!({"lease_seconds": 0}),
+        json!({"lease_seconds": 86_401}),
+        json!({"timeout_seconds": 0}),
+        json!({"timeout_seconds": 604_801}),
+        json!({"retention_seconds": -1}),
+        json!({"retention_seconds": 31_536_001}),
+        json!({"retry": []}),
+        json!({"retry": {"backoff": "never"}}),
+        json!({"retry": {"base_seconds": 0}}),
+        json!({"retry": {"cap_seconds": 86_401}}),
+        json!({"retry": {"jitter": 1.5}}),
         json!({"metadata": []}),
         json!({"metadata": {"a": "x".repeat(16_384)}}),
         json!({"tags": {"a:b": ""}}),
@@ -256,4 +279,21 @@ async fn a_new_priority_counts_in_the_next_claim() {
     put(&server, &second, &json!({"priority": 51})).await;
     assert_eq!(server.claim(&task_type).await["id"], second["id"]);
     assert_eq!(server.claim(&task_type).await["id"], first["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_limits_hold_for_the_next_attempt() {
+    let server = TestServer::start().await;
+    let task_type = unique_type();
+    let task = server.create(json!({"task_type": task_type})).await;
+    let retry = json!({"backoff": "fixed", "base_seconds": 1000, "jitter": 0});
+    let limits =
+        json!({"lease_seconds": 500, "timeout_seconds": 400, "retention_seconds": 0, "retry": retry});
+    put(&server, &task, &limits).await;
+    let held = server.claim(&task_type).await;
+    assert_seconds_after(&held["lease"]["expires_at"], time(&held["started_at"]), 400);
+    let shown = |name: &str| held[name].clone();
+    assert_eq!((shown("lease_seconds"), shown("timeout_seconds")), (json!(500), json!(400)));
+    settle(&server, &held, "fail", json!({})).await.ok();
+    assert_in_seconds(&server.task(id_of(&task)).await["run_at"], 1000);
 }

@@ -1,9 +1,13 @@
 //! `execute`: a task that waits is ready now, and a final one is ready again.
 
 use serde_json::{Value, json};
-use task_repo_tests::{TestServer, id_of};
+use task_repo_client::{ErrorCode, Execute, NewRetryPolicy, NewTask, Reason, Status, TaskEdit};
+use task_repo_tests::{TestServer, id_of, in_seconds, unique_type};
 
-use crate::verbs::{assert_receipt, claim_one, executions, post, put_status, settle, shown, until_status};
+use crate::verbs::{
+    assert_in_seconds, assert_receipt, assert_seconds_after, claim_one, executions, post, put_status, settle,
+    shown, time, until_status,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_waits_is_ready_now() {
@@ -127,4 +131,115 @@ async fn work_that_a_service_ran_itself_can_be_executed_again() {
     let history = executions(&server, &task).await;
     let ends: Vec<_> = history.iter().filter_map(|execution| execution["status"].as_str()).collect();
     assert_eq!(ends, ["completed", "failed"]);
+}
+
+/// All that `execute` may set, each unlike what a task has by default.
+fn new_limits() -> Value {
+    json!({
+        "max_attempts": 2, "timeout_seconds": 400, "lease_seconds": 500, "priority": 90,
+        "retry": {"backoff": "fixed", "base_seconds": 1000, "cap_seconds": 1000, "jitter": 0.0},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_limits_come_with_the_same_write() {
+    let server = TestServer::start().await;
+    for status in ["scheduled", "completed", "failed", "cancelled"] {
+        let task = server.create_in(status, json!({})).await;
+        let receipt = post(&server, &task, "execute", new_limits()).await.ok();
+        let now = shown(&server, &task).await;
+        assert_receipt(&receipt, &now);
+        assert_eq!(now["version"], task["version"].as_u64().unwrap() + 1, "one write: {now}");
+        for (field, value) in new_limits().as_object().unwrap() {
+            assert_eq!(now[field], *value, "{status}: {field}");
+        }
+        assert_eq!((&now["status"], &now["run_at"]), (&json!("pending"), &Value::Null));
+        let held = claim_one(&server, &task, json!({})).await;
+        assert_seconds_after(&held["lease"]["expires_at"], time(&held["started_at"]), 400);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_ahead_schedules_it_again() {
+    let server = TestServer::start().await;
+    for status in ["scheduled", "completed", "failed", "cancelled"] {
+        for time in [json!({"run_at": in_seconds(7200)}), json!({"delay_seconds": 7200, "run_at": null})] {
+            let task = server.create_in(status, json!({})).await;
+            let receipt = post(&server, &task, "execute", time).await.ok();
+            let now = shown(&server, &task).await;
+            assert_receipt(&receipt, &now);
+            assert_eq!((&now["status"], &now["reason"]), (&json!("scheduled"), &json!("delayed")), "{now}");
+            assert_in_seconds(&now["run_at"], 7200);
+            assert_eq!(now["completed_at"], Value::Null);
+            let refused = post(&server, &task, "claim", json!({"worker_id": "w"})).await;
+            refused.problem(409, "task_not_claimable");
+        }
+        // A time that has passed is now, as in a create.
+        for time in [json!({"run_at": "2020-01-01T00:00:00.000Z"}), json!({"delay_seconds": 0})] {
+            let task = server.create_in(status, json!({})).await;
+            post(&server, &task, "execute", time).await.ok();
+            let now = shown(&server, &task).await;
+            assert_eq!((&now["status"], &now["reason"]), (&json!("pending"), &Value::Null), "{now}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_that_break_a_rule_change_nothing() {
+    let server = TestServer::start().await;
+    let task = server.create_in("completed", json!({})).await;
+    for (field, body) in [
+        ("max_attempts", json!({"max_attempts": 51})),
+        ("max_attempts", json!({"max_attempts": "3"})),
+        ("timeout_seconds", json!({"timeout_seconds": 0})),
+        ("lease_seconds", json!({"lease_seconds": 86_401})),
+        ("priority", json!({"priority": 101})),
+        ("retry", json!({"retry": {"jitter": 2}})),
+        ("run_at", json!({"run_at": "soon"})),
+        ("delay_seconds", json!({"delay_seconds": -1})),
+        ("delay_seconds", json!({"delay_seconds": 1, "run_at": in_seconds(60)})),
+        ("retention_seconds", json!({"retention_seconds": 60})),
+        ("name", json!({"name": "n"})),
+    ] {
+        let problem = post(&server, &task, "execute", body).await.problem(422, "validation_failed");
+        assert_eq!(problem["errors"][0]["loc"][1], field, "{problem}");
+    }
+    post(&server, &task, "execute", json!([])).await.problem(422, "validation_failed");
+    assert_eq!(shown(&server, &task).await, task);
+    // Null is as absent, and nothing is as before.
+    let nulls: serde_json::Map<_, _> =
+        new_limits().as_object().unwrap().keys().map(|field| (field.clone(), Value::Null)).collect();
+    post(&server, &task, "execute", nulls.into()).await.ok();
+    let now = shown(&server, &task).await;
+    assert!(new_limits().as_object().unwrap().keys().all(|field| now[field] == task[field]), "{now}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_changes_limits() {
+    let server = TestServer::start().await;
+    let client = server.client();
+    let task = client.create_task(&NewTask::new(unique_type())).await.unwrap();
+    let retry = NewRetryPolicy { base_seconds: 9, ..NewRetryPolicy::default() };
+    let edit = TaskEdit {
+        lease_seconds: Some(Some(7)),
+        timeout_seconds: Some(None),
+        retention_seconds: Some(None),
+        retry: Some(Some(retry)),
+        ..TaskEdit::default()
+    };
+    let edited = client.edit_task(task.id, &edit).await.unwrap();
+    assert_eq!(
+        (edited.lease_seconds, edited.timeout_seconds, edited.retention_seconds),
+        (Some(7), Some(300), None)
+    );
+    assert_eq!(edited.retry.map(|retry| retry.base_seconds), Some(9));
+    client.cancel_task(task.id).await.unwrap();
+    let execute = Execute { max_attempts: Some(1), delay_seconds: Some(3600), ..Execute::default() };
+    let receipt = client.execute_task_with(task.id, &execute).await.unwrap();
+    assert_eq!((receipt.status, receipt.reason), (Status::Scheduled, Some(Reason::Delayed)));
+    let executed = client.get_task(task.id).await.unwrap();
+    assert_eq!((executed.max_attempts, executed.lease_seconds, executed.releases), (1, Some(7), 0));
+    let edit =
+        client.edit_task(task.id, &TaskEdit { lease_seconds: Some(Some(0)), ..TaskEdit::default() }).await;
+    assert_eq!(edit.unwrap_err().code(), Some(ErrorCode::ValidationFailed));
 }

@@ -49,6 +49,7 @@ mod reference_walk;
 mod refusals;
 mod registry;
 mod release_fixture;
+mod releasing;
 mod results;
 mod retention;
 mod retrying;

@@ -61,6 +61,8 @@ pub(crate) struct Task {
     pub(crate) reason: Option<&'static str>,
     pub(crate) attempt: u8,
     pub(crate) losses: u8,
+    /// In a row.
+    pub(crate) releases: u8,
     pub(crate) max_attempts: u8,
     pub(crate) priority: u8,
     pub(crate) version: u64,
@@ -85,6 +87,7 @@ impl Task {
             reason,
             attempt: 0,
             losses: 0,
+            releases: 0,
             max_attempts,
             priority,
             version: 1,
@@ -127,6 +130,7 @@ impl Task {
     pub(crate) fn lose(&mut self) {
         let holder = self.holder.take();
         self.losses += 1;
+        self.releases = 0;
         if self.cancel_requested {
             self.stand("cancelled", None);
         } else if self.losses == 3 || self.attempt >= self.max_attempts {
@@ -142,6 +146,9 @@ impl Task {
         self.is_overdue = false;
         if let Verb::Release { .. } = verb {
             self.attempt -= 1;
+            self.releases += 1;
+        } else {
+            self.releases = 0;
         }
         let (status, reason) = match verb {
             Verb::Complete => ("completed", None),
@@ -159,6 +166,7 @@ impl Task {
     pub(crate) fn execute(&mut self) {
         if self.is_final() {
             (self.attempt, self.losses, self.progress, self.cancelled) = (0, 0, None, None);
+            self.releases = 0;
             self.cancel_requested = false;
         }
         self.stand("pending", None);
@@ -200,6 +208,7 @@ impl Task {
     pub(crate) fn shown(&self) -> Value {
         let more = json!({
             "priority": self.priority, "max_attempts": self.max_attempts, "losses": self.losses,
+            "releases": self.releases,
             "lease": self.holder.is_some(), "cancel_requested_at": self.cancel_requested,
             "completed_at": self.is_final(), "progress": self.progress, "run_at": self.status == "scheduled",
         });
@@ -210,7 +219,9 @@ impl Task {
 /// The same members of what the server shows; of times and leases only whether there is one.
 pub(crate) fn shown(task: &Value) -> Value {
     let mut shown = json!({});
-    for member in ["id", "status", "reason", "attempt", "version", "priority", "max_attempts", "losses"] {
+    let members =
+        ["id", "status", "reason", "attempt", "version", "priority", "max_attempts", "losses", "releases"];
+    for member in members {
         shown[member] = task[member].clone();
     }
     for member in ["lease", "cancel_requested_at", "completed_at"] {

@@ -140,7 +140,7 @@ async fn a_released_attempt_does_not_count() {
     for _ in 0..4 {
         let held = claim_one(&server, &task, json!({})).await;
         assert_eq!(held["attempt"], 1);
-        settle(&server, &held, "release", json!({})).await.ok();
+        settle(&server, &held, "release", json!({"delay_seconds": 0})).await.ok();
         let now = shown(&server, &task).await;
         assert_eq!((&now["attempt"], &now["losses"]), (&json!(0), &json!(0)));
     }

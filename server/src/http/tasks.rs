@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::{StatusCode, header};
-use garde::Validate as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use task_repo_protocol::claim::MAX_WAIT_MS;
 use task_repo_protocol::page::{MAX_BATCH, MAX_BATCH_BYTES};
 use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{
-    BatchAnswer, BatchItem, Cancel, ErrorCode, ExecutionList, Json, NewTask, Receipt, Role, Status,
+    BatchAnswer, BatchItem, Cancel, Execute, ExecutionList, Json, NewTask, Receipt, Role, Status,
     StatusChange, StatusReport, Tags, Task, TaskBatch, TaskEdit, TaskPage, key, path,
 };
 use task_repo_protocol::{SelfManagedStatus, task_type_is_valid};
@@ -337,19 +336,12 @@ pub(super) async fn cancel(mut call: Call) -> Answer {
     Ok(json(200, &receipt))
 }
 
-/// Makes a task ready now, or again.
-#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/execute", tag = "tasks",
+/// Makes a task ready now, or again, or at the time given, with new limits where the body has some.
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/execute", tag = "tasks", request_body(content = Option<Execute>),
     params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
 pub(super) async fn execute(mut call: Call) -> Answer {
-    if let Some(body) = call.optional_body(MAX_BODY).await? {
-        call.no_params()?;
-        read::<Nothing>(&body)?.validate().map_err(|_| Rejection::new(ErrorCode::ValidationFailed, ""))?;
-    }
+    let body = call.optional_body(MAX_BODY).await?;
     call.no_params()?;
-    Ok(json(200, &call.service().execute(&call.scope, call.task_id()?).await?))
+    let with: Execute = body.map(|body| parse(&body)).transpose()?.unwrap_or_default();
+    Ok(json(200, &call.service().execute(&call.scope, call.task_id()?, with).await?))
 }
-
-/// A body with nothing in it.
-#[derive(serde::Deserialize, garde::Validate)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}

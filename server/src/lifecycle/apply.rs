@@ -55,7 +55,7 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
                 return Ok(Effect::Repeated(receipt.for_task(task.id)));
             }
         }
-        Intent::Execute => operate::execute(task),
+        Intent::Execute(with) => operate::execute(task, with, now),
         Intent::Edit { edit, .. } => operate::edit(task, edit, now)?,
         Intent::Delete { force } => operate::delete(task, *force, now)?,
         Intent::SelfManaged { status: SelfManagedStatus::Processing, execution_id, .. } => {

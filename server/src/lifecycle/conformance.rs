@@ -54,11 +54,11 @@ fn intent(call: Call, document: &Document) -> Intent {
             Intent::Complete { token: uuid(token), result: None, result_id: None, usage }
         }
         Call::Settle(token, Verb::Fail) => Intent::Fail { token: uuid(token), failure: failure(), usage },
-        Call::Settle(token, Verb::Release) => Intent::Release { token: uuid(token), delay_seconds: 0 },
+        Call::Settle(token, Verb::Release) => Intent::Release { token: uuid(token), delay_seconds: None },
     }
 }
 
-/// The model knows no wait before a retry.
+/// The model knows no wait before a retry or after a release.
 fn status(answered: Wire) -> Status {
     match answered {
         Wire::Pending | Wire::Scheduled => Status::Pending,
@@ -94,8 +94,8 @@ fn ruled(task: &mut TaskRecord, intent: &Intent, now: DateTime<Utc>) -> Ruling {
         }
         Ok(Effect::Changed) => {
             if task.status == Stored::Scheduled {
-                let version = task.version;
-                assert_eq!(apply(task, &Intent::Promote, now), Ok(Effect::Changed));
+                let (version, due) = (task.version, task.run_at.unwrap_or(now));
+                assert_eq!(apply(task, &Intent::Promote, due), Ok(Effect::Changed));
                 task.version = version;
             }
             Ruling::Change

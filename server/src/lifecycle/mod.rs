@@ -17,19 +17,23 @@ mod table;
 
 use chrono::{DateTime, Utc};
 use task_repo_protocol::SelfManagedStatus;
-use task_repo_protocol::{ProgressUpdate, Receipt, Retry, TaskEdit, Uuid};
+use task_repo_protocol::{Execute, ProgressUpdate, Receipt, Retry, TaskEdit, Uuid};
 
 use crate::task::{ErrorRecord, Status, UsageRecord};
 
 pub use apply::apply;
 pub(crate) use moved::move_of;
-pub use retry::backoff;
+pub use retry::{backoff, rest_seconds};
 pub use table::{TRANSITIONS, Transition, Verb};
 
 /// How many lost leases a task survives.
 pub const MAX_LOSSES: u32 = 3;
 /// How many attempts a task has where nobody says otherwise.
 pub const MAX_ATTEMPTS: u32 = 3;
+/// How long a lease holds where nobody says otherwise, in seconds.
+pub const LEASE_SECONDS: u32 = 60;
+/// How long an attempt may take where nobody says otherwise, in seconds.
+pub const TIMEOUT_SECONDS: u32 = 300;
 
 /// A verb with what it needs to know.
 #[derive(Debug, Clone)]
@@ -74,8 +78,8 @@ pub enum Intent {
     Release {
         /// Shown by the worker.
         token: Uuid,
-        /// How long nobody should claim it, in seconds.
-        delay_seconds: u32,
+        /// How long nobody should claim it, in seconds; `None`: as [`rest_seconds`] says.
+        delay_seconds: Option<u32>,
     },
     /// See [`Verb::Withdraw`].
     Withdraw {
@@ -97,7 +101,7 @@ pub enum Intent {
     /// See [`Verb::Cancel`].
     Cancel,
     /// See [`Verb::Execute`].
-    Execute,
+    Execute(Box<Execute>),
     /// See [`Verb::Edit`].
     Edit {
         /// The fields to change.
@@ -170,7 +174,7 @@ impl Intent {
             Self::Expire { .. } => Verb::Expire,
             Self::Promote => Verb::Promote,
             Self::Cancel => Verb::Cancel,
-            Self::Execute => Verb::Execute,
+            Self::Execute(_) => Verb::Execute,
             Self::Edit { .. } => Verb::Edit,
             Self::Delete { .. } => Verb::Delete,
             Self::SelfManaged { status: SelfManagedStatus::Processing, .. } => Verb::Begin,

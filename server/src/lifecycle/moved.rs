@@ -40,6 +40,10 @@ fn edited(edit: &TaskEdit) -> Vec<&'static str> {
         ("tags", edit.tags.is_some()),
         ("run_at", edit.run_at.is_some()),
         ("max_attempts", edit.max_attempts.is_some()),
+        ("retry", edit.retry.is_some()),
+        ("lease_seconds", edit.lease_seconds.is_some()),
+        ("timeout_seconds", edit.timeout_seconds.is_some()),
+        ("retention_seconds", edit.retention_seconds.is_some()),
         ("due_date", edit.due_date.is_some()),
         ("reminder_time", edit.reminder_time.is_some()),
     ];
@@ -64,6 +68,10 @@ mod tests {
             "tags",
             "run_at",
             "max_attempts",
+            "retry",
+            "lease_seconds",
+            "timeout_seconds",
+            "retention_seconds",
             "due_date",
             "reminder_time",
         ];

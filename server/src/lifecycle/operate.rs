@@ -1,11 +1,12 @@
 //! What a task's owner, or the time, does to it.
 
 use task_repo_protocol::task::MAX_TASK_BYTES;
-use task_repo_protocol::{Priority, TaskEdit};
+use task_repo_protocol::{Execute, NewRetryPolicy, Priority, TaskEdit};
 
 use super::apply::{end_attempt, finish, retention_end};
-use super::{MAX_ATTEMPTS, Now, Refusal};
-use crate::task::{AttemptStatus, Reason, Status, TaskRecord};
+use super::{LEASE_SECONDS, MAX_ATTEMPTS, Now, Refusal, TIMEOUT_SECONDS};
+use crate::task::{AttemptStatus, Reason, RetryRecord, Status, TaskRecord};
+use chrono::TimeDelta;
 
 /// What a cancellation came to.
 #[derive(PartialEq, Eq)]
@@ -45,8 +46,8 @@ pub(super) fn cancel(task: &mut TaskRecord, now: Now) -> Cancelling {
     Cancelling::Done
 }
 
-/// Ready now. A final task gets a fresh budget and keeps its history, result and usage.
-pub(super) fn execute(task: &mut TaskRecord) {
+/// Ready now, or at the time that `with` names. A final task gets a fresh budget and keeps its history, result and usage.
+pub(super) fn execute(task: &mut TaskRecord, with: &Execute, now: Now) {
     if task.status.is_final() {
         task.attempt = 0;
         task.losses = 0;
@@ -58,10 +59,28 @@ pub(super) fn execute(task: &mut TaskRecord) {
         task.cancel_receipt = None;
         task.remove_at = None;
     }
+    if let Some(max_attempts) = whole(with.max_attempts) {
+        task.max_attempts = max_attempts;
+    }
+    if let Some(timeout_seconds) = whole(with.timeout_seconds) {
+        task.timeout_seconds = timeout_seconds;
+    }
+    if let Some(lease_seconds) = whole(with.lease_seconds) {
+        task.lease_seconds = lease_seconds;
+    }
+    if let Some(retry) = with.retry {
+        set_retry(task, retry);
+    }
+    if let Some(priority) = with.priority {
+        task.priority = priority.get().into();
+    }
     task.status = Status::Pending;
     task.reason = None;
-    task.run_at = None;
-    task.ready_at = task.created_at;
+    move_to(
+        task,
+        with.run_at.or_else(|| with.delay_seconds.map(|delay| now + TimeDelta::seconds(delay))),
+        now,
+    );
     task.executed = true;
 }
 
@@ -89,9 +108,7 @@ pub(super) fn edit(task: &mut TaskRecord, edit: &TaskEdit, now: Now) -> Result<(
     if let Some(priority) = edit.priority {
         task.priority = i32::from(priority.unwrap_or_else(Priority::default).get());
     }
-    if let Some(max_attempts) = edit.max_attempts {
-        task.max_attempts = max_attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(MAX_ATTEMPTS);
-    }
+    edit_limits(task, edit);
     if let Some(tags) = &edit.tags {
         task.tags = tags.as_ref().map(TaskRecord::stored_tags).unwrap_or_default();
     }
@@ -100,6 +117,35 @@ pub(super) fn edit(task: &mut TaskRecord, edit: &TaskEdit, now: Now) -> Result<(
         move_to(task, run_at, now);
     }
     Ok(())
+}
+
+/// `null` sets the default of a new task; a task without retention stays for ever.
+fn edit_limits(task: &mut TaskRecord, edit: &TaskEdit) {
+    if let Some(max_attempts) = edit.max_attempts {
+        task.max_attempts = whole(max_attempts).unwrap_or(MAX_ATTEMPTS);
+    }
+    if let Some(retry) = edit.retry {
+        set_retry(task, retry.unwrap_or_default());
+    }
+    if let Some(lease_seconds) = edit.lease_seconds {
+        task.lease_seconds = whole(lease_seconds).unwrap_or(LEASE_SECONDS);
+    }
+    if let Some(timeout_seconds) = edit.timeout_seconds {
+        task.timeout_seconds = whole(timeout_seconds).unwrap_or(TIMEOUT_SECONDS);
+    }
+    if let Some(retention_seconds) = edit.retention_seconds {
+        task.retention_seconds = whole(retention_seconds);
+    }
+}
+
+/// What a newer version has put beside the policy stays.
+fn set_retry(task: &mut TaskRecord, policy: NewRetryPolicy) {
+    *task.retry = RetryRecord::from(policy);
+}
+
+/// A number that has been checked to be small enough.
+fn whole(number: Option<i64>) -> Option<u32> {
+    number.and_then(|number| u32::try_from(number).ok())
 }
 
 fn set<T: Clone>(field: &mut Option<T>, edit: Option<&Option<T>>) {

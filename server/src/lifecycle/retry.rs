@@ -24,6 +24,21 @@ pub fn backoff(policy: &RetryRecord, attempt: u32, jitter: f64) -> TimeDelta {
     TimeDelta::milliseconds(millis)
 }
 
+/// Longest that a task waits which is given back again and again, in seconds.
+const LONGEST_REST: u32 = 60;
+/// How many releases in a row put the task back in its place.
+const RELEASES_AT_ONCE: u32 = 2;
+
+/// How long a task waits after its n-th release in a row where the worker does not say, in seconds. The first releases cost
+/// nothing, because a worker that stops gives its tasks back. A task that every worker gives back must not keep them all
+/// busy.
+pub fn rest_seconds(releases: u32) -> u32 {
+    match releases.saturating_sub(RELEASES_AT_ONCE) {
+        0 => 0,
+        n => 1_u32.checked_shl(n - 1).map_or(LONGEST_REST, |seconds| seconds.min(LONGEST_REST)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -41,6 +56,13 @@ mod tests {
         assert_eq!([1, 2, 3].map(|n| after(Backoff::Linear, n)), [5, 10, 15]);
         assert_eq!([1, 2, 3].map(|n| after(Backoff::Fixed, n)), [5, 5, 5]);
         assert_eq!(after(Backoff::Exponential, u32::MAX), 60);
+    }
+
+    #[test]
+    fn the_rest_doubles_from_the_third_release_in_a_row_on() {
+        let rests: Vec<_> = (0..=11).map(rest_seconds).collect();
+        assert_eq!(rests, [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!([34, 35, 36, u32::MAX].map(rest_seconds), [60; 4]);
     }
 
     proptest! {

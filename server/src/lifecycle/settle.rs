@@ -9,7 +9,7 @@ use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{ProgressUpdate, Retry, Uuid};
 
 use super::apply::{end_attempt, finish, lease_end};
-use super::{Effect, Failure, MAX_LOSSES, Now, Refusal, Verb, backoff};
+use super::{Effect, Failure, MAX_LOSSES, Now, Refusal, Verb, backoff, rest_seconds};
 use crate::mistake::{self, Mistake};
 use crate::task::{
     AttemptRecord, AttemptStatus, ErrorRecord, Kept, ProgressRecord, Reason, Status, TaskRecord, UsageRecord,
@@ -159,9 +159,10 @@ fn follow_up(task: &mut TaskRecord, failure: &Failure, when_last: Reason, now: N
     }
 }
 
-pub(super) fn release(task: &mut TaskRecord, delay_seconds: u32, now: Now) {
-    give_back(task, delay_seconds, now);
-    task.releases += 1;
+pub(super) fn release(task: &mut TaskRecord, delay_seconds: Option<u32>, now: Now) {
+    let releases = task.releases.saturating_add(1);
+    give_back(task, delay_seconds.unwrap_or_else(|| rest_seconds(releases)), now);
+    task.releases = releases;
 }
 
 fn give_back(task: &mut TaskRecord, delay_seconds: u32, now: Now) {
@@ -315,7 +316,10 @@ mod tests {
             token
         };
         let token = claim(&mut task);
-        assert_eq!(apply(&mut task, &Intent::Release { token, delay_seconds: 0 }, now), Ok(Effect::Changed));
+        assert_eq!(
+            apply(&mut task, &Intent::Release { token, delay_seconds: None }, now),
+            Ok(Effect::Changed)
+        );
         for _ in 0..3 * TaskRecord::MAX_WITHDRAWN {
             let token = claim(&mut task);
             assert_eq!(apply(&mut task, &Intent::Withdraw { token }, now), Ok(Effect::Changed));
@@ -361,7 +365,7 @@ mod tests {
         assert_eq!((repeated.version, repeated.lease_until), (claimed.version, claimed.lease_until));
         let refused = apply(&mut repeated.clone(), &Intent::Withdraw { token }, now);
         assert_eq!(refused, Err(Refusal::WrongState(Status::Processing)));
-        let release = Intent::Release { token, delay_seconds: 0 };
+        let release = Intent::Release { token, delay_seconds: None };
         assert_eq!(apply(&mut repeated, &release, now), Ok(Effect::Changed), "its holder may give it back");
     }
 }

@@ -16,16 +16,12 @@ use task_repo_protocol::{NewTask, Uuid};
 use super::desk::Lent;
 use super::{Failure, TaskService};
 use crate::json_value;
-use crate::lifecycle::MAX_ATTEMPTS;
+use crate::lifecycle::{LEASE_SECONDS, MAX_ATTEMPTS, TIMEOUT_SECONDS};
 use crate::mistake::{self, Mistake};
 use crate::scope::Scope;
 use crate::store::{InsertRefused, StoreError, new_stamp};
 use crate::task::{Kept, LimitsRecord, Reason, RetryRecord, Status, TaskRecord};
 
-/// How long a lease of a new task holds where nobody says otherwise, in seconds.
-const LEASE_SECONDS: u32 = 60;
-/// How long an attempt at a new task may take where nobody says otherwise, in seconds.
-const TIMEOUT_SECONDS: u32 = 300;
 /// How long an idempotency key is remembered.
 const REMEMBERED: TimeDelta = TimeDelta::days(1);
 /// How long a task whose insert nobody heard of may take until a majority has it.

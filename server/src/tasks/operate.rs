@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use task_repo_protocol::{Receipt, StatusChange, TaskEdit, Uuid};
+use task_repo_protocol::{Execute, Receipt, StatusChange, TaskEdit, Uuid};
 
 use super::{Failure, TaskService};
 use crate::lifecycle::Intent;
@@ -18,12 +18,12 @@ impl TaskService {
         Ok(self.change(scope, id, Intent::Cancel).await?.receipt)
     }
 
-    /// Makes a task ready now, or again.
+    /// Makes a task ready now, or again, or at the time that `with` names; its new limits come with the same write.
     ///
     /// # Errors
     /// When there is no such task, or it is ready or under way.
-    pub async fn execute(&self, scope: &Scope, id: Uuid) -> Result<Receipt, Failure> {
-        Ok(self.change(scope, id, Intent::Execute).await?.receipt)
+    pub async fn execute(&self, scope: &Scope, id: Uuid, with: Execute) -> Result<Receipt, Failure> {
+        Ok(self.change(scope, id, Intent::Execute(Box::new(with))).await?.receipt)
     }
 
     /// Changes fields of a task that nobody works on.

@@ -55,6 +55,7 @@ pub fn view_without_payload(task: TaskRecord, with_token: bool) -> Task {
         attempt: task.attempt,
         max_attempts: task.max_attempts,
         losses: task.losses,
+        releases: task.releases,
         retry: Some(task.retry.into_part().into()),
         lease_seconds: Some(task.lease_seconds),
         timeout_seconds: Some(task.timeout_seconds),

@@ -155,10 +155,7 @@ fn failed(id: Uuid, body: Fail) -> Intent {
 }
 
 fn released(id: Uuid, body: &Release) -> Intent {
-    Intent::Release {
-        token: token(id, &body.lease_token),
-        delay_seconds: whole(body.delay_seconds).unwrap_or(0),
-    }
+    Intent::Release { token: token(id, &body.lease_token), delay_seconds: whole(body.delay_seconds) }
 }
 
 fn settlement(id: Uuid, outcome: Outcome) -> Intent {
