@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use task_repo_protocol::{ErrorCode, Problem};
+use task_repo_protocol::{AttemptEnd, ErrorCode, Problem};
 
 /// What the methods of this crate answer with.
 pub type Result<T, E = ClientError> = std::result::Result<T, E>;
@@ -88,6 +88,11 @@ impl ClientError {
             Self::Decode { .. } => true,
             Self::InvalidArgument(_) | Self::Encode(_) => false,
         }
+    }
+
+    /// On `lease_lost`: how the attempt ended whose token was shown, where the token was one of the task's.
+    pub fn attempt_end(&self) -> Option<&AttemptEnd> {
+        self.problem()?.ended.as_ref()
     }
 
     /// How long the service asks to wait before a repetition.

@@ -61,11 +61,11 @@ pub mod worker;
 pub use task_repo_protocol as protocol;
 #[doc(no_inline)]
 pub use task_repo_protocol::{
-    Backoff, Claim, DateTime, ErrorCode, ErrorReport, Execute, Execution, ExecutionStatus, HeartbeatItem,
-    HeartbeatReceipt, HeartbeatResult, IssuedKey, Json, KeyInfo, KeyRotation, NewKey, NewRetryPolicy,
-    NewTask, NewTemplate, Payload, Priority, Problem, Progress, ProgressUpdate, Reason, Receipt, RetryPolicy,
-    Role, SelfManagedStatus, Status, StatusChange, StatusReport, Tags, Task, TaskEdit, TaskError, TaskPage,
-    Template, Trigger, Usage, UsageReport, Utc, Uuid, Word,
+    AttemptEnd, Backoff, Claim, DateTime, ErrorCode, ErrorReport, Execute, Execution, ExecutionStatus,
+    HeartbeatItem, HeartbeatReceipt, HeartbeatResult, IssuedKey, Json, KeyInfo, KeyRotation, NewKey,
+    NewRetryPolicy, NewTask, NewTemplate, Payload, Priority, Problem, Progress, ProgressUpdate, Reason,
+    Receipt, RetryPolicy, Role, SelfManagedStatus, Status, StatusChange, StatusReport, Tags, Task, TaskEdit,
+    TaskError, TaskPage, Template, Trigger, Usage, UsageReport, Utc, Uuid, Word,
 };
 
 pub use claimed::{ClaimedTask, SettleError};

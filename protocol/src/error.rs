@@ -1,8 +1,11 @@
 //! Problems (RFC 9457) and their stable codes.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::state::Status;
+use crate::outcome::ExecutionStatus;
+use crate::state::{Reason, Status};
+use crate::timestamp;
 use crate::word::Word;
 
 macro_rules! error_codes {
@@ -120,6 +123,19 @@ pub struct Violation {
     pub kind: String,
 }
 
+/// How an attempt ended that no longer holds its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AttemptEnd {
+    /// As the executions show it.
+    pub status: ExecutionStatus,
+    /// Why the task was `scheduled` or `failed` with that.
+    pub reason: Option<Reason>,
+    /// When it ended.
+    #[serde(with = "timestamp")]
+    pub at: DateTime<Utc>,
+}
+
 /// Why a request was refused, `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -151,6 +167,9 @@ pub struct Problem {
     /// On `lease_lost`: the task's latest attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
+    /// On `lease_lost`: how the attempt of the shown token ended, where the token was one of the task's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<AttemptEnd>,
     /// On 429 and 503: when to try again, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u64>,
@@ -180,6 +199,7 @@ impl Problem {
             errors: None,
             current_status: None,
             attempt: None,
+            ended: None,
             retry_after_seconds: None,
             limit_type: None,
             limit: None,

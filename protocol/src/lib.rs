@@ -55,7 +55,7 @@ pub use claim::{
     Claim, Claimed, Heartbeat, HeartbeatItem, HeartbeatReceipt, HeartbeatResult, Progress, ProgressUpdate,
 };
 pub use edit::{Execute, SelfManagedStatus, StatusChange, TaskEdit};
-pub use error::{ErrorCode, Problem, Violation};
+pub use error::{AttemptEnd, ErrorCode, Problem, Violation};
 pub use json::{Json, Payload};
 pub use key::{IssuedKey, KeyInfo, KeyList, KeyRotation, NewKey, Role};
 pub use new_task::{Backoff, NewRetryPolicy, NewTask, RetryPolicy};

@@ -27,6 +27,7 @@ mod injection;
 mod isolation;
 mod keys;
 mod later_release;
+mod lease_ended;
 mod leases;
 mod lifecycle_matrix;
 mod limits;

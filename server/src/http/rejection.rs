@@ -5,6 +5,7 @@ use actix_web::http::{StatusCode, header};
 use task_repo_protocol::{ErrorCode, Problem, Status, Violation};
 
 use crate::store::StoreError;
+use crate::task::AttemptEnd;
 use crate::tasks::Failure;
 
 /// Why a request is refused, before it has a request id.
@@ -19,6 +20,7 @@ struct Why {
     errors: Option<Vec<Violation>>,
     current_status: Option<Status>,
     attempt: Option<u32>,
+    ended: Option<AttemptEnd>,
     allow: Option<String>,
 }
 
@@ -35,6 +37,7 @@ impl Rejection {
             errors,
             current_status: None,
             attempt: None,
+            ended: None,
             allow: None,
         }))
     }
@@ -87,15 +90,21 @@ impl Rejection {
         self
     }
 
+    fn after(mut self, ended: Option<AttemptEnd>) -> Self {
+        self.0.ended = ended;
+        self
+    }
+
     /// The problem as an answer shows it.
     pub(super) fn problem(self, request_id: &str) -> Problem {
-        let Why { code, detail, task_id, errors, current_status, attempt, .. } = *self.0;
+        let Why { code, detail, task_id, errors, current_status, attempt, ended, .. } = *self.0;
         let retry_after_seconds = code.is_retryable().then_some(1);
         Problem {
             task_id,
             errors,
             current_status,
             attempt,
+            ended: ended.map(Into::into),
             retry_after_seconds,
             ..Problem::new(code, detail, request_id)
         }
@@ -135,9 +144,11 @@ impl From<Failure> for Rejection {
             Failure::InvalidTransition { id, status } => {
                 new(ErrorCode::InvalidTransition).about(id.to_string()).standing_at(status)
             }
-            Failure::LeaseLost { id, status, attempt } => {
-                new(ErrorCode::LeaseLost).about(id.to_string()).standing_at(status).in_attempt(attempt)
-            }
+            Failure::LeaseLost { id, status, attempt, ended } => new(ErrorCode::LeaseLost)
+                .about(id.to_string())
+                .standing_at(status)
+                .in_attempt(attempt)
+                .after(ended),
             Failure::VersionConflict { id, .. } => new(ErrorCode::VersionConflict).about(id.to_string()),
             Failure::TooLarge => new(ErrorCode::PayloadTooLarge),
             Failure::TypeForbidden(_) | Failure::UserForbidden => new(ErrorCode::Forbidden),

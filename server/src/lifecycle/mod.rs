@@ -19,7 +19,7 @@ use chrono::{DateTime, Utc};
 use task_repo_protocol::SelfManagedStatus;
 use task_repo_protocol::{Execute, ProgressUpdate, Receipt, Retry, TaskEdit, Uuid};
 
-use crate::task::{ErrorRecord, Status, UsageRecord};
+use crate::task::{AttemptEnd, ErrorRecord, Status, UsageRecord};
 
 pub use apply::apply;
 pub(crate) use moved::move_of;
@@ -233,6 +233,8 @@ pub enum Refusal {
         status: Status,
         /// Its latest attempt.
         attempt: u32,
+        /// How the token's own attempt ended, where it was one of the task's.
+        ended: Option<AttemptEnd>,
     },
     /// `If-Match` does not hold.
     VersionConflict(i64),

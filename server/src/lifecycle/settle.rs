@@ -23,10 +23,10 @@ pub(super) fn recall(task: &TaskRecord, token: Uuid, verb: Verb) -> Result<Optio
     if holds || (mistake::is_made(Mistake::AnyToken) && task.status == Status::Processing) {
         return Ok(None);
     }
-    let lost = Refusal::LeaseLost { status: task.status, attempt: task.attempt };
-    let Some(attempt) = task.attempts.iter().rev().find(|attempt| attempt.token == Some(token)) else {
-        return Err(lost);
-    };
+    let attempt = task.attempts.iter().rev().find(|attempt| attempt.token == Some(token));
+    let ended = attempt.and_then(|attempt| attempt.ended());
+    let lost = Refusal::LeaseLost { status: task.status, attempt: task.attempt, ended };
+    let Some(attempt) = attempt else { return Err(lost) };
     match (attempt.receipt.as_deref(), settled_by(attempt.status)) {
         (Some(receipt), Some(before)) if before == verb => {
             Ok(Some(Effect::Repeated(receipt.for_task(task.id))))

@@ -23,8 +23,8 @@ use bson::serde_helpers::uuid_1::AsBinary as Id;
 
 pub use kept::Kept;
 pub use parts::{
-    AttemptRecord, ErrorRecord, LeaseRecord, LimitsRecord, MoveRecord, ProgressRecord, ReceiptRecord,
-    RetryRecord, UsageRecord,
+    AttemptEnd, AttemptRecord, ErrorRecord, LeaseRecord, LimitsRecord, MoveRecord, ProgressRecord,
+    ReceiptRecord, RetryRecord, UsageRecord,
 };
 use usual::{
     is_false, is_unused, is_usual_lease, is_usual_retry, is_usual_timeout, is_zero, usual_lease,

@@ -201,11 +201,50 @@ impl MoveRecord {
     }
 }
 
+/// How an attempt ended, and what that made of the task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttemptEnd {
+    /// How it ended.
+    pub status: AttemptStatus,
+    /// The task's reason after that.
+    pub reason: Option<Reason>,
+    /// When it ended.
+    pub at: DateTime<Utc>,
+}
+
 impl AttemptRecord {
+    /// How the attempt ended, for the worker that had its token. `None`: it goes on, or nobody was ever given its token.
+    pub fn ended(&self) -> Option<AttemptEnd> {
+        if self.status == AttemptStatus::Withdrawn {
+            return None;
+        }
+        let told = self.receipt.as_ref().map(|receipt| receipt.reason);
+        let reason = told.unwrap_or_else(|| self.reason_of_its_end());
+        Some(AttemptEnd { status: self.status, reason, at: self.ended_at? })
+    }
+
+    /// The task's reason after an end that has no receipt: by the sweeper, each of whose ends leads to one status for one
+    /// reason.
+    fn reason_of_its_end(&self) -> Option<Reason> {
+        match (self.status, self.led_to?) {
+            (AttemptStatus::Lost, Status::Failed) => Some(Reason::Lost),
+            (AttemptStatus::Timeout, Status::Failed) => Some(Reason::Timeout),
+            (AttemptStatus::Timeout, Status::Scheduled) => Some(Reason::Retry),
+            _ => None,
+        }
+    }
+
     /// The task's version when the attempt had ended, and where the task went with that.
     pub fn end(&self) -> Option<(i64, Status)> {
         let told = self.receipt.as_ref().map(|receipt| (receipt.version, receipt.status));
         told.or(self.ended_version.zip(self.led_to))
+    }
+}
+
+impl From<AttemptEnd> for wire::AttemptEnd {
+    fn from(end: AttemptEnd) -> Self {
+        let AttemptEnd { status, reason, at } = end;
+        Self { status: status.into(), reason: reason.map(Into::into), at }
     }
 }
 

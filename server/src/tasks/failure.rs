@@ -4,6 +4,7 @@ use task_repo_protocol::{Status, Uuid};
 
 use crate::lifecycle::{Refusal, Verb};
 use crate::store::{Refused, StoreError};
+use crate::task::AttemptEnd;
 use crate::telemetry::masked;
 
 /// Why the service does not do what it was asked to.
@@ -43,6 +44,8 @@ pub enum Failure {
         status: Status,
         /// Its latest attempt.
         attempt: u32,
+        /// How the token's own attempt ended, where it was one of the task's.
+        ended: Option<AttemptEnd>,
     },
     /// `If-Match` does not hold.
     #[error("the task is at version {version}, which If-Match does not name")]
@@ -84,8 +87,8 @@ impl Failure {
             Refused::Task(Refusal::WrongState(status)) => {
                 Self::InvalidTransition { id, status: status.into() }
             }
-            Refused::Task(Refusal::LeaseLost { status, attempt }) => {
-                Self::LeaseLost { id, status: status.into(), attempt }
+            Refused::Task(Refusal::LeaseLost { status, attempt, ended }) => {
+                Self::LeaseLost { id, status: status.into(), attempt, ended }
             }
             Refused::Task(Refusal::VersionConflict(version)) => Self::VersionConflict { id, version },
             Refused::Task(Refusal::TooLarge) => Self::TooLarge,
