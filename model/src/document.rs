@@ -112,6 +112,8 @@ pub struct Document {
     pub is_kept: bool,
     /// Whose lease ran out, while nobody has claimed the task since: may still complete it.
     pub lost_token: Option<Token>,
+    /// What that was when its holder claimed the task. It is put back if the claim is undone.
+    pub lost_before: Option<Token>,
     /// Every attempt, by its token.
     pub attempts: [Attempt; MAX_CLAIMS],
     /// The ids of the claims that they came from, where claims have ids.
@@ -142,6 +144,7 @@ impl Document {
             token: None,
             is_kept: false,
             lost_token: None,
+            lost_before: None,
             attempts: [Attempt::Never; MAX_CLAIMS],
             claim_ids: [None; MAX_CLAIMS],
             stamp: 0,
@@ -204,6 +207,7 @@ impl Document {
             _ => self.is_kept = false,
         }
         self.version += 1;
+        let lost_before = self.lost_before.take();
         match call {
             Call::Heartbeat(_) | Call::Repeat(_) => {}
             Call::Claim(id) => {
@@ -213,13 +217,14 @@ impl Document {
                     self.claim_ids[claims] = bounds.withdrawals.map(|_| id);
                 }
                 self.token = u8::try_from(claims).ok();
-                self.lost_token = None;
+                self.lost_before = self.lost_token.take();
                 self.status = Status::Processing;
                 self.attempt += 1;
             }
             Call::Expire => self.lose(bounds, variation),
             Call::Withdraw(token) => {
                 self.token = None;
+                self.lost_token = lost_before;
                 self.status = Status::Pending;
                 self.attempt = self.attempt.saturating_sub(1);
                 self.attempts[usize::from(token)] = Attempt::Withdrawn;

@@ -110,6 +110,17 @@ fn sometimes_with_ids() -> Vec<Property<Protocol>> {
             let is_done = |task: &Task| task.document.status == Status::Completed;
             state.withdrawals() > 0 && state.tasks.iter().all(is_done)
         }),
+        Property::sometimes(
+            "a late completion is accepted after a claim since was undone",
+            |_, state: &State| {
+                state.tasks.iter().any(|Task { document, .. }| {
+                    let is_late = |pair: &[Attempt]| {
+                        matches!(pair, [Attempt::Settled(Verb::Complete, _), Attempt::Withdrawn])
+                    };
+                    document.losses == 1 && document.attempts.windows(2).any(is_late)
+                })
+            },
+        ),
         Property::sometimes("a server is too late to take a claim back", |_, state: &State| {
             operations(state).any(|(document, call)| {
                 matches!(call, Call::Withdraw(token) if document.token == Some(token) && document.is_kept)

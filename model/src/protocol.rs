@@ -212,12 +212,16 @@ impl Protocol {
 }
 
 /// The one write that a token without a lease may make: `complete`, as long as nobody has claimed the task since its
-/// lease ran out.
+/// lease ran out. A claim that was undone is none.
 fn is_late_complete(before: &Document, call: Call) -> bool {
+    let is_latest = |token: Token| {
+        let since = &before.attempts[usize::from(token) + 1..];
+        since.iter().all(|attempt| matches!(attempt, Attempt::Never | Attempt::Withdrawn))
+    };
     matches!(call, Call::Settle(token, Verb::Complete)
         if before.status == Status::Pending
             && before.attempts[usize::from(token)] == Attempt::Lost
-            && before.claims() == usize::from(token) + 1)
+            && is_latest(token))
 }
 
 /// Claims with an id arrive early and late, also those whose answer was heard long ago.

@@ -308,6 +308,9 @@ pub struct Execution {
     pub result_id: Option<String>,
     /// Why it failed.
     pub error: Option<TaskError>,
+    /// Whether `error` was shortened, because newer attempts needed its room: its details, perhaps its message.
+    #[serde(default)]
+    pub truncated: bool,
     /// What it used.
     pub usage: Usage,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bson::{Document, doc};
 use futures_util::TryStreamExt as _;
 use serde_json::json;
+use task_repo_server::store::SCHEMA;
 use task_repo_tests::{TestServer, eventually};
 
 use crate::fail_point::FailPoint;
@@ -23,7 +24,10 @@ async fn every_server_is_registered_while_it_runs() {
     let health = server.client().detailed_health().await.expect("an answer");
     assert_eq!(health.servers.len(), 2);
     for entry in &health.servers {
-        assert_eq!((entry.version.as_str(), entry.schema.as_str()), (env!("CARGO_PKG_VERSION"), "1.0"));
+        assert_eq!(
+            (entry.version.as_str(), entry.schema.as_str()),
+            (env!("CARGO_PKG_VERSION"), &*SCHEMA.to_string())
+        );
         assert!(!entry.host.is_empty() && entry.renewed_at >= entry.started_at, "{entry:?}");
     }
     other.stop().await;

@@ -4,7 +4,9 @@ use chrono::TimeDelta;
 use task_repo_protocol::SelfManagedStatus;
 
 use super::{Effect, Grant, Intent, Now, Refusal, Verb, operate, settle};
-use crate::task::{AttemptRecord, AttemptStatus, Kept, LeaseRecord, Reason, Status, TaskRecord, Trigger};
+use crate::task::{
+    AttemptRecord, AttemptStatus, BeforeClaimRecord, Kept, LeaseRecord, Reason, Status, TaskRecord, Trigger,
+};
 
 /// Does what `intent` says to `task`, which must be readable to whoever asks.
 ///
@@ -80,7 +82,8 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
     }
     task.version += 1;
     task.updated_at = now;
-    if task.progress != before {
+    // An undone claim has put back what belongs to the progress of before.
+    if task.progress != before && intent.verb() != Verb::Withdraw {
         task.progress_version = task.progress.is_some().then_some(task.version);
     }
     // An undone claim leaves the task waiting since when it did before.
@@ -88,6 +91,9 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
         task.pending_at = Some(now);
     }
     note_the_end(task, intent);
+    if intent.verb() != Verb::Withdraw {
+        task.bound_history();
+    }
     Ok(Effect::Changed)
 }
 
@@ -120,10 +126,11 @@ fn claim(task: &mut TaskRecord, grant: &Grant, now: Now) {
         Some(last) if last.status != AttemptStatus::Released => Trigger::Retry,
         _ => Trigger::Claim,
     };
+    let before = displaced(task);
     begin_attempt(task, now);
     let seconds = grant.lease_seconds.unwrap_or(task.lease_seconds);
     let worker_id = grant.worker_id.clone();
-    task.lease = Some(LeaseRecord { token: grant.token, worker_id, seconds, repeated: false }.into());
+    task.lease = Some(LeaseRecord { token: grant.token, worker_id, seconds, repeated: false, before }.into());
     task.lease_until = Some(lease_end(task, seconds, now));
     let attempt = AttemptRecord {
         id: grant.execution_id,
@@ -135,17 +142,22 @@ fn claim(task: &mut TaskRecord, grant: &Grant, now: Now) {
     };
     task.attempts.push(attempt.into());
     if let Some(claim_id) = &grant.claim_id {
-        if task.claim_ids.len() >= 8 {
-            task.claim_ids.remove(0);
-        }
         task.claim_ids.push(claim_id.clone());
     }
 }
 
+/// What the next claim displaces, for [`settle::withdraw`]. `started_at` is no part of it: it is that of the latest attempt.
+fn displaced(task: &TaskRecord) -> Option<Box<Kept<BeforeClaimRecord>>> {
+    let before = BeforeClaimRecord {
+        lost_token: task.lost_token,
+        executed: task.executed,
+        progress: task.progress.clone(),
+        progress_version: task.progress_version,
+    };
+    (before != BeforeClaimRecord::default()).then(|| Box::new(before.into()))
+}
+
 fn begin_attempt(task: &mut TaskRecord, now: Now) {
-    if task.attempts.len() >= TaskRecord::MAX_HISTORY {
-        task.attempts.remove(0);
-    }
     task.status = Status::Processing;
     task.reason = None;
     task.attempt += 1;
@@ -174,6 +186,7 @@ fn running(task: &TaskRecord, now: Now) -> AttemptRecord {
         lost_version: None,
         result_id: None,
         error: None,
+        truncated: false,
         usage: None,
         receipt: None,
     }

@@ -14,6 +14,8 @@ mod operate;
 mod retry;
 mod settle;
 mod table;
+#[cfg(test)]
+mod undone;
 
 use chrono::{DateTime, Utc};
 use task_repo_protocol::SelfManagedStatus;

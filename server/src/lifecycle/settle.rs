@@ -12,7 +12,8 @@ use super::apply::{end_attempt, finish, lease_end};
 use super::{Effect, Failure, MAX_LOSSES, Now, Refusal, Verb, backoff, rest_seconds};
 use crate::mistake::{self, Mistake};
 use crate::task::{
-    AttemptRecord, AttemptStatus, ErrorRecord, Kept, ProgressRecord, Reason, Status, TaskRecord, UsageRecord,
+    AttemptRecord, AttemptStatus, BeforeClaimRecord, ErrorRecord, Kept, ProgressRecord, Reason, Status,
+    TaskRecord, UsageRecord,
 };
 use chrono::TimeDelta;
 
@@ -101,6 +102,7 @@ pub(super) fn complete(
             attempt.led_to = None;
             attempt.result_id = work.1.cloned();
             attempt.error = None;
+            attempt.truncated = false;
             attempt.usage = Some(usage.into());
         }
     } else if let Some(attempt) = end_attempt(task, AttemptStatus::Completed, now) {
@@ -186,26 +188,41 @@ pub(super) fn repeat(task: &mut TaskRecord) {
     }
 }
 
-/// Undoes a claim that never reached its caller: no attempt was made and no claim id was used. What is left of it tells
-/// which versions of the task it made.
+/// Undoes a claim that never reached its caller: no attempt was made, no claim id was used, and what the claim displaced
+/// is back. What is left of it tells which versions of the task it made.
 pub(super) fn withdraw(task: &mut TaskRecord, now: Now) -> Result<(), Refusal> {
-    if task.lease.as_ref().is_some_and(|lease| lease.repeated) {
+    let Some(lease) = task.lease.take_if(|lease| !lease.repeated) else {
         return Err(Refusal::WrongState(task.status));
-    }
+    };
+    // First of all: a task whose cancellation was asked for is final with this, and its lost token is spent.
+    put_back(task, lease.into_part().before);
     give_back(task, 0, now);
     if let Some(attempt) = task.attempts.last_mut() {
         attempt.status = AttemptStatus::Withdrawn;
-        if let Some(claim_id) = attempt.claim_id.take() {
-            task.claim_ids.retain(|id| *id != claim_id);
+        if let Some(claim_id) = attempt.claim_id.take()
+            && let Some(place) = task.claim_ids.iter().rposition(|id| *id == claim_id)
+        {
+            task.claim_ids.remove(place);
         }
     }
     let is_withdrawn = |attempt: &Kept<AttemptRecord>| attempt.status == AttemptStatus::Withdrawn;
+    task.started_at =
+        task.attempts.iter().rev().find(|attempt| !is_withdrawn(attempt)).map(|attempt| attempt.started_at);
     if task.attempts.iter().filter(|attempt| is_withdrawn(attempt)).count() > TaskRecord::MAX_WITHDRAWN
         && let Some(oldest) = task.attempts.iter().position(is_withdrawn)
     {
         task.attempts.remove(oldest);
     }
     Ok(())
+}
+
+/// Puts back what a claim has displaced. A server of 0.1.0 notes nothing of it: then it stays lost.
+fn put_back(task: &mut TaskRecord, before: Option<Box<Kept<BeforeClaimRecord>>>) {
+    let before = before.map_or_else(BeforeClaimRecord::default, |before| before.into_part());
+    task.lost_token = before.lost_token;
+    task.executed = before.executed;
+    task.progress = before.progress;
+    task.progress_version = before.progress_version;
 }
 
 pub(super) fn acknowledge_cancel(task: &mut TaskRecord, now: Now) {

@@ -11,7 +11,7 @@ use super::Store;
 use super::connect::ConnectError;
 
 /// The stored form that this server writes.
-pub const SCHEMA: SchemaVersion = SchemaVersion { major: 1, minor: 0 };
+pub const SCHEMA: SchemaVersion = SchemaVersion { major: 1, minor: 1 };
 /// Documents of which there is one, about the whole installation.
 pub(super) const INSTALLATION: &str = "installation";
 

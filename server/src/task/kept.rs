@@ -47,6 +47,11 @@ impl<T> Kept<T> {
         self.part
     }
 
+    /// Bytes of the fields that only a newer version knows.
+    pub fn unknown_bytes(&self) -> usize {
+        self.unknown.as_ref().map_or(0, |unknown| unknown.as_bytes().len())
+    }
+
     /// The same with another part in place of this one.
     #[must_use]
     pub fn with(self, part: T) -> Self {

@@ -7,6 +7,7 @@
 //! the whole task because a change writes only what differs, those of its parts because the parts keep them ([`Kept`]).
 //! Words that only it knows are kept too ([`words`]).
 
+mod history;
 mod kept;
 mod parts;
 mod size;
@@ -23,8 +24,8 @@ use bson::serde_helpers::uuid_1::AsBinary as Id;
 
 pub use kept::Kept;
 pub use parts::{
-    AttemptEnd, AttemptRecord, ErrorRecord, LeaseRecord, LimitsRecord, MoveRecord, ProgressRecord,
-    ReceiptRecord, RetryRecord, UsageRecord,
+    AttemptEnd, AttemptRecord, BeforeClaimRecord, ErrorRecord, LeaseRecord, LimitsRecord, MoveRecord,
+    ProgressRecord, ReceiptRecord, RetryRecord, UsageRecord,
 };
 use usual::{
     is_false, is_unused, is_usual_lease, is_usual_retry, is_usual_timeout, is_zero, usual_lease,
@@ -159,7 +160,7 @@ pub struct TaskRecord {
     pub stamp: i64,
     /// Bytes of JSON text in request, template and metadata.
     pub input_bytes: u32,
-    /// The attempts so far, oldest first, the latest [`TaskRecord::MAX_HISTORY`] of them.
+    /// The attempts so far, oldest first, as far as [`TaskRecord::bound_history`] keeps them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Kept<AttemptRecord>>,
     /// The claim ids of those attempts, where the claims had one.
@@ -191,10 +192,6 @@ pub struct StoredPayload {
 }
 
 impl TaskRecord {
-    /// How many attempts are kept.
-    pub const MAX_HISTORY: usize = 100;
-    /// How many attempts are kept in it that were undone. They only tell which versions they made.
-    pub const MAX_WITHDRAWN: usize = 10;
     /// One that is ready, has just been created, and of which nothing else is known.
     pub fn new(
         id: Uuid,

@@ -17,7 +17,7 @@ use super::words::{AttemptStatus, Backoff, Reason, Status, Trigger};
 
 /// Who works on a task.
 #[serde_as]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeaseRecord {
     /// What its holder must show.
     #[serde_as(as = "Id")]
@@ -29,6 +29,27 @@ pub struct LeaseRecord {
     /// Its claim was answered once more: it does not go back with the first answer.
     #[serde(default, skip_serializing_if = "is_false")]
     pub repeated: bool,
+    /// What the claim has displaced; absent where it was nothing, as in a task that was never claimed before. It goes with
+    /// the lease, whoever ends that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Kept<BeforeClaimRecord>>>,
+}
+
+/// What a claim displaces in a task, so that undoing it puts that back.
+#[serde_as]
+#[skip_serializing_none]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct BeforeClaimRecord {
+    /// The token of a lease that ran out: its holder may still complete the task.
+    #[serde_as(as = "Option<Id>")]
+    pub lost_token: Option<Uuid>,
+    /// `execute` asked for the next attempt.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub executed: bool,
+    /// The latest that an earlier worker reported.
+    pub progress: Option<Kept<ProgressRecord>>,
+    /// The version that brought that.
+    pub progress_version: Option<i64>,
 }
 
 /// One attempt, with the receipt of its settlement.
@@ -73,6 +94,9 @@ pub struct AttemptRecord {
     pub result_id: Option<String>,
     /// Why it failed.
     pub error: Option<Kept<ErrorRecord>>,
+    /// Parts of the error have given way to newer attempts.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub truncated: bool,
     /// What it used.
     pub usage: Option<Kept<UsageRecord>>,
     /// What its worker was answered.

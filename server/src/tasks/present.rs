@@ -103,6 +103,7 @@ pub fn execution_list(task: TaskRecord) -> ExecutionList {
             .map(Kept::into_part)
             // One that was undone is no execution.
             .filter(|attempt| attempt.status != AttemptStatus::Withdrawn)
+            .take(TaskRecord::MAX_HISTORY)
             .map(|attempt| execution(id, attempt))
             .collect(),
     }
@@ -122,6 +123,7 @@ fn execution(task: Uuid, attempt: AttemptRecord) -> Execution {
         duration_ms: duration,
         result_id: attempt.result_id,
         error: attempt.error.map(|error| error.into_part().into()),
+        truncated: attempt.truncated,
         usage: attempt.usage.unwrap_or_default().into_part().into(),
     }
 }
