@@ -2,8 +2,6 @@
 
 use super::{AttemptRecord, AttemptStatus, Kept, Status, TaskRecord};
 
-/// What an attempt takes beside its texts, in bytes: its ids, times, versions, usage and receipt, with their names.
-const ENTRY_BYTES: usize = 400;
 /// What is left of the message of an old attempt where there is no room for more, in characters.
 const SHORT_MESSAGE: usize = 100;
 
@@ -63,11 +61,7 @@ fn counts(attempt: &Kept<AttemptRecord>) -> bool {
 
 /// Bytes that an attempt takes, with what only a newer version knows of it.
 fn attempt_bytes(attempt: &Kept<AttemptRecord>) -> usize {
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let error = attempt.error.as_ref().map_or(0, |error| {
-        error.message.len() + text(&error.code) + text(&error.details) + error.unknown_bytes()
-    });
-    ENTRY_BYTES + text(&attempt.worker_id) + text(&attempt.result_id) + error + attempt.unknown_bytes()
+    attempt.bytes() + attempt.unknown_bytes() + attempt.error.as_ref().map_or(0, Kept::unknown_bytes)
 }
 
 fn drop_details(attempt: &mut AttemptRecord) {
@@ -158,9 +152,9 @@ mod tests {
             assert_eq!(task.attempts.iter().filter(|attempt| attempt.truncated).count(), bare);
             (task.attempts.len(), bare, errors.filter(is_cut).count())
         };
-        // 100 times 400 bytes, and of the rest as much as fits.
-        assert_eq!(shape(1_500), (100, 52, 0));
-        assert_eq!(shape(4_000), (100, 100, 47));
+        // Each 300 bytes, and of the rest as much as fits.
+        assert_eq!(shape(1_500), (100, 46, 0));
+        assert_eq!(shape(4_000), (100, 100, 45));
     }
 
     #[test]
@@ -171,7 +165,7 @@ mod tests {
             attempt
         };
         let task = bounded((1..=100).map(long).collect());
-        assert_eq!(task.attempts.len(), TaskRecord::MAX_HISTORY_BYTES / (400 + 1020 + 1500));
+        assert_eq!(task.attempts.len(), TaskRecord::MAX_HISTORY_BYTES / (300 + 1020 + 1500));
         assert_eq!(task.attempts.last().expect("the latest").number, 100);
     }
 }
