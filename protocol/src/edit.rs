@@ -70,17 +70,17 @@ pub struct TaskEdit {
     pub retry: Option<Option<NewRetryPolicy>>,
     /// How long a claim holds without a heartbeat, in seconds: 1–86 400; `null`: 60.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[garde(inner(inner(range(min = 1, max = 86_400))))]
+    #[garde(inner(range(min = 1, max = 86_400)))]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<i64>, minimum = 1, maximum = 86_400))]
     pub lease_seconds: Option<Option<i64>>,
     /// How long an attempt may take, whatever the heartbeats, in seconds: 1–604 800; `null`: 300.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[garde(inner(inner(range(min = 1, max = 604_800))))]
+    #[garde(inner(range(min = 1, max = 604_800)))]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<i64>, minimum = 1, maximum = 604_800))]
     pub timeout_seconds: Option<Option<i64>>,
     /// How long the task stays once it is final, in seconds: 0–31 536 000; `null`: for ever.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[garde(inner(inner(range(min = 0, max = MAX_DELAY_SECONDS))))]
+    #[garde(inner(range(min = 0, max = MAX_DELAY_SECONDS)))]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<i64>, minimum = 0, maximum = 31_536_000))]
     pub retention_seconds: Option<Option<i64>>,
     /// For its owner.

@@ -297,3 +297,35 @@ async fn new_limits_hold_for_the_next_attempt() {
     settle(&server, &held, "fail", json!({})).await.ok();
     assert_in_seconds(&server.task(id_of(&task)).await["run_at"], 1000);
 }
+
+/// The limits of a task as an answer shows it.
+fn limits(task: &Value) -> Value {
+    let names =
+        ["retry", "lease_seconds", "timeout_seconds", "retention_seconds", "max_attempts", "releases"];
+    names.into_iter().map(|name| (name.to_owned(), task.get(name).cloned().expect("it is shown"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_are_shown_wherever_a_task_is() {
+    let server = TestServer::start().await;
+    let created = server.post("/tasks/batch").json(&json!({"tasks": [whole()]})).send().await.ok();
+    let task = &created["results"][0]["task"];
+    let own = limits(task);
+    assert_eq!((&own["lease_seconds"], &own["retry"]["base_seconds"]), (&json!(7), &json!(1)));
+    let queue = task["task_type"].as_str().unwrap();
+    let list = [("status", "any"), ("task_type", queue)];
+    let listed = server.get("/tasks").query(&list).send().await.ok();
+    let claim = json!({"task_types": [queue], "worker_id": "w"});
+    let claimed = server.post("/tasks/claim").json(&claim).send().await.ok();
+    let held = &claimed["tasks"][0];
+    let back = json!({"id": held["id"], "lease_token": held["lease"]["token"], "outcome": "released"});
+    let outcomes = json!({"outcomes": [back], "claim": claim});
+    let next = server.post("/tasks/outcomes").json(&outcomes).send().await.ok();
+    settle(&server, &next["tasks"][0], "complete", json!({"result_id": "r-of-limits"})).await.ok();
+    let found = server.get("/tasks/by-result/r-of-limits").send().await.ok();
+    for (shown, releases) in [(&listed["tasks"][0], 0), (held, 0), (&next["tasks"][0], 1), (&found, 0)] {
+        let mut expected = own.clone();
+        expected["releases"] = releases.into();
+        assert_eq!(limits(shown), expected, "{shown}");
+    }
+}

@@ -66,7 +66,9 @@ async fn a_task_of_which_only_the_type_is_said() {
     let expected = json!({
         "id": id, "tenant_id": "default", "user_id": null, "task_type": task_type, "name": null, "description": null,
         "status": "pending", "reason": null, "priority": 50, "request": null, "template": null, "metadata": {},
-        "tags": {}, "attempt": 0, "max_attempts": 3, "losses": 0, "run_at": null, "due_date": null,
+        "tags": {}, "attempt": 0, "max_attempts": 3, "losses": 0, "releases": 0, "retention_seconds": 604_800,
+        "lease_seconds": 60, "timeout_seconds": 300, "run_at": null, "due_date": null,
+        "retry": {"backoff": "exponential", "base_seconds": 5, "cap_seconds": 3600, "jitter": 0.2},
         "reminder_time": null, "lease": null, "progress": null, "cancel_requested_at": null, "result": null,
         "result_id": null, "error": null,
         "usage": {"credits_consumed": null, "tokens_used": 0, "api_calls_made": 0},

@@ -247,6 +247,28 @@ async fn what_is_unfinished_at_the_end_of_the_grace_is_given_back_without_costin
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_every_worker_gives_back_at_its_stop_waits_from_the_third_time_on() {
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    let task = server.create(json!({"task_type": queue})).await;
+    for (stop, reason) in [(1, Value::Null), (2, Value::Null), (3, json!("delayed"))] {
+        let told: Told = Arc::default();
+        let worker = Worker::builder(&server.client())
+            .grace(Duration::ZERO)
+            .register(&queue, stoppable(Arc::clone(&told)));
+        let running = Running::start(worker);
+        eventually("the handler is at work", async || {
+            let now = shown(&server, &task).await;
+            now["status"] == "processing" && now["progress"]["text"] == "waiting"
+        })
+        .await;
+        assert_eq!(running.stop().await.released, 1);
+        let back = shown(&server, &task).await;
+        assert_eq!((&back["releases"], &back["reason"]), (&json!(stop), &reason), "{back}");
+    }
+}
+
 async fn block(_: TaskContext, milliseconds: u64) -> Result<(), TaskFailure> {
     #[allow(clippy::disallowed_methods, reason = "a handler that blocks is what is tested")]
     std::thread::sleep(Duration::from_millis(milliseconds)); // tidy: sleep — a handler that blocks is what is tested

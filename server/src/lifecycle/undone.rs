@@ -198,3 +198,20 @@ fn a_task_that_was_cancelled_meanwhile_takes_nothing_late() {
     let late = Intent::Complete { token: Uuid::from_u128(2), result: None, result_id: None, usage };
     assert!(apply(&mut task, &late, ran_out).is_err(), "it was executed anew since");
 }
+
+#[test]
+fn a_lease_of_a_server_that_notes_nothing_displaced_is_undone_as_far_as_it_can_be() {
+    let now = Utc::now();
+    let mut task = TaskRecord::pending(Uuid::from_u128(1));
+    let done = |task: &mut TaskRecord, intent: &Intent, at| {
+        assert_eq!(apply(task, intent, at), Ok(Effect::Changed), "{intent:?}");
+    };
+    done(&mut task, &Intent::Claim(grant(2, true)), now);
+    let ran_out = now + TimeDelta::seconds(61);
+    done(&mut task, &Intent::Expire { jitter: 0.0 }, ran_out);
+    done(&mut task, &Intent::Claim(grant(3, true)), ran_out);
+    task.lease.as_mut().expect("it is held").before = None;
+    done(&mut task, &Intent::Withdraw { token: Uuid::from_u128(3) }, ran_out);
+    assert_eq!((task.status, task.attempt, task.started_at), (Status::Pending, 1, Some(now)));
+    assert_eq!((task.lost_token, task.executed, task.progress.is_some()), (None, false, false));
+}
