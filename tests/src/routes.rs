@@ -2,7 +2,7 @@
 
 use task_repo_protocol::path;
 
-/// One route. A route that asks for different roles with different bodies stands twice.
+/// One route. A route that asks for different roles with different bodies, or whose body may be left out, stands twice.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
     /// The HTTP method.
@@ -70,6 +70,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", path::TASK_CANCEL, PRODUCER_OR_OPERATOR, None),
     route("POST", path::TASK_CANCEL, WORKER, Some(r#"{"lease_token":"x"}"#)),
     route("POST", path::TASK_EXECUTE, PRODUCER_OR_OPERATOR, None),
+    route("POST", path::TASK_EXECUTE, PRODUCER_OR_OPERATOR, Some(r#"{"max_attempts":1}"#)),
     route("GET", path::TASK_EXECUTIONS, ANY, None),
     route("POST", path::KEYS, ADMIN, Some(r#"{"name":"n","roles":["viewer"]}"#)),
     route("GET", path::KEYS, ADMIN, None),

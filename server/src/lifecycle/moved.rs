@@ -1,6 +1,6 @@
 //! What a change leaves in the task for whoever reads the database's change stream.
 
-use task_repo_protocol::TaskEdit;
+use task_repo_protocol::{Execute, TaskEdit};
 
 use super::Intent;
 use crate::task::{MoveRecord, Status, TaskRecord};
@@ -15,6 +15,7 @@ pub(crate) fn move_of(from: Status, version: i64, intent: &Intent, task: &TaskRe
     }
     let fields = match intent {
         Intent::Edit { edit, .. } => edited(edit),
+        Intent::Execute(with) => set_anew(with),
         _ => Vec::new(),
     };
     let verb = intent.verb().as_str();
@@ -47,12 +48,28 @@ fn edited(edit: &TaskEdit) -> Vec<&'static str> {
         ("due_date", edit.due_date.is_some()),
         ("reminder_time", edit.reminder_time.is_some()),
     ];
-    names.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
+    named(&names)
+}
+
+/// The names of the fields that an `execute` sets anew. Its time is no such field: the move itself tells of that.
+fn set_anew(with: &Execute) -> Vec<&'static str> {
+    named(&[
+        ("max_attempts", with.max_attempts.is_some()),
+        ("timeout_seconds", with.timeout_seconds.is_some()),
+        ("lease_seconds", with.lease_seconds.is_some()),
+        ("retry", with.retry.is_some()),
+        ("priority", with.priority.is_some()),
+    ])
+}
+
+fn named(names: &[(&'static str, bool)]) -> Vec<&'static str> {
+    names.iter().filter(|(_, is_named)| *is_named).map(|(name, _)| *name).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
+    use task_repo_protocol::{NewRetryPolicy, Priority};
 
     use super::*;
 
@@ -90,5 +107,25 @@ mod tests {
         written.sort_unstable();
         named.sort_unstable();
         assert_eq!(named, written);
+    }
+
+    #[test]
+    fn an_execute_names_every_field_that_it_may_set_but_the_time() {
+        let retry = NewRetryPolicy::default();
+        let limits = Execute {
+            max_attempts: Some(1),
+            timeout_seconds: Some(1),
+            lease_seconds: Some(1),
+            retry: Some(retry),
+            priority: Some(Priority::default()),
+            ..Execute::default()
+        };
+        let written = serde_json::to_value(&limits).expect("a body");
+        let mut keys: Vec<_> = written.as_object().expect("an object").keys().map(String::as_str).collect();
+        let mut named = set_anew(&limits);
+        keys.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(named, keys);
+        assert!(set_anew(&Execute::default()).is_empty());
     }
 }

@@ -199,7 +199,7 @@ pub struct MoveRecord {
     pub verb: &'static str,
     /// Where the task stood before; absent for a creation.
     pub from: Option<Status>,
-    /// Of an edit: the names of the fields.
+    /// Of an edit, or of an `execute` with new limits: the names of the fields.
     pub fields: Vec<&'static str>,
 }
 
