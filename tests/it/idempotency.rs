@@ -269,7 +269,8 @@ async fn a_repeat_shows_the_limits_of_the_first_answer_whatever_holds_by_then() 
             |server: &TestServer| server.post("/tasks").header("Idempotency-Key", &key).json(&body).send();
         let first = call(&server).await.ok();
         // What has changed since is no part of the first answer.
-        let edit = json!({"max_attempts": 9});
+        let edit = json!({"max_attempts": 9, "lease_seconds": 9, "timeout_seconds": 9, "retention_seconds": 9,
+            "retry": {"backoff": "linear"}});
         server.put(&format!("/tasks/{}", first["id"].as_str().unwrap())).json(&edit).send().await.ok();
         assert_eq!(call(&other).await.ok(), first, "{body}");
     }
