@@ -22,12 +22,13 @@ impl TaskRecord {
             self.result_id.as_ref(),
             self.idempotency_request.as_ref(),
         ];
-        let progress = self.progress.as_ref().and_then(|progress| progress.text.as_ref());
+        let displaced = self.lease.as_ref().and_then(|lease| lease.before.as_ref()?.progress.as_ref());
+        let progress = [self.progress.as_ref(), displaced];
         TASK_BYTES
             + texts.into_iter().map(length).sum::<usize>()
             + self.task_type.len()
             + self.tags.iter().map(String::len).sum::<usize>()
-            + progress.map_or(0, String::len)
+            + progress.into_iter().flatten().map(|progress| length(progress.text.as_ref())).sum::<usize>()
             + self.error.as_ref().map_or(0, |error| error.bytes())
             + self.attempts.iter().map(|attempt| attempt.bytes()).sum::<usize>()
     }
@@ -59,7 +60,7 @@ mod tests {
     use task_repo_protocol::Uuid;
 
     use super::*;
-    use crate::task::Kept;
+    use crate::task::{BeforeClaimRecord, Kept, LeaseRecord, ProgressRecord};
 
     #[test]
     fn whatever_a_task_holds_counts() {
@@ -75,5 +76,12 @@ mod tests {
         let error = ErrorRecord { message: "m".repeat(100), code: None, details: text() };
         let failed = TaskRecord { error: Some(Kept::from(error)), ..task };
         assert_eq!(failed.bytes() - bare, 5_100);
+        let progress = Some(Kept::from(ProgressRecord { value: None, text: text() }));
+        let before = BeforeClaimRecord { progress: progress.clone(), ..BeforeClaimRecord::default() };
+        let (token, worker_id) = (Uuid::nil(), String::new());
+        let before = Some(Box::new(Kept::from(before)));
+        let lease = LeaseRecord { token, worker_id, seconds: 60, repeated: false, before };
+        let held = TaskRecord { progress, lease: Some(lease.into()), ..TaskRecord::pending(Uuid::nil()) };
+        assert_eq!(held.bytes() - bare, 10_000, "also what its claim has displaced");
     }
 }
