@@ -7,6 +7,7 @@ mod background;
 mod batch;
 mod bulk;
 mod canary;
+mod claim_by_id;
 mod claim_on_creation;
 mod claim_repeats;
 mod claim_waiting;

@@ -17,7 +17,7 @@ use tokio::time::timeout_at;
 use super::desk::Turn;
 use super::waiters::Waiter;
 use super::{Failure, TaskService, present};
-use crate::lifecycle::{Grant, Intent};
+use crate::lifecycle::{Grant, Intent, Verb};
 use crate::scope::Scope;
 use crate::store::{Applied, Change, Refused, Selection, StoreError, Want};
 use crate::task::{AttemptRecord, Kept, Status, TaskRecord};
@@ -171,10 +171,31 @@ impl TaskService {
         claim: ClaimOne,
     ) -> Result<Handout, Failure> {
         let seconds = claim.lease_seconds.and_then(|seconds| u32::try_from(seconds).ok());
-        let intent = Intent::Claim(grant(&claim.worker_id, seconds, None));
-        let applied = self.change(scope, id, intent).await?;
-        metrics::counter!("task_repo_tasks_claimed_total").increment(1);
-        Ok(Handout::of(vec![Arc::unwrap_or_clone(applied.task)], None, self))
+        let grant = grant(&claim.worker_id, seconds, None);
+        let withdrawal = withdrawal(&scope.tenant, id, grant.token);
+        let change = Change { scope: scope.clone(), id, intent: Intent::Claim(grant) };
+        let (service, until) = (Arc::clone(self), self.store.deadline());
+        // The write goes on when the caller goes away. So does what follows it: the lease then goes back.
+        let claiming = async move {
+            let mut results = service.store.apply_by(vec![change], until).await;
+            let result = results.pop().unwrap_or(Err(Refused::Store(StoreError::OutcomeUnknown)));
+            match result {
+                Ok(applied) => {
+                    metrics::counter!("task_repo_tasks_claimed_total").increment(1);
+                    Ok(Handout::of(vec![Arc::unwrap_or_clone(applied.task)], None, &service))
+                }
+                Err(refused) => {
+                    if refused == Refused::Store(StoreError::OutcomeUnknown) {
+                        let back = Arc::clone(&service);
+                        let give_back = async move { back.withdraw(vec![withdrawal], Instant::now()).await };
+                        service.background.spawn_on(give_back, &service.runtime);
+                    }
+                    Err(Failure::of(id, Verb::Claim, &refused))
+                }
+            }
+        };
+        let claiming = self.background.spawn_on(claiming, &self.runtime);
+        claiming.await.unwrap_or(Err(Failure::Store(StoreError::OutcomeUnknown)))
     }
 
     /// What a claim with that id took before, if it did: what is still held by it.
@@ -240,18 +261,14 @@ impl TaskService {
     /// Puts back what was claimed for a caller that has gone away, until the database has said what became of it. A task
     /// that is not there may still come until then.
     pub(super) async fn give_back(&self, tasks: Vec<TaskRecord>, comes_until: Instant) {
-        metrics::counter!("task_repo_claims_given_back_total").increment(tasks.len() as u64);
-        let mut changes: Vec<_> = tasks
-            .iter()
-            .filter_map(|task| {
-                let token = task.lease.as_ref()?.token;
-                Some(Change {
-                    scope: Scope::tenant(&task.tenant),
-                    id: task.id,
-                    intent: Intent::Withdraw { token },
-                })
-            })
-            .collect();
+        let withdrawal =
+            |task: &TaskRecord| Some(withdrawal(&task.tenant, task.id, task.lease.as_ref()?.token));
+        self.withdraw(tasks.iter().filter_map(withdrawal).collect(), comes_until).await;
+    }
+
+    /// The same by the changes that do it.
+    async fn withdraw(&self, mut changes: Vec<Change>, comes_until: Instant) {
+        metrics::counter!("task_repo_claims_given_back_total").increment(changes.len() as u64);
         loop {
             let results = self.store.apply(changes.clone()).await;
             let mut in_doubt = Vec::new();
@@ -284,6 +301,11 @@ impl TaskService {
         let result = results.pop().unwrap_or(Err(Refused::Store(StoreError::OutcomeUnknown)));
         result.map_err(|refused| Failure::of(id, verb, &refused))
     }
+}
+
+/// What undoes a claim that gave this token.
+fn withdrawal(tenant: &str, id: Uuid, token: Uuid) -> Change {
+    Change { scope: Scope::tenant(tenant), id, intent: Intent::Withdraw { token } }
 }
 
 /// A new lease.
