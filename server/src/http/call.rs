@@ -19,7 +19,7 @@ use super::params::Params;
 use super::rejection::Rejection;
 use crate::json_value::fingerprint;
 use crate::scope::Scope;
-use crate::tasks::{Failure, IdempotencyKey, Identity, TaskService};
+use crate::tasks::{Failure, IdempotencyKey, Identity, KeyEnd, TaskService};
 
 /// Most bytes that are reserved for a body before it has come.
 const MAX_RESERVED: usize = 64 << 10;
@@ -93,6 +93,25 @@ impl Call {
             return Ok(());
         }
         Err(Rejection::new(ErrorCode::Forbidden, "the API key does not have the role that this needs"))
+    }
+
+    /// Waits, while the caller's key allows what it allowed when the call came.
+    pub(super) async fn while_allowed<T>(
+        &self,
+        waiting: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Rejection> {
+        tokio::select! {
+            // What is at hand already was allowed.
+            biased;
+            done = waiting => Ok(done?),
+            end = self.service().key_ends(&self.identity) => Err(match end {
+                KeyEnd::Gone => unauthenticated(),
+                KeyEnd::Narrowed => Rejection::new(
+                    ErrorCode::Forbidden,
+                    "the API key has lost a role or a task type while the call waited",
+                ),
+            }),
+        }
     }
 
     /// The tenant named in the request, if one is.
@@ -250,7 +269,7 @@ fn scope(identity: &Identity, request: &HttpRequest) -> Result<Scope, Rejection>
     let named = header_text(request, path::TENANT_HEADER).map(Result::unwrap_or_default);
     let (own, task_types) = match identity {
         Identity::Anonymous | Identity::Bootstrap => ("default", None),
-        Identity::Issued(key) => (key.tenant.as_str(), key.task_types.as_deref()),
+        Identity::Issued(key, _) => (key.tenant.as_str(), key.task_types.as_deref()),
     };
     let may_name = identity.reaches_all_tenants() || matches!(identity, Identity::Anonymous);
     if named.is_some_and(|named| named != own) && !may_name {

@@ -159,7 +159,7 @@ pub(super) async fn get(call: Call) -> Answer {
     let task = if wait == 0 {
         call.service().get(&call.scope, id).await?
     } else {
-        call.service().wait(&call.scope, id, Duration::from_millis(wait)).await?
+        call.while_allowed(call.service().wait(&call.scope, id, Duration::from_millis(wait))).await?
     };
     Ok(task_answer(200, task))
 }

@@ -29,7 +29,9 @@ pub(super) async fn claim(mut call: Call) -> Answer {
     let claim: Claim = parse(&body)?;
     // The call may wait for long, and many do.
     drop(body);
-    let handout = call.service().claim(&call.scope, claim).await?;
+    let waits = claim.wait_ms.is_some_and(|wait| wait > 0);
+    let claiming = call.service().claim(&call.scope, claim);
+    let handout = if waits { call.while_allowed(claiming).await? } else { claiming.await? };
     Ok(hand_over(handout, |tasks| Claimed { tasks }))
 }
 

@@ -10,6 +10,7 @@ use moka::future::Cache;
 use rand::RngExt as _;
 use sha2::{Digest, Sha256};
 use task_repo_protocol::{IssuedKey, KeyInfo, KeyRotation, NewKey, Role, Uuid};
+use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use super::{Failure, TaskService};
@@ -32,8 +33,8 @@ pub enum Identity {
     Anonymous,
     /// The bootstrap key: all tenants, all roles.
     Bootstrap,
-    /// An issued key.
-    Issued(Arc<KeyRecord>),
+    /// An issued key, and the hash of its secret that the caller has.
+    Issued(Arc<KeyRecord>, [u8; 32]),
 }
 
 impl Identity {
@@ -42,7 +43,7 @@ impl Identity {
         match self {
             Self::Anonymous => false,
             Self::Bootstrap => true,
-            Self::Issued(key) => key.roles.iter().any(|role| roles.contains(&(*role).into())),
+            Self::Issued(key, _) => key.roles.iter().any(|role| roles.contains(&(*role).into())),
         }
     }
 
@@ -58,6 +59,8 @@ pub(super) struct KeyRing {
     seen: Cache<[u8; 32], Seen>,
     touched: Cache<Uuid, ()>,
     known: Mutex<Known>,
+    /// Told when a key may have changed.
+    changed: watch::Sender<()>,
 }
 
 /// What a look-up has found.
@@ -84,6 +87,7 @@ impl KeyRing {
             seen: Cache::builder().max_capacity(10_000).time_to_live(REMEMBERED).build(),
             touched: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
             known: Mutex::default(),
+            changed: watch::Sender::default(),
         }
     }
 
@@ -92,6 +96,7 @@ impl KeyRing {
         let mut known = self.known();
         if known.counted.is_none_or(|(before, _)| before != changes.keys) {
             known.epoch += 1;
+            self.changed.send_replace(());
         }
         known.counted = Some((changes.keys, asked));
     }
@@ -99,6 +104,12 @@ impl KeyRing {
     /// A key has changed here.
     fn forget(&self) {
         self.known().epoch += 1;
+        self.changed.send_replace(());
+    }
+
+    /// Hears from now on when a key may have changed.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// The present epoch, and whether what was found in it is believed without asking again.
@@ -132,6 +143,13 @@ impl TaskService {
         if self.keys.bootstrap.is(&hash) {
             return Ok(Some(Identity::Bootstrap));
         }
+        let Some(key) = self.good_key(hash).await? else { return Ok(None) };
+        self.touch(key.id).await;
+        Ok(Some(Identity::Issued(key, hash)))
+    }
+
+    /// The key that has a secret with this hash, if both are still good.
+    pub(super) async fn good_key(&self, hash: [u8; 32]) -> Result<Option<Arc<KeyRecord>>, Failure> {
         let (epoch, is_believed) = self.keys.epoch();
         let found = match self.keys.seen.get(&hash).await {
             Some(seen) if is_believed && seen.epoch == epoch => seen.key,
@@ -148,11 +166,8 @@ impl TaskService {
         // The database found it by this hash; comparing again in constant time costs nothing and trusts no index.
         let secret_is_good =
             key.hashes.iter().any(|known| known.is(&hash) && known.until.is_none_or(|until| until > now));
-        if !secret_is_good || key.expires_at.is_some_and(|end| end <= now) {
-            return Ok(None);
-        }
-        self.touch(key.id).await;
-        Ok(Some(Identity::Issued(key)))
+        let is_good = secret_is_good && key.expires_at.is_none_or(|end| end > now);
+        Ok(Some(key).filter(|_| is_good))
     }
 
     async fn look_up(&self, hash: [u8; 32], epoch: u64) -> Result<Option<Arc<KeyRecord>>, Failure> {

@@ -1,0 +1,72 @@
+//! A key that ends, or loses a right, ends the calls that wait under it.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::{Identity, TaskService};
+use crate::store::KeyRecord;
+
+/// How long to wait before asking a database again that did not answer.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Why a key does not allow any more what it allowed when a call came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyEnd {
+    /// It was revoked, or it or the caller's secret has expired.
+    Gone,
+    /// It has lost a role or a task type.
+    Narrowed,
+}
+
+impl TaskService {
+    /// Resolves when the caller's key does not allow any more what `identity` says: within 5 s of its revocation at any
+    /// server.
+    pub async fn key_ends(self: &Arc<Self>, identity: &Identity) -> KeyEnd {
+        let Identity::Issued(key, hash) = identity else { return pending().await };
+        let mut changes = self.keys.changes();
+        loop {
+            let (service, hash) = (Arc::clone(self), *hash);
+            // A task of its own: the deadline of a call that waits does not count for this look.
+            let look = self.runtime.spawn(async move { service.good_key(hash).await });
+            let again = match look.await {
+                Ok(Ok(None)) => return KeyEnd::Gone,
+                Ok(Ok(Some(now))) if !allows(&now, key) => return KeyEnd::Narrowed,
+                Ok(Ok(Some(now))) => self.ends_at(&now, hash),
+                Ok(Err(_)) | Err(_) => Some(self.store.clock().now() + PAUSE),
+            };
+            let expires = async {
+                match again {
+                    Some(at) => tokio::time::sleep(self.store.clock().until(at)).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = expires => {}
+                _ = changes.changed() => {}
+            }
+        }
+    }
+
+    /// When the key, or its secret with this hash, expires.
+    fn ends_at(&self, key: &KeyRecord, hash: [u8; 32]) -> Option<DateTime<Utc>> {
+        let secret = key.hashes.iter().filter(|known| known.is(&hash)).filter_map(|known| known.until);
+        // A little later than that: the clock counts milliseconds.
+        secret
+            .chain(key.expires_at)
+            .min()
+            .map(|at| at.max(self.store.clock().now()) + Duration::from_millis(1))
+    }
+}
+
+/// Whether a key allows at least what it allowed `before`.
+fn allows(key: &KeyRecord, before: &KeyRecord) -> bool {
+    let types = match (&key.task_types, &before.task_types) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(now), Some(before)) => before.iter().all(|name| now.contains(name)),
+    };
+    types && key.tenant == before.tenant && before.roles.iter().all(|role| key.roles.contains(role))
+}
