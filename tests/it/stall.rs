@@ -72,6 +72,26 @@ async fn leases_outlast_a_time_in_which_no_server_ran() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_for_a_long_outage_is_over_after_the_length_of_a_lease() {
+    let server = TestServer::start().await;
+    let held = hold(&server).await;
+    let database = server.database();
+    let pulses = database.collection::<bson::Document>("tasks_pulse");
+    let away = async {
+        // The service was away for most of an hour, ran for five minutes, and is away for three seconds.
+        let ago = |seconds| bson::DateTime::from_chrono(Utc::now() - TimeDelta::seconds(seconds));
+        let first = doc! { "ended_at": ago(303), "lasted_ms": 3_060_000_i64 };
+        let pulse = doc! { "$set": { "seen_at": ago(3), "outage": first } };
+        pulses.update_one(doc! {}, pulse).upsert(true).await.expect("a pulse");
+        let over = doc! { "$set": { "lease_until": ago(1), "lease.seconds": 60 } };
+        database.collection::<Document>("tasks").update_one(doc! {}, over).await.expect("a lease");
+    };
+    let server = server.restart_after(away).await;
+    // A lease of a minute is not held for as long again.
+    assert_eq!(until_status(&server, &held, "pending").await["losses"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_that_follows_soon_does_not_cut_the_time_after_the_first_short() {
     let server = TestServer::start().await;
     let pulses = server.database().collection::<bson::Document>("tasks_pulse");
@@ -87,7 +107,11 @@ async fn an_outage_that_follows_soon_does_not_cut_the_time_after_the_first_short
         let outage = pulse.get_document("outage").expect("an outage");
         let is_second = outage.get_datetime("ended_at").expect("its end").to_chrono()
             > Utc::now() - TimeDelta::seconds(9);
-        is_second && outage.get_i64("lasted_ms").expect("its length") > 500_000
+        let Ok(earlier) = outage.get_array("earlier") else { return false };
+        let first = earlier.first().and_then(Bson::as_document).expect("the first");
+        assert_eq!(first.get_i64("lasted_ms").expect("its length"), 600_000);
+        assert!((4_000..9_000).contains(&first.get_i64("renewable_ms").expect("a time")));
+        is_second
     })
     .await;
 }

@@ -69,6 +69,18 @@ impl Store {
         self.earliest("lease_until", "processing", LEASES, Some(now), page, limit).await
     }
 
+    /// Whether any task is leased.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn any_lease(&self) -> Result<bool, StoreError> {
+        Ok(!self
+            .earliest("lease_until", "processing", LEASES, None, &DuePage::default(), 1)
+            .await?
+            .tasks
+            .is_empty())
+    }
+
     async fn earliest(
         &self,
         field: &'static str,

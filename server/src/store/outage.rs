@@ -11,19 +11,35 @@ use super::command::Written;
 use super::{Store, StoreError, stored_id};
 
 /// A time in which no lease could be renewed: the database did not take writes, or no server ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outage {
     /// When it was over.
     pub ended_at: DateTime<Utc>,
     /// How long it was.
     pub lasted: TimeDelta,
+    /// Longer ones before it for which leases may still have been held when it began.
+    earlier: Vec<Earlier>,
 }
+
+/// An outage before the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Earlier {
+    lasted: TimeDelta,
+    /// How long leases could be renewed between its end and the beginning of the last one.
+    renewable: TimeDelta,
+}
+
+/// How many earlier outages are kept.
+const MAX_EARLIER: i32 = 16;
 
 impl Outage {
     /// Until when a lease of that many seconds holds at least. What was to renew it may come late by as long as the
-    /// outage was; who lives has renewed it within its own length.
+    /// outage was; who lives has renewed it within its own length. What an earlier outage gave it, and it had no time to
+    /// use, is not lost.
     pub fn holds_until(&self, lease_seconds: u32) -> DateTime<Utc> {
-        self.ended_at + self.lasted.min(TimeDelta::seconds(lease_seconds.into()))
+        let length = TimeDelta::seconds(lease_seconds.into());
+        let owed = self.earlier.iter().map(|it| it.lasted.min(length) - it.renewable);
+        self.ended_at + owed.fold(self.lasted.min(length), TimeDelta::max)
     }
 }
 
@@ -37,17 +53,18 @@ impl Store {
         self.renew_nothing().await?;
         let now = bson::DateTime::from_chrono(self.clock().now());
         let away = doc! { "$max": [{ "$subtract": [now, "$seen_at"] }, millis(silent)] };
-        // One that follows soon must not cut short what leases are still given for the one before.
-        let left = doc! { "$subtract": [{ "$add": ["$outage.ended_at", "$outage.lasted_ms"] }, now] };
-        let outage = doc! { "ended_at": now, "lasted_ms": { "$max": ["$away", left] } };
+        let began = doc! { "$subtract": [now, "$away"] };
+        let renewable = doc! { "$max": [0_i64, { "$subtract": [began, "$outage.ended_at"] }] };
+        let outage = doc! { "ended_at": now, "lasted_ms": "$away", "earlier": earlier() };
         let is_outage = doc! { "$gt": ["$away", millis(stall)] };
         let update = vec![
             doc! { "$set": { "away": away } },
+            doc! { "$set": { "renewable": renewable } },
             doc! { "$set": {
                 "seen_at": { "$max": ["$seen_at", now] },
                 "outage": { "$cond": [is_outage, outage, "$outage"] },
             } },
-            doc! { "$unset": "away" },
+            doc! { "$unset": ["away", "renewable"] },
         ];
         let pulses = self.database.collection::<Document>(&format!("{}_pulse", self.tasks.name()));
         let found = self
@@ -74,12 +91,57 @@ impl Store {
     }
 }
 
+/// The outages before a new one, by the fields `away` and `renewable`: those of which something is left for some lease,
+/// and for which the new one does not give at least as much.
+fn earlier() -> Document {
+    let with_last = doc! { "$cond": [
+        { "$eq": [{ "$type": "$outage.ended_at" }, "date"] },
+        [{ "lasted_ms": "$outage.lasted_ms", "renewable_ms": 0_i64 }],
+        [],
+    ] };
+    let all = doc! { "$concatArrays": [with_last, { "$ifNull": ["$outage.earlier", []] }] };
+    let since = doc! { "$map": { "input": all, "in": {
+        "lasted_ms": "$$this.lasted_ms",
+        "renewable_ms": { "$add": ["$$this.renewable_ms", "$renewable"] },
+    } } };
+    let counts = doc! { "$gt": ["$$this.lasted_ms", { "$max": ["$away", "$$this.renewable_ms"] }] };
+    doc! { "$slice": [{ "$filter": { "input": since, "cond": counts } }, MAX_EARLIER] }
+}
+
 fn read(pulse: &Document) -> Option<Outage> {
     let outage = pulse.get_document("outage").ok()?;
-    let lasted = TimeDelta::milliseconds(outage.get_i64("lasted_ms").ok()?);
-    Some(Outage { ended_at: outage.get_datetime("ended_at").ok()?.to_chrono(), lasted })
+    let millis = |document: &Document, field| document.get_i64(field).ok().map(TimeDelta::milliseconds);
+    let earlier = outage.get_array("earlier").map(Vec::as_slice).unwrap_or_default();
+    let earlier = earlier.iter().filter_map(|it| {
+        let it = it.as_document()?;
+        Some(Earlier { lasted: millis(it, "lasted_ms")?, renewable: millis(it, "renewable_ms")? })
+    });
+    Some(Outage {
+        ended_at: outage.get_datetime("ended_at").ok()?.to_chrono(),
+        lasted: millis(outage, "lasted_ms")?,
+        earlier: earlier.collect(),
+    })
 }
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_outage_gives_a_lease_is_never_more_than_its_length_and_is_used_up() {
+        let seconds = TimeDelta::seconds;
+        let ended_at = DateTime::UNIX_EPOCH;
+        let held = |outage: &Outage, lease| (outage.holds_until(lease) - ended_at).num_seconds();
+        let earlier = vec![Earlier { lasted: seconds(3060), renewable: seconds(300) }];
+        let flap = Outage { ended_at, lasted: seconds(4), earlier };
+        assert_eq!(held(&flap, 20), 4, "20 s were given, and over long ago");
+        assert_eq!(held(&flap, 302), 4);
+        assert_eq!(held(&flap, 600), 300, "half of it was left");
+        let long = Outage { ended_at, lasted: seconds(3060), earlier: Vec::new() };
+        assert_eq!((held(&long, 20), held(&long, 86_400)), (20, 3060));
+    }
 }

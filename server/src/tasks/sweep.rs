@@ -202,12 +202,13 @@ impl TaskService {
 
     /// When heartbeats could not be heard for the last time, as of a moment ago.
     async fn last_outage(&self) -> Result<Option<Outage>, StoreError> {
-        let known = *self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
-        let silence = || known.map_or(Duration::ZERO, |(at, _)| at.elapsed());
-        if let Some((at, outage)) = known
+        let known = self.pulse.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let heard_at = known.as_ref().map(|(at, _)| *at);
+        let silence = || heard_at.map_or(Duration::ZERO, |at| at.elapsed());
+        if let Some((at, outage)) = &known
             && at.elapsed() < PULSE
         {
-            return Ok(outage);
+            return Ok(outage.clone());
         }
         let silent = silence();
         let mut outage = self.store.pulse(silent, STALL).await?;
@@ -216,11 +217,22 @@ impl TaskService {
             outage = self.store.pulse(silence(), STALL).await?;
         }
         let before = known.and_then(|(_, outage)| outage);
-        if let Some(outage) = outage.filter(|outage| before != Some(*outage)) {
-            let seconds = outage.lasted.as_seconds_f64();
-            tracing::warn!(seconds, "heartbeats could not be heard; leases hold longer by that");
+        if let Some(new) = outage.as_ref().filter(|new| before.as_ref() != Some(new)) {
+            let seconds = new.lasted.as_seconds_f64();
+            if self.store.any_lease().await? {
+                tracing::warn!(
+                    seconds,
+                    "for so long no worker's heartbeat could be heard; leases of then hold longer by that, each by its \
+                     own length at most, so that no worker loses its task for it"
+                );
+            } else {
+                tracing::info!(
+                    seconds,
+                    "for so long no worker's heartbeat could be heard; no task was leased"
+                );
+            }
         }
-        *self.pulse.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), outage));
+        *self.pulse.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), outage.clone()));
         Ok(outage)
     }
 
