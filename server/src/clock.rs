@@ -2,6 +2,8 @@
 //!
 //! Invariant: no worker's clock, no jump of this machine's wall clock, and not one member's clock against those of the
 //! others decides when a lease runs out.
+//!
+//! The background jobs sleep by this clock. A test that moves it wakes them, so that a lease of a minute runs out at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::watch;
 
 /// How many answers of a member count; the one that was under way for the shortest time is right.
 const ANSWERS: usize = 3;
@@ -23,13 +26,30 @@ pub struct Clock {
     origin: AtomicI64,
     /// The same, as each member has it: by its latest answers.
     members: Mutex<HashMap<String, VecDeque<i64>>>,
+    /// By how much tests have moved it, in milliseconds; zero in a service that runs.
+    moved: AtomicI64,
+    /// Told of every move.
+    sleepers: watch::Sender<()>,
+}
+
+impl Default for Clock {
+    /// This machine's time, until members are heard.
+    fn default() -> Self {
+        Self::set_to(Utc::now())
+    }
 }
 
 impl Clock {
     /// A clock that reads `time` now, and has heard of no member.
     pub fn set_to(time: DateTime<Utc>) -> Self {
         let origin = AtomicI64::new(time.timestamp_millis());
-        Self { began: Instant::now(), origin, members: Mutex::default() }
+        Self {
+            began: Instant::now(),
+            origin,
+            members: Mutex::default(),
+            moved: AtomicI64::new(0),
+            sleepers: watch::Sender::default(),
+        }
     }
 
     /// Reads `time` at `at`, until members are heard.
@@ -73,13 +93,53 @@ impl Clock {
 
     /// Now, to the millisecond.
     pub fn now(&self) -> DateTime<Utc> {
-        let now = self.origin.load(Ordering::Relaxed).saturating_add(millis(self.began.elapsed()));
+        let passed = millis(self.instant().saturating_duration_since(self.began));
+        let now = self.origin.load(Ordering::Relaxed).saturating_add(passed);
         DateTime::from_timestamp_millis(now).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
     /// How long until `time`; zero when it has passed.
     pub fn until(&self, time: DateTime<Utc>) -> Duration {
         (time - self.now()).to_std().unwrap_or_default()
+    }
+
+    /// A point in time to measure by how long ago something was: it never goes back, and moves with this clock.
+    pub fn instant(&self) -> Instant {
+        Instant::now() + self.moved()
+    }
+
+    fn moved(&self) -> Duration {
+        Duration::from_millis(self.moved.load(Ordering::Acquire).unsigned_abs())
+    }
+
+    /// How long ago `earlier` was, an [`instant`](Self::instant) of this clock.
+    pub fn since(&self, earlier: Instant) -> Duration {
+        self.instant().saturating_duration_since(earlier)
+    }
+
+    /// Sleeps for `duration` by this clock. A move of the clock counts as time that has passed.
+    pub async fn sleep(&self, duration: Duration) {
+        // Subscribed before the first look at the time: a move after the look ends the wait below.
+        let mut moves = self.sleepers.subscribe();
+        let end = self.instant() + duration;
+        loop {
+            let left = end.saturating_duration_since(self.instant());
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                // It cannot close: this clock holds the sender.
+                _ = moves.changed() => {}
+            }
+        }
+    }
+
+    /// Moves the clock on, for tests. Everybody who sleeps by it looks at the time again. The time jumps, as on a machine
+    /// that was suspended: background jobs find that nothing happened in between.
+    pub fn advance(&self, duration: Duration) {
+        self.moved.fetch_add(millis(duration), Ordering::AcqRel);
+        self.sleepers.send_replace(());
     }
 }
 
@@ -147,6 +207,29 @@ mod tests {
         assert!(is_at(&clock, time));
         say(&clock, "a", late);
         assert!(is_at(&clock, late), "so many answers are not late: the clock was set back");
+    }
+
+    #[test]
+    fn a_clock_that_was_moved_stays_moved_whatever_members_say() {
+        let (clock, time) = heard(&[("a", TimeDelta::zero())]);
+        clock.advance(Duration::from_secs(3600));
+        say(&clock, "a", time);
+        let off = clock.now() - (time + TimeDelta::hours(1));
+        assert!(off >= TimeDelta::zero() && off < TimeDelta::minutes(1), "{off}");
+    }
+
+    #[tokio::test]
+    async fn a_move_wakes_those_who_sleep_by_the_clock_and_only_those_whose_time_has_come() {
+        let clock = Clock::default();
+        let short = clock.sleep(Duration::from_secs(3600));
+        let long = clock.sleep(Duration::from_secs(7200));
+        let (mut short, mut long) = (std::pin::pin!(short), std::pin::pin!(long));
+        assert!(futures_util::poll!(&mut short).is_pending() && futures_util::poll!(&mut long).is_pending());
+        clock.advance(Duration::from_secs(3601));
+        short.await;
+        assert!(futures_util::poll!(&mut long).is_pending());
+        clock.advance(Duration::from_secs(3600));
+        long.await;
     }
 
     #[test]

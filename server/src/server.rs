@@ -9,6 +9,7 @@ use actix_web::middleware::{Compress, from_fn};
 use actix_web::{App as ActixApp, HttpServer, web};
 use tokio::task::JoinHandle;
 
+use crate::clock::Clock;
 use crate::config::{Settings, SettingsError};
 use crate::http::{self, App};
 use crate::store::{ConnectError, Store};
@@ -48,14 +49,15 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Starts a server and its background loops; it listens when this returns.
+    /// Starts a server and its background loops; it listens when this returns. The server's time is that of `clock`, which
+    /// it sets by the database's members.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+    pub async fn start(settings: Settings, clock: Arc<Clock>) -> Result<Self, StartError> {
         settings.check()?;
         telemetry::metrics();
-        let store = Store::connect(&settings.database).await?;
+        let store = Store::connect(&settings.database, clock).await?;
         let http = settings.http;
         let service = TaskService::new(store, settings.tasks, http.api_key.expose());
         let app = web::Data::new(App {

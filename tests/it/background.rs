@@ -5,23 +5,23 @@ use serde_json::{Value, json};
 use task_repo_tests::{TestServer, unique_type};
 
 use crate::verbs::{
-    claim, create_many, id, ids, let_calls_wait, post, queue, shown, tasks, time, until, until_status,
+    claim, create_many, id, ids, let_calls_wait, pass_until_status, post, queue, shown, tasks, time, until,
 };
 
-/// A time so many milliseconds from now.
-fn in_ms(milliseconds: i64) -> DateTime<Utc> {
-    (Utc::now() + TimeDelta::milliseconds(milliseconds)).trunc_subsecs(3)
+/// A time so many milliseconds from now, by the server's clock.
+fn in_ms(server: &TestServer, milliseconds: i64) -> DateTime<Utc> {
+    (server.now() + TimeDelta::milliseconds(milliseconds)).trunc_subsecs(3)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scheduled_task_becomes_ready_at_its_time() {
     let server = TestServer::start().await;
-    let run_at = in_ms(2000);
+    let run_at = in_ms(&server, 2000);
     let task = server.create(json!({"run_at": run_at})).await;
     assert_eq!((&task["status"], &task["reason"]), (&json!("scheduled"), &json!("delayed")));
     assert_eq!(time(&task["run_at"]), run_at);
 
-    let ready = until_status(&server, &task, "pending").await;
+    let ready = pass_until_status(&server, &task, "pending").await;
     assert!(time(&ready["updated_at"]) >= run_at, "not before its time: {ready}");
     assert_eq!((&ready["reason"], &ready["attempt"]), (&Value::Null, &json!(0)));
     assert_eq!(ready["version"].as_u64(), task["version"].as_u64().map(|version| version + 1));
@@ -31,7 +31,7 @@ async fn a_scheduled_task_becomes_ready_at_its_time() {
 async fn waiting_claims_get_scheduled_tasks_at_their_time() {
     let server = TestServer::start().await;
     let queue = unique_type();
-    let run_at = in_ms(3000);
+    let run_at = in_ms(&server, 3000);
     let created =
         create_many(&server, 60, |n| json!({"task_type": queue, "run_at": run_at, "priority": n})).await;
     assert!(created.iter().all(|task| task["status"] == "scheduled"));
@@ -39,7 +39,8 @@ async fn waiting_claims_get_scheduled_tasks_at_their_time() {
 
     let mut given = Vec::new();
     until("all have come", async || {
-        let claimed = claim(&server, &queue, json!({"limit": 100, "wait_ms": 10_000})).await;
+        let claimed =
+            server.while_time_passes(claim(&server, &queue, json!({"limit": 100, "wait_ms": 10_000}))).await;
         given.extend(tasks(&claimed).clone());
         (given.len() == 60).then_some(())
     })
@@ -57,7 +58,7 @@ async fn an_edit_of_run_at_moves_a_task_between_now_and_later() {
         let one = format!("/tasks/{}", id(&task));
         server.put(&one).json(&json!({"run_at": run_at})).send().await.ok()
     };
-    let later = in_ms(3_600_000);
+    let later = in_ms(&server, 3_600_000);
     let put_off = edit(json!(later)).await;
     assert_eq!((&put_off["status"], &put_off["reason"]), (&json!("scheduled"), &json!("delayed")));
     assert_eq!(time(&put_off["run_at"]), later);
@@ -68,9 +69,9 @@ async fn an_edit_of_run_at_moves_a_task_between_now_and_later() {
 
     // Sooner than first planned: the new time holds.
     edit(json!(later)).await;
-    let soon = in_ms(2000);
+    let soon = in_ms(&server, 2000);
     assert_eq!(edit(json!(soon)).await["status"], "scheduled");
-    let claimed = claim(&server, queue(&task), json!({"wait_ms": 20_000})).await;
+    let claimed = server.while_time_passes(claim(&server, queue(&task), json!({"wait_ms": 20_000}))).await;
     assert_eq!(ids(&claimed), [id(&task)]);
     assert!(time(&tasks(&claimed)[0]["started_at"]) >= soon);
 }
@@ -79,12 +80,12 @@ async fn an_edit_of_run_at_moves_a_task_between_now_and_later() {
 async fn what_has_left_the_schedule_is_not_brought_back_by_it() {
     let server = TestServer::start().await;
     let queue = unique_type();
-    let soon = in_ms(3000);
+    let soon = in_ms(&server, 3000);
     let created = create_many(&server, 4, |_| json!({"task_type": queue, "run_at": soon})).await;
     let [deleted, cancelled, put_off, executed] = &created[..] else { panic!("four tasks") };
     assert_eq!(server.delete(&format!("/tasks/{}", id(deleted))).send().await.status, 204);
     post(&server, cancelled, "cancel", json!({})).await.ok();
-    let later = json!({"run_at": in_ms(3_600_000)});
+    let later = json!({"run_at": in_ms(&server, 3_600_000)});
     server.put(&format!("/tasks/{}", id(put_off))).json(&later).send().await.ok();
     post(&server, executed, "execute", json!({})).await.ok();
     assert_eq!(ids(&claim(&server, &queue, json!({"limit": 10})).await), [id(executed)]);
@@ -92,7 +93,8 @@ async fn what_has_left_the_schedule_is_not_brought_back_by_it() {
     // One more, planned for later, shows that their time has passed.
     let marker =
         server.create(json!({"task_type": queue, "run_at": soon + TimeDelta::milliseconds(500)})).await;
-    let claimed = claim(&server, &queue, json!({"limit": 10, "wait_ms": 20_000})).await;
+    let claimed =
+        server.while_time_passes(claim(&server, &queue, json!({"limit": 10, "wait_ms": 20_000}))).await;
     assert_eq!(ids(&claimed), [id(&marker)]);
     assert_eq!(shown(&server, cancelled).await["status"], "cancelled");
     assert_eq!(shown(&server, put_off).await["status"], "scheduled");

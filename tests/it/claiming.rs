@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use task_repo_tests::{TestServer, unique_type};
 
 use crate::verbs::{
-    claim, claim_one, create_many, id, ids, post, put_status, settle, shown, tasks, time, token, until_status,
+    claim, claim_one, create_many, id, ids, pass_until_status, post, put_status, settle, shown, tasks, time,
+    token,
 };
 
 /// Claims from several queues.
@@ -78,7 +79,7 @@ async fn age_is_run_at_unless_that_was_past_already() {
     assert_eq!(past["status"], "pending", "a run_at in the past does not wait");
     assert_eq!(delayed["status"], "scheduled");
 
-    until_status(&server, &delayed, "pending").await;
+    pass_until_status(&server, &delayed, "pending").await;
     let claimed = claim(&server, &queue, json!({"limit": 10})).await;
     assert_eq!(ids(&claimed), [id(&plain), id(&past), id(&delayed)]);
 }

@@ -5,8 +5,8 @@ use task_repo_client::{ErrorCode, Execute, NewRetryPolicy, NewTask, Reason, Stat
 use task_repo_tests::{TestServer, id_of, in_seconds, unique_type};
 
 use crate::verbs::{
-    assert_in_seconds, assert_receipt, assert_seconds_after, claim_one, executions, post, put_status, settle,
-    shown, time, until_status,
+    assert_in_seconds, assert_receipt, assert_seconds_after, claim_one, executions, pass_until_status, post,
+    put_status, settle, shown, time,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +51,7 @@ async fn a_final_task_is_ready_again_with_all_its_attempts() {
                 post(&server, &task, "cancel", json!({})).await.ok();
                 settle(&server, &held, "cancel", json!({})).await.ok();
             }
-            _ => drop(until_status(&server, &task, "failed").await),
+            _ => drop(pass_until_status(&server, &task, "failed").await),
         }
         let ended = shown(&server, &task).await;
         let history = executions(&server, &task).await;

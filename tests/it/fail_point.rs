@@ -65,12 +65,12 @@ impl FailPoint {
         fail_point
     }
 
-    /// Has the same commands fail in another way from now on, with none between that does not. How many commands were
-    /// hit before.
+    /// Has the same commands fail in another way from now on, with none between that does not. How many commands it has
+    /// hit until then.
     pub(crate) async fn change(&self, mode: impl Into<Bson>, how: Document) -> i64 {
         let mut data = self.commands.clone();
         data.extend(how);
-        configure(&self.admin, doc! { "mode": mode.into(), "data": data }).await
+        configure(&self.admin, doc! { "mode": mode.into(), "data": data }).await - self.hits_before
     }
 
     /// Resolves when it has hit that many commands; the last may still be held up by it.

@@ -1,14 +1,14 @@
 //! Heartbeats: what keeps a lease alive, what a worker learns by them, and progress.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, assert_problem, eventually};
 use uuid::Uuid;
 
 use crate::verbs::{
-    STRANGE_TOKEN, assert_in_seconds, assert_lease_lost, assert_seconds_after, claim_one, id, post, settle,
-    shown, time, token, until_status, with,
+    STRANGE_TOKEN, assert_in_seconds, assert_lease_lost, assert_seconds_after, claim_one, id,
+    pass_until_status, post, settle, shown, time, token, with,
 };
 
 async fn held(server: &TestServer, task: Value, claim: Value) -> Value {
@@ -25,17 +25,16 @@ async fn until_progress(server: &TestServer, task: &Value, progress: Value) -> V
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heartbeats_keep_a_lease_alive() {
     let server = TestServer::start().await;
-    let kept = held(&server, json!({}), json!({"lease_seconds": 3})).await;
-    let left = held(&server, json!({}), json!({"lease_seconds": 3})).await;
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(7) {
+    let kept = held(&server, json!({}), json!({"lease_seconds": 4})).await;
+    let left = held(&server, json!({}), json!({"lease_seconds": 4})).await;
+    for _ in 0..6 {
         settle(&server, &kept, "heartbeat", json!({})).await.ok();
-        tokio::time::sleep(Duration::from_millis(400)).await; // tidy: sleep — a worker's pause between heartbeats
+        server.let_pass(Duration::from_secs(2)).await;
     }
     let still = shown(&server, &kept).await;
     assert_eq!((&still["status"], &still["losses"]), (&json!("processing"), &json!(0)));
     assert_eq!(still["version"], kept["version"], "heartbeats are no change of the task");
-    until_status(&server, &left, "pending").await;
+    pass_until_status(&server, &left, "pending").await;
     settle(&server, &kept, "complete", json!({})).await.ok();
 }
 
@@ -44,7 +43,7 @@ async fn heartbeats_do_not_outlast_the_timeout() {
     let server = TestServer::start().await;
     let held = held(&server, json!({"timeout_seconds": 2}), json!({"lease_seconds": 60})).await;
     let end = time(&held["lease"]["expires_at"]);
-    eventually("the attempt times out in spite of its heartbeats", async || {
+    let times_out = eventually("the attempt times out in spite of its heartbeats", async || {
         let beat = settle(&server, &held, "heartbeat", json!({"lease_seconds": 600})).await;
         if beat.status == 200 {
             assert_eq!(time(&beat.ok()["expires_at"]), end, "the timeout is the end");
@@ -54,8 +53,8 @@ async fn heartbeats_do_not_outlast_the_timeout() {
         assert_lease_lost(&beat, &now);
         assert_eq!((&now["status"], &now["error"]["code"]), (&json!("scheduled"), &json!("timeout")));
         true
-    })
-    .await;
+    });
+    server.while_time_passes(times_out).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

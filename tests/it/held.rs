@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use task_repo_tests::TestServer;
 
 use crate::profiler;
-use crate::verbs::{claim, id, ids, post, put_status, shown, tasks, until_status};
+use crate::verbs::{claim, id, ids, pass_until_status, post, put_status, shown, tasks};
 
 /// A task that a later part of the service holds.
 async fn hold(server: &TestServer, fields: Value) -> Value {
@@ -53,7 +53,7 @@ async fn no_loop_looks_at_it() {
     profiler::start(&server).await;
     // The promoter, which looks for what is due, has come by.
     let due = server.create(json!({"delay_seconds": 1})).await;
-    until_status(&server, &due, "pending").await;
+    pass_until_status(&server, &due, "pending").await;
     for look in profiler::stop(&server).await {
         let command = look.get_document("command").map(ToString::to_string).unwrap_or_default();
         let is_look = command.contains("run_at") || command.contains("lease_until");

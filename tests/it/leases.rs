@@ -1,11 +1,12 @@
 //! Leases that run out: what becomes of the task, and what its worker may still say.
 
+use futures_util::future::join;
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, id_of, unique_type};
 
 use crate::verbs::{
     assert_in_seconds, assert_lease_lost, assert_receipt, assert_seconds_after, claim, claim_one,
-    create_many, executions, id, ids, post, queue, settle, shown, tasks, time, token, until_status,
+    create_many, executions, id, ids, pass_until_status, post, queue, settle, shown, tasks, time, token,
 };
 
 /// A fresh task, held by a lease of one second.
@@ -18,7 +19,7 @@ async fn held_briefly(server: &TestServer, task: Value) -> Value {
 async fn a_lease_that_runs_out_gives_the_task_back() {
     let server = TestServer::start().await;
     let held = held_briefly(&server, json!({})).await;
-    let back = until_status(&server, &held, "pending").await;
+    let back = pass_until_status(&server, &held, "pending").await;
     assert_eq!((&back["losses"], &back["attempt"]), (&json!(1), &json!(1)), "the attempt counts");
     assert_eq!((&back["lease"], &back["reason"]), (&Value::Null, &Value::Null));
     assert_eq!(back["version"].as_u64(), held["version"].as_u64().map(|version| version + 1));
@@ -35,27 +36,28 @@ async fn who_loses_too_often_has_failed() {
     let thrice = async {
         let task = server.create(json!({"max_attempts": 10, "lease_seconds": 1})).await;
         for losses in 0..3 {
-            let again = claim(&server, queue(&task), json!({"wait_ms": 20_000})).await;
+            let again =
+                server.while_time_passes(claim(&server, queue(&task), json!({"wait_ms": 20_000}))).await;
             assert_eq!(tasks(&again)[0]["losses"], losses);
         }
-        until_status(&server, &task, "failed").await
+        pass_until_status(&server, &task, "failed").await
     };
     let on_the_last_attempt = async {
         let held = held_briefly(&server, json!({"max_attempts": 1})).await;
-        until_status(&server, &held, "failed").await
+        pass_until_status(&server, &held, "failed").await
     };
     // Failures in between do not make losses fewer.
     let mixed = async {
         let task = server.create(json!({"max_attempts": 10, "lease_seconds": 1})).await;
         for _ in 0..2 {
             claim_one(&server, &task, json!({})).await;
-            until_status(&server, &task, "pending").await;
+            pass_until_status(&server, &task, "pending").await;
         }
         let held = claim_one(&server, &task, json!({"lease_seconds": 60})).await;
         settle(&server, &held, "fail", json!({})).await.ok();
         post(&server, &task, "execute", json!({})).await.ok();
         claim_one(&server, &task, json!({})).await;
-        until_status(&server, &task, "failed").await
+        pass_until_status(&server, &task, "failed").await
     };
     let (thrice, last, mixed) = tokio::join!(thrice, on_the_last_attempt, mixed);
     for (failed, losses, attempt) in [(&thrice, 3, 3), (&last, 1, 1), (&mixed, 3, 4)] {
@@ -70,7 +72,7 @@ async fn who_loses_too_often_has_failed() {
 async fn finished_work_is_not_thrown_away_while_nobody_else_has_begun() {
     let server = TestServer::start().await;
     let held = held_briefly(&server, json!({})).await;
-    until_status(&server, &held, "pending").await;
+    pass_until_status(&server, &held, "pending").await;
 
     // Everything but `complete` comes too late.
     let back = shown(&server, &held).await;
@@ -92,7 +94,7 @@ async fn finished_work_is_not_thrown_away_while_nobody_else_has_begun() {
 async fn a_worker_that_was_replaced_has_no_say() {
     let server = TestServer::start().await;
     let first = held_briefly(&server, json!({"max_attempts": 9})).await;
-    until_status(&server, &first, "pending").await;
+    pass_until_status(&server, &first, "pending").await;
     let second = claim_one(&server, &first, json!({"worker_id": "w2", "lease_seconds": 2})).await;
     assert_eq!(second["attempt"], 2);
     for verb in ["complete", "fail", "release", "cancel", "heartbeat"] {
@@ -101,7 +103,7 @@ async fn a_worker_that_was_replaced_has_no_say() {
     }
 
     // Not even once the second lease has run out too: only the latest worker may come late.
-    let back = until_status(&server, &first, "pending").await;
+    let back = pass_until_status(&server, &first, "pending").await;
     assert_lease_lost(&settle(&server, &first, "complete", json!({})).await, &back);
     assert_eq!(settle(&server, &second, "complete", json!({})).await.ok()["status"], "completed");
     let done = shown(&server, &first).await;
@@ -133,10 +135,10 @@ async fn final_is_final_also_for_work_that_comes_late() {
     let lost = held_briefly(&server, json!({"max_attempts": 1})).await;
     let cancelled = held_briefly(&server, json!({})).await;
     let executed = held_briefly(&server, json!({"max_attempts": 1})).await;
-    until_status(&server, &cancelled, "pending").await;
+    pass_until_status(&server, &cancelled, "pending").await;
     post(&server, &cancelled, "cancel", json!({})).await.ok();
-    until_status(&server, &lost, "failed").await;
-    until_status(&server, &executed, "failed").await;
+    pass_until_status(&server, &lost, "failed").await;
+    pass_until_status(&server, &executed, "failed").await;
     for task in [&lost, &cancelled, &executed] {
         let before = shown(&server, task).await;
         assert_lease_lost(&settle(&server, task, "complete", json!({})).await, &before);
@@ -151,7 +153,7 @@ async fn an_attempt_ends_with_its_timeout() {
     let task = server.create(json!({"timeout_seconds": 1, "max_attempts": 2, "retry": retry})).await;
     // When lease and timeout run out together, the timeout goes first.
     let first = claim_one(&server, &task, json!({"lease_seconds": 1})).await;
-    let put_off = until_status(&server, &task, "scheduled").await;
+    let put_off = pass_until_status(&server, &task, "scheduled").await;
     assert_eq!((&put_off["reason"], &put_off["error"]["code"]), (&json!("retry"), &json!("timeout")));
     assert_eq!((&put_off["losses"], &put_off["attempt"]), (&json!(0), &json!(1)), "it is no loss");
     assert_in_seconds(&put_off["run_at"], 3600);
@@ -161,7 +163,7 @@ async fn an_attempt_ends_with_its_timeout() {
     post(&server, &task, "execute", json!({})).await.ok();
     let second = claim_one(&server, &task, json!({"lease_seconds": 60})).await;
     assert_seconds_after(&second["lease"]["expires_at"], time(&second["started_at"]), 1);
-    let failed = until_status(&server, &task, "failed").await;
+    let failed = pass_until_status(&server, &task, "failed").await;
     assert_eq!((&failed["reason"], &failed["error"]["code"]), (&json!("timeout"), &json!("timeout")));
     assert_eq!((&failed["losses"], &failed["attempt"]), (&json!(0), &json!(2)));
     assert!(failed["completed_at"].is_string());
@@ -200,7 +202,7 @@ async fn a_task_that_lost_a_worker_is_handed_out_alone() {
     let queue = unique_type();
     let suspect = server.create(json!({"task_type": queue, "lease_seconds": 1})).await;
     claim(&server, &queue, json!({})).await;
-    until_status(&server, &suspect, "pending").await;
+    pass_until_status(&server, &suspect, "pending").await;
     let others = create_many(&server, 3, |_| json!({"task_type": queue})).await;
     let mut answers = Vec::new();
     while answers.iter().map(Vec::len).sum::<usize>() < 4 {
@@ -223,8 +225,9 @@ async fn tasks_that_lost_a_worker_are_alone_in_every_answer() {
     assert_eq!(tasks(&briefly).len(), 3);
     // They wait for what is held, on two servers, and have room for all of it.
     let greedy = json!({"limit": 10, "wait_ms": 20_000});
-    let (first, second) =
-        tokio::join!(claim(&server, &queue, greedy.clone()), claim(&sibling, &queue, greedy));
+    let (first, second) = server
+        .while_time_passes(join(claim(&server, &queue, greedy.clone()), claim(&sibling, &queue, greedy)))
+        .await;
     let others = create_many(&server, 2, |_| json!({"task_type": queue})).await;
     let outcomes = json!({
         "outcomes": [{"id": id(&tasks(&first)[0]), "lease_token": token(&tasks(&first)[0]), "outcome": "completed"}],

@@ -14,7 +14,7 @@ use task_repo_server::store::{Change, Store};
 use task_repo_tests::{TestServer, eventually};
 use uuid::Uuid;
 
-use crate::verbs::{claim, claim_one, create_many, id, post, put_status, settle, tasks, until_status};
+use crate::verbs::{claim, claim_one, create_many, id, pass_until_status, post, put_status, settle, tasks};
 
 /// What was told of one task: version, verb, status before, fields.
 type Told = Vec<(i64, String, Option<String>, Vec<String>)>;
@@ -122,7 +122,7 @@ async fn every_version_of_a_task_is_told_once_with_verb_and_status_before() {
         server.put(&format!("/tasks/{}", id(&failed))).json(&json!({"run_at": null})).send().await.ok();
         let held = claim_one(&server, &failed, json!({})).await;
         settle(&server, &held, "fail", json!({"retry_after_seconds": 0})).await.ok();
-        until_status(&server, &failed, "pending").await;
+        pass_until_status(&server, &failed, "pending").await;
         let held = claim_one(&server, &failed, json!({})).await;
         settle(&server, &held, "release", json!({})).await.ok();
         post(&server, &failed, "cancel", json!({})).await.ok();
@@ -148,7 +148,7 @@ async fn every_version_of_a_task_is_told_once_with_verb_and_status_before() {
 
         let lost = server.create(json!({})).await;
         claim_one(&server, &lost, json!({"lease_seconds": 1})).await;
-        until_status(&server, &lost, "pending").await;
+        pass_until_status(&server, &lost, "pending").await;
         let held = claim_one(&server, &lost, json!({})).await;
         post(&server, &lost, "cancel", json!({})).await.ok();
         settle(&server, &held, "cancel", json!({})).await.ok();
@@ -268,11 +268,11 @@ async fn attempts_know_the_versions_of_their_start_and_end_however_they_end() {
     let task = server.create(json!({"max_attempts": 9})).await;
     let held = claim_one(&server, &task, json!({})).await;
     settle(&server, &held, "fail", json!({"retry_after_seconds": 0})).await.ok();
-    until_status(&server, &task, "pending").await;
+    pass_until_status(&server, &task, "pending").await;
     let held = claim_one(&server, &task, json!({})).await;
     settle(&server, &held, "release", json!({})).await.ok();
     claim_one(&server, &task, json!({"lease_seconds": 1})).await;
-    until_status(&server, &task, "pending").await;
+    pass_until_status(&server, &task, "pending").await;
     let held = claim_one(&server, &task, json!({})).await;
     settle(&server, &held, "complete", json!({})).await.ok();
     let expected = [
@@ -285,7 +285,7 @@ async fn attempts_know_the_versions_of_their_start_and_end_however_they_end() {
 
     let late = server.create(json!({"timeout_seconds": 1, "max_attempts": 1})).await;
     claim_one(&server, &late, json!({})).await;
-    until_status(&server, &late, "failed").await;
+    pass_until_status(&server, &late, "failed").await;
     assert_eq!(attempts(&server, &late).await, [ran("timeout", 2, 3, "failed")]);
 }
 
@@ -294,7 +294,7 @@ async fn a_late_completion_keeps_the_version_of_the_loss() {
     let server = TestServer::start().await;
     let task = server.create(json!({})).await;
     let held = claim_one(&server, &task, json!({"lease_seconds": 1})).await;
-    until_status(&server, &task, "pending").await;
+    pass_until_status(&server, &task, "pending").await;
     settle(&server, &held, "complete", json!({})).await.ok();
     assert_eq!(attempts(&server, &task).await, [ran("completed", 2, 4, "completed")]);
     let stored = stored(&server).await;
@@ -308,7 +308,7 @@ async fn an_undone_claim_is_kept_for_its_versions_and_shown_to_nobody() {
     let task = server.create(json!({})).await;
     let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
     let settings = Settings::for_tests(&uri, server.database().name());
-    let store = Store::connect(&settings.database).await.expect("a store");
+    let store = Store::connect(&settings.database, std::sync::Arc::default()).await.expect("a store");
     let (scope, id) = (Scope::tenant("default"), Uuid::parse_str(id(&task)).expect("a UUID"));
     // As the service does for a caller who has gone by the time the claim is written.
     let token = Uuid::new_v4();

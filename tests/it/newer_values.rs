@@ -1,6 +1,8 @@
 //! Values of a newer version in what is stored: each is read, shown as far as it can be, and kept by whatever this version
 //! does beside it.
 
+use std::sync::Arc;
+
 use bson::{Bson, Document, doc};
 use serde_json::{Value, json};
 use task_repo_server::store::SCHEMA;
@@ -8,7 +10,7 @@ use task_repo_server::{Server, Settings};
 use task_repo_tests::{TestServer, eventually};
 
 use crate::verbs::{
-    claim, claim_one, executions, id, ids, post, put_status, settle, shown, tasks, until_status,
+    claim, claim_one, executions, id, ids, pass_until_status, post, put_status, settle, shown, tasks,
 };
 
 fn key(task: &Value) -> bson::Uuid {
@@ -71,7 +73,7 @@ async fn a_reason_and_a_backoff_do_not_hinder_a_task() {
     let seen = shown(&server, &task).await;
     assert_eq!((&seen["reason"], &seen["retry"]["backoff"]), (&json!("moonlight"), &json!("fibonacci")));
     set(&server, &task, doc! {"run_at": bson::DateTime::from_millis(1_000)}).await;
-    until_status(&server, &task, "pending").await;
+    pass_until_status(&server, &task, "pending").await;
     let held = claim_one(&server, &task, json!({})).await;
     let receipt = settle(&server, &held, "fail", json!({})).await.ok();
     assert_eq!(receipt["status"], "scheduled");
@@ -187,7 +189,7 @@ async fn fields_are_kept_by_every_verb_at_every_depth() {
             }
             "lose" => {
                 set(&server, &task, doc! {"lease_until": bson::DateTime::from_millis(1_000)}).await;
-                until_status(&server, &task, "pending").await;
+                pass_until_status(&server, &task, "pending").await;
             }
             "ask" => drop(post(&server, &task, "cancel", json!({})).await.ok()),
             "acknowledge" => drop(settle(&server, &held, "cancel", json!({})).await.ok()),
@@ -266,7 +268,7 @@ async fn the_documents_of_the_installation_keep_what_they_hold() {
     server.issue(&["viewer"], json!({})).await;
     let task = server.create(json!({})).await;
     claim_one(&server, &task, json!({"lease_seconds": 1})).await;
-    until_status(&server, &task, "pending").await;
+    pass_until_status(&server, &task, "pending").await;
     for (collection, name) in [
         ("installation", "schema"),
         ("installation", "changes"),
@@ -305,7 +307,7 @@ async fn a_schema_of_a_newer_minor_version_is_taken_and_of_a_newer_major_one_is_
         .await
         .expect("an answer");
     let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
-    let Err(error) = Server::start(Settings::for_tests(&uri, database.name())).await else {
+    let Err(error) = Server::start(Settings::for_tests(&uri, database.name()), Arc::default()).await else {
         panic!("it starts on what it does not understand")
     };
     let error = error.to_string();

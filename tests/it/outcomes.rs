@@ -5,8 +5,8 @@ use task_repo_tests::{Answer, TestServer, assert_problem, unique_type};
 use uuid::Uuid;
 
 use crate::verbs::{
-    STRANGE_TOKEN, assert_receipt, claim, create_many, executions, id, ids, shown, tasks, token,
-    until_status, with,
+    STRANGE_TOKEN, assert_receipt, claim, create_many, executions, id, ids, pass_until_status, shown, tasks,
+    token, with,
 };
 
 /// That many tasks of one queue, each of them held.
@@ -270,7 +270,7 @@ async fn work_that_comes_late_but_in_time_is_not_handed_out_again_by_its_own_cal
     create_many(&server, 5, |_| json!({"task_type": queue, "lease_seconds": 1})).await;
     let held = tasks(&claim(&server, &queue, json!({"limit": 5})).await).clone();
     for task in &held {
-        until_status(&server, task, "pending").await;
+        pass_until_status(&server, task, "pending").await;
     }
     let outcomes: Vec<_> = held.iter().map(|task| outcome(task, "completed", json!({}))).collect();
     let next = json!({"task_types": [queue], "worker_id": "w", "limit": 5});

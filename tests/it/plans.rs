@@ -7,7 +7,9 @@ use task_repo_tests::{TestServer, unique_type};
 use uuid::Uuid;
 
 use crate::profiler;
-use crate::verbs::{claim, claim_one, create_many, id, post, put_status, settle, tasks, until_status, with};
+use crate::verbs::{
+    claim, claim_one, create_many, id, pass_until_status, post, put_status, settle, tasks, with,
+};
 
 const USERS: [&str; 4] = ["ann", "bob", "eve", "kim"];
 
@@ -204,9 +206,9 @@ async fn single_tasks_and_background_work_follow_an_index() {
     }
     let waiting = format!("/tasks/{}?wait_ms=700", id(&due));
     tokio::join!(
-        until_status(&server, &due, "pending"),
-        until_status(&server, &lost, "pending"),
-        until_status(&server, &slow, "scheduled"),
+        pass_until_status(&server, &due, "pending"),
+        pass_until_status(&server, &lost, "pending"),
+        pass_until_status(&server, &slow, "scheduled"),
         async { drop(server.get(&waiting).send().await.ok()) },
     );
     for path in ["/health/ready", "/health/detailed", "/metrics"] {

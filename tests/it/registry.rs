@@ -38,7 +38,9 @@ async fn every_server_is_registered_while_it_runs() {
     let dead =
         doc! {"host": "h", "version": "v", "schema": "1.0", "started_at": long_ago, "renewed_at": long_ago};
     servers.insert_one(dead).await.expect("an answer");
-    eventually("the dead one is gone", async || registered(&server).await.len() == 1).await;
+    server
+        .while_time_passes(eventually("the dead one is gone", async || registered(&server).await.len() == 1))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,11 +96,11 @@ async fn a_key_in_use_is_not_looked_up_again_and_again() {
     let call = async || drop(server.get("/tasks").key(&secret).send().await.ok());
     profiler::start(&server).await;
     let use_until_asked = async |times: u64| {
-        eventually("it was asked some times for what has changed", async || {
+        let is_asked = async || {
             call().await;
             look_ups(&server, "installation").await >= times
-        })
-        .await;
+        };
+        server.while_time_passes(eventually("it was asked some times for what has changed", is_asked)).await;
     };
     // By then the server has heard of the key's own creation.
     use_until_asked(2).await;

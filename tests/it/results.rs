@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use task_repo_tests::{TestServer, unique_type};
 
 use crate::verbs::{
-    claim_one, executions, id, post, put_status, queue, settle, shown, time, token, until_status,
+    claim_one, executions, id, pass_until_status, post, put_status, queue, settle, shown, time, token,
 };
 
 /// Creates a task and completes it.
@@ -135,7 +135,7 @@ async fn every_attempt_is_in_the_history_newest_first() {
     post(&server, &task, "execute", json!({})).await.ok();
 
     let expired = claim_one(&server, &task, json!({"worker_id": "w2", "lease_seconds": 1})).await;
-    until_status(&server, &task, "pending").await;
+    pass_until_status(&server, &task, "pending").await;
     let released = claim_one(&server, &task, json!({"worker_id": "w3"})).await;
     settle(&server, &released, "release", json!({})).await.ok();
     let last = claim_one(&server, &task, json!({"worker_id": "w4"})).await;
@@ -175,7 +175,7 @@ async fn executions_say_what_started_and_what_ended_them() {
     let retried = server.create(json!({})).await;
     let held = claim_one(&server, &retried, json!({})).await;
     settle(&server, &held, "fail", json!({"retry_after_seconds": 0})).await.ok();
-    until_status(&server, &retried, "pending").await;
+    pass_until_status(&server, &retried, "pending").await;
     let held = server.claim(queue(&retried)).await;
     settle(&server, &held, "cancel", json!({})).await.ok();
     let last = newest(&retried).await;
@@ -192,7 +192,7 @@ async fn executions_say_what_started_and_what_ended_them() {
 
     let slow = server.create(json!({"timeout_seconds": 1, "max_attempts": 1})).await;
     claim_one(&server, &slow, json!({})).await;
-    until_status(&server, &slow, "failed").await;
+    pass_until_status(&server, &slow, "failed").await;
     let last = newest(&slow).await;
     assert_eq!((&last["status"], &last["error"]["code"]), (&json!("timeout"), &json!("timeout")));
 }

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, eventually};
 
-use crate::verbs::{claim_one, create_many, id, post, put_status, settle, until_status};
+use crate::verbs::{claim_one, create_many, id, pass_until_status, post, put_status, settle};
 
 /// The task as it is stored, whatever the service shows of it.
 async fn stored(server: &TestServer, task: &Value) -> Option<Document> {
@@ -53,7 +53,7 @@ async fn ended(server: &TestServer, end: &str, mut task: Value) -> Value {
         }
         "lost" | "timed-out" => {
             claim_one(server, &task, json!({"lease_seconds": 1})).await;
-            until_status(server, &task, "failed").await;
+            pass_until_status(server, &task, "failed").await;
         }
         verb => {
             let held = claim_one(server, &task, json!({})).await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use task_repo_tests::{TestServer, unique_type};
 
 use crate::verbs::{
-    assert_in_seconds, claim, claim_one, create_many, post, settle, shown, tasks, time, until_status,
+    assert_in_seconds, claim, claim_one, create_many, pass_until_status, post, settle, shown, tasks, time,
 };
 
 /// A policy without jitter.
@@ -87,7 +87,7 @@ async fn the_worker_may_say_when() {
     let task = server.create(json!({"retry": retry})).await;
     let held = claim_one(&server, &task, json!({})).await;
     settle(&server, &held, "fail", json!({"retry_after_seconds": 0})).await.ok();
-    assert_eq!(until_status(&server, &task, "pending").await["attempt"], 1);
+    assert_eq!(pass_until_status(&server, &task, "pending").await["attempt"], 1);
     assert_eq!(claim_one(&server, &task, json!({})).await["attempt"], 2);
 
     // With `never` there is no when.
@@ -163,7 +163,7 @@ async fn a_retry_comes_by_itself_when_its_time_has_come() {
     let held = claim_one(&server, &task, json!({})).await;
     let receipt = settle(&server, &held, "fail", json!({})).await.ok();
     let queue = held["task_type"].as_str().expect("a type");
-    let again = claim(&server, queue, json!({"wait_ms": 20_000})).await;
+    let again = server.while_time_passes(claim(&server, queue, json!({"wait_ms": 20_000}))).await;
     let again = &tasks(&again)[0];
     assert_eq!((&again["id"], &again["attempt"]), (&task["id"], &json!(2)));
     assert_eq!(again["reason"], Value::Null);

@@ -7,7 +7,9 @@ use task_repo_tests::{TestServer, eventually, unique_type};
 
 use crate::fail_point::FailPoint;
 use crate::profiler;
-use crate::verbs::{claim, claim_one, create_many, id, ids, let_calls_wait, settle, tasks, until_status};
+use crate::verbs::{
+    claim, claim_one, create_many, id, ids, let_calls_wait, pass_until_status, settle, tasks,
+};
 
 /// Callers at once.
 const CALLERS: usize = 40;
@@ -88,7 +90,7 @@ async fn work_of_higher_priority_waits_for_one_round_even_when_nothing_is_read_a
 async fn suspect(server: &TestServer, queue: &str, priority: i32) -> Value {
     let task = server.create(json!({"task_type": queue, "priority": priority, "lease_seconds": 1})).await;
     claim_one(server, &task, json!({})).await;
-    until_status(server, &task, "pending").await
+    pass_until_status(server, &task, "pending").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use task_repo_tests::TestServer;
 
 use crate::verbs::{
-    STRANGE_TOKEN, assert_lease_lost, claim, claim_one, executions, id, post, put_status, queue, settle,
-    shown, tasks, until_status,
+    STRANGE_TOKEN, assert_lease_lost, claim, claim_one, executions, id, pass_until_status, post, put_status,
+    queue, settle, shown, tasks,
 };
 
 /// A task that a service has begun to work on.
@@ -122,7 +122,7 @@ async fn the_timeout_holds_and_ends_the_work_for_good() {
     let task = begun(&server, json!({"timeout_seconds": 1, "max_attempts": 5})).await;
     // A lease does not: this one runs far longer than the lease the task asks for.
     let unleased = begun(&server, json!({"lease_seconds": 1})).await;
-    let failed = until_status(&server, &task, "failed").await;
+    let failed = pass_until_status(&server, &task, "failed").await;
     assert_eq!((&failed["reason"], &failed["error"]["code"]), (&json!("timeout"), &json!("timeout")));
     assert_eq!((&failed["attempt"], &failed["losses"]), (&json!(1), &json!(0)));
     assert!(failed["completed_at"].is_string());
@@ -131,7 +131,7 @@ async fn the_timeout_holds_and_ends_the_work_for_good() {
 
     let leased = server.create(json!({"lease_seconds": 1})).await;
     claim_one(&server, &leased, json!({})).await;
-    until_status(&server, &leased, "pending").await;
+    pass_until_status(&server, &leased, "pending").await;
     assert_eq!(shown(&server, &unleased).await, unleased, "no lease, so none runs out");
 }
 

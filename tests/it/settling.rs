@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use task_repo_tests::TestServer;
 
 use crate::verbs::{
-    STRANGE_TOKEN, assert_lease_lost, assert_receipt, claim_one, executions, id, post, settle, shown,
-    until_status, with,
+    STRANGE_TOKEN, assert_lease_lost, assert_receipt, claim_one, executions, id, pass_until_status, post,
+    settle, shown, with,
 };
 
 const VERBS: [(&str, &str); 4] =
@@ -184,7 +184,7 @@ async fn a_cancellation_asked_for_takes_effect_unless_the_work_is_done() {
     let timed_out = held(&server, json!({"timeout_seconds": 1})).await;
     for task in [&lost, &timed_out] {
         post(&server, task, "cancel", json!({})).await.ok();
-        let ended = until_status(&server, task, "cancelled").await;
+        let ended = pass_until_status(&server, task, "cancelled").await;
         assert_eq!(ended["reason"], Value::Null);
         assert!(ended["completed_at"].is_string());
     }

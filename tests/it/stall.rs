@@ -1,5 +1,7 @@
 //! Times in which workers could not be heard: nobody loses work for them.
 
+use std::time::Duration;
+
 use bson::{Bson, Document, doc};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -7,7 +9,7 @@ use task_repo_tests::{TestServer, eventually};
 
 use crate::fail_point::FailPoint;
 use crate::profiler;
-use crate::verbs::{claim_one, settle, shown, time, until_status};
+use crate::verbs::{claim_one, pass_until_status, settle, shown};
 
 /// A task whose lease runs out unless somebody says that its worker lives.
 async fn hold(server: &TestServer) -> Value {
@@ -15,11 +17,10 @@ async fn hold(server: &TestServer) -> Value {
     claim_one(server, &task, json!({})).await
 }
 
-/// Until the lease is over for so long that any sweeper would have taken the task.
-async fn outlast(held: &Value) {
-    let over = time(&held["lease"]["expires_at"]) + TimeDelta::seconds(3);
-    eventually("the lease would have run out long ago", async || Utc::now() > over).await;
-}
+/// So long after its claim that any sweeper would have taken the task.
+const LONG: Duration = Duration::from_secs(9);
+/// How far the time moves at once: two steps without a pulse are an outage.
+const STEP: Duration = Duration::from_millis(1500);
 
 /// The worker is heard in time; and it was only put off: who stays silent then loses the task.
 async fn assert_kept(server: &TestServer, held: &Value) {
@@ -34,7 +35,7 @@ async fn assert_kept(server: &TestServer, held: &Value) {
     let now = shown(server, held).await;
     assert_eq!((&now["status"], &now["losses"]), (&json!("processing"), &json!(0)), "{now:#}");
     settle(server, held, "heartbeat", json!({})).await.ok();
-    assert_eq!(until_status(server, held, "pending").await["losses"], 1);
+    assert_eq!(pass_until_status(server, held, "pending").await["losses"], 1);
 }
 
 /// Leases outlast a time in which all such commands fail.
@@ -42,7 +43,16 @@ async fn assert_outlasts(collection: &str, command: &str, how: Document) {
     let server = TestServer::start().await;
     let held = hold(&server).await;
     let broken = FailPoint::set_on(&server, collection, command, "alwaysOn", how).await;
-    outlast(&held).await;
+    let mut passed = Duration::ZERO;
+    // In steps, and a command fails after each: if the sweeper could note that leases can be renewed, it would.
+    for hits in 1.. {
+        if passed >= LONG {
+            break;
+        }
+        server.jump(STEP);
+        passed += STEP;
+        broken.has_hit(hits).await;
+    }
     assert!(broken.end().await > 0);
     assert_kept(&server, &held).await;
 }
@@ -67,7 +77,8 @@ async fn leases_outlast_a_time_in_which_only_tasks_could_not_be_written() {
 async fn leases_outlast_a_time_in_which_no_server_ran() {
     let server = TestServer::start().await;
     let held = hold(&server).await;
-    let server = server.restart_after(outlast(&held)).await;
+    let clock = server.clock();
+    let server = server.restart_after(async { clock.advance(LONG) }).await;
     assert_kept(&server, &held).await;
 }
 
@@ -125,9 +136,14 @@ async fn an_outage_is_over_when_a_pulse_arrives_not_when_it_was_sent() {
     let broken =
         FailPoint::set_on(&server, "tasks_pulse", "findAndModify", "alwaysOn", doc! { "errorCode": 50 })
             .await;
-    let began = Utc::now();
-    eventually("that is an outage", async || Utc::now() > began + TimeDelta::seconds(3)).await;
-    broken.change(doc! { "times": 1 }, doc! { "blockConnection": true, "blockTimeMS": 3000 }).await;
+    server.jump(Duration::from_secs(3));
+    broken.has_hit(1).await;
+    let before =
+        broken.change(doc! { "times": 1 }, doc! { "blockConnection": true, "blockTimeMS": 2000 }).await;
+    // The next pulse is under way for three seconds by the server's clock.
+    server.jump(STEP);
+    broken.has_hit(before + 1).await;
+    server.jump(Duration::from_secs(3));
     eventually("its whole length is known", async || {
         let outage = pulse().await.and_then(|pulse| pulse.get_document("outage").cloned().ok());
         outage.is_some_and(|outage| outage.get_i64("lasted_ms").expect("its length") > 5500)

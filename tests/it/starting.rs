@@ -1,5 +1,7 @@
 //! What a server refuses to start with, before it listens.
 
+use std::sync::Arc;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
 use task_repo_server::{Server, Settings};
@@ -12,7 +14,7 @@ async fn refusal(configure: impl FnOnce(&mut Settings)) -> String {
     let mut settings = Settings::for_tests(database.uri(), database.name());
     settings.http.port = taken.local_addr().expect("its address").port();
     configure(&mut settings);
-    let Err(error) = Server::start(settings).await else { panic!("the server starts") };
+    let Err(error) = Server::start(settings, Arc::default()).await else { panic!("the server starts") };
     error.to_string()
 }
 
@@ -59,7 +61,7 @@ async fn the_default_key_is_refused_where_others_can_reach_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_start_together_on_a_new_database_do_not_hinder_each_other() {
     let database = TestDatabase::create().await;
-    let start = || Server::start(Settings::for_tests(database.uri(), database.name()));
+    let start = || Server::start(Settings::for_tests(database.uri(), database.name()), Arc::default());
     let (one, two) = tokio::join!(start(), start());
     for server in [one, two] {
         server.expect("it starts").stop().await;

@@ -21,7 +21,7 @@ type Heard = Arc<Mutex<Vec<(Option<String>, Vec<&'static str>, String)>>>;
 /// A store on a database that no server uses, so that all commands are its own; and what it tells.
 async fn listening(database: &TestDatabase) -> (Store, Heard) {
     let settings = Settings::for_tests(database.uri(), database.name());
-    let store = Store::connect(&settings.database).await.expect("a store");
+    let store = Store::connect(&settings.database, std::sync::Arc::default()).await.expect("a store");
     let heard = Heard::default();
     let ear = Arc::clone(&heard);
     store.hub().subscribe(move |event| {

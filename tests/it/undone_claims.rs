@@ -15,7 +15,7 @@ use crate::verbs::{claim_one, executions, id, post, settle, shown, until_status}
 async fn claim_and_undo(server: &TestServer, task: &Value) {
     let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
     let settings = Settings::for_tests(&uri, server.database().name());
-    let store = Store::connect(&settings.database).await.expect("a store");
+    let store = Store::connect(&settings.database, std::sync::Arc::default()).await.expect("a store");
     let (scope, id) = (Scope::tenant("default"), Uuid::parse_str(id(task)).expect("a UUID"));
     let token = Uuid::new_v4();
     let (execution_id, worker_id) = (Uuid::now_v7(), "gone".to_owned());

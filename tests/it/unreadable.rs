@@ -5,7 +5,7 @@ use bson::{Bson, DateTime, Document, doc};
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, eventually, unique_type};
 
-use crate::verbs::{claim, claim_one, create_many, id, ids, post, settle, tasks, until_status};
+use crate::verbs::{claim, claim_one, create_many, id, ids, pass_until_status, post, settle, tasks};
 
 /// More than a look of a loop, or a page, holds.
 const MANY: usize = 600;
@@ -108,7 +108,7 @@ async fn loops_move_what_lies_behind_them() {
     spoil(&server, doc! {"task_type": "due", "_id": {"$ne": key(&good)}}).await;
     let overdue = doc! {"$set": {"run_at": long_ago}};
     collection.update_many(doc! {"attempt": "one"}, overdue).await.expect("an answer");
-    until_status(&server, &good, "pending").await;
+    pass_until_status(&server, &good, "pending").await;
 
     create_many(&server, MANY, |_| json!({"task_type": "held"})).await;
     claim(&server, "held", json!({"limit": MANY})).await;
@@ -117,7 +117,7 @@ async fn loops_move_what_lies_behind_them() {
     collection.update_many(doc! {"task_type": "held"}, lost).await.expect("an answer");
     let good = server.create(json!({"task_type": "lost"})).await;
     claim_one(&server, &good, json!({"lease_seconds": 1})).await;
-    until_status(&server, &good, "pending").await;
+    pass_until_status(&server, &good, "pending").await;
 
     let health = server.get("/health/detailed").send().await.ok();
     assert_eq!(health["status"], "healthy", "a loop that cannot read a task does not fail: {health:#}");
@@ -147,8 +147,8 @@ async fn documents_without_an_id_of_ours_stop_no_loop() {
     claim_one(&server, &lost, json!({"lease_seconds": 1})).await;
     let gone = server.create(json!({"retention_seconds": 0})).await;
     post(&server, &gone, "cancel", json!({})).await.ok();
-    until_status(&server, &due, "pending").await;
-    until_status(&server, &lost, "pending").await;
+    pass_until_status(&server, &due, "pending").await;
+    pass_until_status(&server, &lost, "pending").await;
     eventually("what may be removed is removed, ours or not", async || {
         let left = collection.count_documents(doc! {"remove_at": {"$exists": true}}).await;
         left.expect("an answer") == 0

@@ -164,6 +164,11 @@ pub(crate) async fn until_status(server: &TestServer, task: &Value, status: &str
     .await
 }
 
+/// Lets time pass by the server's clock until the task stands in that status, and gives it back.
+pub(crate) async fn pass_until_status(server: &TestServer, task: &Value, status: &str) -> Value {
+    server.while_time_passes(until_status(server, task, status)).await
+}
+
 /// Gives calls sent before the time to reach the server and begin their wait there. Nothing depends on it: tests that
 /// pause here have to pass in either order, and only say more in this one.
 pub(crate) async fn let_calls_wait() {

@@ -4,19 +4,25 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use bson::{Document, doc};
+use chrono::{DateTime, Utc};
 use reqwest::Method;
 use task_repo_client::TaskClient;
+use task_repo_server::clock::Clock;
 use task_repo_server::{Server, Settings};
+use tokio::sync::Mutex;
 
 use crate::database::TestDatabase;
 use crate::http::Call;
-use crate::waiting::run_elsewhere;
+use crate::waiting::{eventually, run_elsewhere};
 
 /// The bootstrap key of every test server: all tenants, all roles.
 pub const API_KEY: &str = "test_api_key";
 
 /// Longest that one call may take: beyond the longest wait of the contract, 30 s.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
+/// How far [`TestServer::let_pass`] moves the clock at once: a quarter of what the service takes for an outage.
+const STEP: Duration = Duration::from_millis(500);
 
 /// A server on a free port. It stops when this value is dropped, and its database goes with the last server on it.
 pub struct TestServer {
@@ -25,6 +31,9 @@ pub struct TestServer {
     settings: Settings,
     http: reqwest::Client,
     database: Arc<TestDatabase>,
+    clock: Arc<Clock>,
+    /// Held for a step of the clock, so that those of several parts of a test do not add up to an outage.
+    steps: Arc<Mutex<()>>,
 }
 
 impl TestServer {
@@ -38,30 +47,50 @@ impl TestServer {
         let database = TestDatabase::create().await;
         let mut settings = Settings::for_tests(database.uri(), database.name());
         configure(&mut settings);
-        Self::start_on(Arc::new(database), settings).await
+        Self::start_on(Arc::new(database), settings, Arc::default(), Arc::default()).await
     }
 
     /// A server with the settings of tests on a database that holds something already.
     pub async fn start_in(database: TestDatabase) -> Self {
         let settings = Settings::for_tests(database.uri(), database.name());
-        Self::start_on(Arc::new(database), settings).await
+        Self::start_on(Arc::new(database), settings, Arc::default(), Arc::default()).await
     }
 
-    /// A second server on the same database, with the same settings.
+    /// A second server on the same database, with the same settings and the same clock.
     pub async fn sibling(&self) -> Self {
-        Self::start_on(Arc::clone(&self.database), self.settings.clone()).await
+        Self::start_on(
+            Arc::clone(&self.database),
+            self.settings.clone(),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.steps),
+        )
+        .await
     }
 
     /// A second server on the same database, with settings changed.
     pub async fn sibling_with(&self, configure: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = self.settings.clone();
         configure(&mut settings);
-        Self::start_on(Arc::clone(&self.database), settings).await
+        Self::start_on(Arc::clone(&self.database), settings, Arc::clone(&self.clock), Arc::clone(&self.steps))
+            .await
     }
 
-    async fn start_on(database: Arc<TestDatabase>, settings: Settings) -> Self {
-        let server = Server::start(settings.clone()).await.expect("the server starts");
-        Self { addr: server.addr(), server: Some(server), settings, http: http_client(), database }
+    async fn start_on(
+        database: Arc<TestDatabase>,
+        settings: Settings,
+        clock: Arc<Clock>,
+        steps: Arc<Mutex<()>>,
+    ) -> Self {
+        let server = Server::start(settings.clone(), Arc::clone(&clock)).await.expect("the server starts");
+        Self {
+            addr: server.addr(),
+            server: Some(server),
+            settings,
+            http: http_client(),
+            database,
+            clock,
+            steps,
+        }
     }
 
     /// Stops it, and starts another in its place once `away` has passed.
@@ -70,7 +99,13 @@ impl TestServer {
             server.stop().await;
         }
         away.await;
-        Self::start_on(Arc::clone(&self.database), self.settings.clone()).await
+        Self::start_on(
+            Arc::clone(&self.database),
+            self.settings.clone(),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.steps),
+        )
+        .await
     }
 
     /// Stops gracefully; returns when nothing of it runs any more.
@@ -93,6 +128,61 @@ impl TestServer {
     /// The database, past the server.
     pub fn database(&self) -> mongodb::Database {
         self.database.handle()
+    }
+
+    /// The time by the server's clock.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// The server's clock, for whoever outlives the server.
+    pub fn clock(&self) -> Arc<Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// Has the server's clock, and that of its siblings, jump. To the service this is a time in which no server ran: leases
+    /// hold longer by it.
+    pub fn jump(&self, duration: Duration) {
+        self.clock.advance(duration);
+    }
+
+    /// Lets time pass by the server's clock, and that of its siblings, in steps that are no outage: after each, the sweeper
+    /// has made sure that leases can be renewed. It takes about 20 ms of real time for half a second.
+    pub async fn let_pass(&self, duration: Duration) {
+        let mut left = duration;
+        while !left.is_zero() {
+            let step = left.min(STEP);
+            let _alone = self.steps.lock().await;
+            left -= step;
+            self.clock.advance(step);
+            let moved = self.clock.now();
+            let pulses = self.database().collection::<Document>("tasks_pulse");
+            eventually("the sweeper has noticed the time", async || {
+                let pulse = pulses.find_one(doc! {}).await.expect("an answer");
+                pulse.is_some_and(|pulse| {
+                    pulse.get_datetime("seen_at").is_ok_and(|seen| seen.to_chrono() >= moved)
+                })
+            })
+            .await;
+        }
+    }
+
+    /// Lets time pass by the server's clock, as [`let_pass`](Self::let_pass) does, until `work` is done.
+    pub async fn while_time_passes<T>(&self, work: impl Future<Output = T>) -> T {
+        let passing = async {
+            loop {
+                self.let_pass(STEP).await;
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            () = passing => unreachable!("time does not end"),
+        }
+    }
+
+    /// Lets the time pass until `time`, as [`let_pass`](Self::let_pass) does.
+    pub async fn let_pass_until(&self, time: DateTime<Utc>) {
+        self.let_pass(self.clock.until(time)).await;
     }
 
     /// A raw `GET`.

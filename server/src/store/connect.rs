@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::doc;
-use chrono::Utc;
 use mongodb::Client;
 use mongodb::event::EventHandler;
 use mongodb::event::sdam::SdamEvent;
@@ -58,12 +57,12 @@ pub enum ConnectError {
 }
 
 impl Store {
-    /// Connects, checks that the database can keep the service's promises, and makes the indexes.
+    /// Connects, checks that the database can keep the service's promises, and makes the indexes. From then on `clock`
+    /// follows the database's members.
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub async fn connect(settings: &DatabaseSettings) -> Result<Self, ConnectError> {
-        let clock = Arc::new(Clock::set_to(Utc::now()));
+    pub async fn connect(settings: &DatabaseSettings, clock: Arc<Clock>) -> Result<Self, ConnectError> {
         let mut options = options(settings).await?;
         options.sdam_event_handler = Some(hearing(&clock));
         let client = Client::with_options(options).map_err(|_| ConnectError::Uri)?;

@@ -33,8 +33,8 @@ impl ThisServer {
         Self { id: Uuid::now_v7(), host: host(), started_at: now, renewed: std::sync::Mutex::default() }
     }
 
-    fn is_due(&self) -> bool {
-        self.renewed().is_none_or(|at| at.elapsed() >= RENEW)
+    fn is_due(&self, now: Instant) -> bool {
+        self.renewed().is_none_or(|at| now.saturating_duration_since(at) >= RENEW)
     }
 
     fn renewed(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
@@ -58,9 +58,10 @@ impl TaskService {
         let asked = Instant::now();
         let changes = self.store.changes().await?;
         self.keys.hear(changes, asked);
-        if self.server.is_due() {
+        let now = self.store.clock().instant();
+        if self.server.is_due(now) {
             self.store.renew_server(&self.entry()).await?;
-            *self.server.renewed() = Some(asked);
+            *self.server.renewed() = Some(now);
         }
         Ok(Duration::ZERO)
     }
@@ -89,8 +90,8 @@ impl TaskService {
         if !self.store.lease_job(RETENTION, self.server.id, LEASE).await? {
             return Ok(lag);
         }
-        let leased = Instant::now();
-        while leased.elapsed() < LEASE / 2 && !self.stopping.is_cancelled() {
+        let leased = self.store.clock().instant();
+        while self.store.clock().since(leased) < LEASE / 2 && !self.stopping.is_cancelled() {
             let removed = self.store.remove_due(REMOVED_TOGETHER).await?;
             let late = removed.oldest.map(|at| self.store.clock().now() - at);
             lag = lag.max(late.and_then(|late| late.to_std().ok()).unwrap_or_default());
