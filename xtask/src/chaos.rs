@@ -6,12 +6,16 @@ use std::process::Stdio;
 use anyhow::Result;
 use tokio::process::Command;
 
+use crate::checker_check;
 use crate::layout;
 use crate::mongod;
 use crate::process;
+use crate::seed;
 
 /// The program that breaks things.
 const CHAOS: &str = "task-repo-chaos";
+/// The seed of a run that is given none.
+const FIXED_SEED: u64 = 1;
 /// The server's program.
 const SERVER: &str = "task-repo-server";
 
@@ -25,9 +29,12 @@ const INSTALL_CLOCKS: &str = "export DEBIAN_FRONTEND=noninteractive
 /// Options of `cargo xtask chaos`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The dice: the same seed makes the same faults in the same order
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    /// The dice: the same seed makes the same faults in the same order [default: 1, or a new one with --minutes]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// As many runs as make faults for that long in all, each with the next seed
+    #[arg(long, conflicts_with_all = ["seeds", "mistakes"])]
+    minutes: Option<u64>,
     /// Runs, each with the next seed
     #[arg(long, default_value_t = 1)]
     seeds: u64,
@@ -48,13 +55,25 @@ pub(crate) struct Args {
 impl Args {
     /// What continuous integration has time for, about two minutes: all short faults, which come first, and whichever long
     /// one the seed draws.
-    pub(crate) fn short() -> Self {
-        Self { seed: 1, seeds: 1, seconds: 75, faults: None, mistakes: false, release: false }
+    pub(crate) fn short(seed: u64) -> Self {
+        let seed = Some(seed);
+        Self { seed, minutes: None, seeds: 1, seconds: 75, faults: None, mistakes: false, release: false }
     }
 
-    /// Whether the check would find anything.
+    /// Whether the check would find anything. Always with the same seed, because a mistake shows only under faults that hit
+    /// it, and the recorded result is to be that of the sources alone.
     pub(crate) fn mistakes() -> Self {
-        Self { seconds: 15, mistakes: true, ..Self::short() }
+        Self { seconds: 15, mistakes: true, ..Self::short(FIXED_SEED) }
+    }
+
+    /// The seed of the first run.
+    fn first_seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| if self.minutes.is_some() { seed::drawn() } else { FIXED_SEED })
+    }
+
+    /// How many runs.
+    fn runs(&self) -> u64 {
+        self.minutes.map_or(self.seeds, |minutes| (minutes * 60).div_ceil(self.seconds.max(1)).max(1))
     }
 }
 
@@ -73,15 +92,23 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     }
     process::run(&mut first).await?;
     install_clocks().await;
+    let first_seed = args.first_seed();
+    println!("the seed is {first_seed}; repeat it with --seed {first_seed}");
     let programs = layout::target().join(if args.release { "release" } else { "debug" });
     let mut command = Command::new(programs.join(CHAOS));
-    command.arg(if args.mistakes { "mistakes" } else { "run" }).args(words(args)).current_dir(layout::root());
+    command
+        .arg(if args.mistakes { "mistakes" } else { "run" })
+        .args(words(args, first_seed))
+        .current_dir(layout::root());
     command.arg("--mongod").arg(mongod::program().await?).arg("--server").arg(programs.join(SERVER));
     command.arg("--output").arg(output());
     let done = process::run(&mut command).await;
     if args.mistakes {
         // A server that can make mistakes must not lie where others expect one that cannot.
         process::run(&mut build()).await?;
+        if done.is_ok() {
+            checker_check::record()?;
+        }
     }
     done
 }
@@ -101,10 +128,10 @@ fn output() -> PathBuf {
     layout::target().join("chaos")
 }
 
-fn words(args: &Args) -> Vec<String> {
+fn words(args: &Args, first_seed: u64) -> Vec<String> {
     let mut words = vec![
-        format!("--seed={}", args.seed),
-        format!("--seeds={}", args.seeds),
+        format!("--seed={first_seed}"),
+        format!("--seeds={}", args.runs()),
         format!("--seconds={}", args.seconds),
     ];
     words.extend(args.faults.iter().map(|faults| format!("--faults={faults}")));
@@ -118,13 +145,25 @@ mod tests {
     #[test]
     fn options_reach_the_program_that_breaks_things() {
         let args = Args {
-            seed: 7,
+            seed: Some(7),
+            minutes: None,
             seeds: 2,
             seconds: 5,
             faults: Some("server-kill,doubled".into()),
             mistakes: false,
             release: false,
         };
-        assert_eq!(words(&args), ["--seed=7", "--seeds=2", "--seconds=5", "--faults=server-kill,doubled"]);
+        let words = words(&args, args.first_seed());
+        assert_eq!(words, ["--seed=7", "--seeds=2", "--seconds=5", "--faults=server-kill,doubled"]);
+    }
+
+    #[test]
+    fn minutes_are_divided_into_runs_of_a_new_seed() {
+        let args = Args { seed: None, minutes: Some(10), seconds: 75, ..Args::short(3) };
+        assert_eq!(args.runs(), 8);
+        assert_eq!(Args { seed: Some(7), minutes: Some(1), ..Args::short(3) }.first_seed(), 7);
+        assert_eq!(Args { seed: None, ..Args::short(3) }.first_seed(), FIXED_SEED);
+        let drawn: std::collections::HashSet<_> = (0..20).map(|_| args.first_seed()).collect();
+        assert!(drawn.len() > 10);
     }
 }

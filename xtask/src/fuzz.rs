@@ -10,6 +10,7 @@ use tokio::process::Command;
 use crate::layout;
 use crate::mongod::{Database, Purpose};
 use crate::process;
+use crate::seed;
 use crate::server::{self, Server, Settings};
 use crate::venv::Package;
 
@@ -39,18 +40,25 @@ pub(crate) struct Args {
     /// How long to go on
     #[arg(long, conflicts_with = "max_examples")]
     seconds: Option<u32>,
+    /// How long to go on, in minutes
+    #[arg(long, conflicts_with_all = ["max_examples", "seconds"])]
+    minutes: Option<u32>,
     /// How many requests to make up for each operation
     #[arg(long)]
     max_examples: Option<u32>,
-    /// Repeat a run: its seed is in its first lines
+    /// Repeat a run: its seed is in its first lines. Without it a new one is drawn
     #[arg(long)]
     seed: Option<u64>,
 }
 
 impl Args {
     /// The run that every change passes: bounded by time, because some requests wait.
-    pub(crate) fn short() -> Self {
-        Self { seconds: Some(90), max_examples: None, seed: None }
+    pub(crate) fn short(seed: u64) -> Self {
+        Self { seconds: Some(90), minutes: None, max_examples: None, seed: Some(seed) }
+    }
+
+    fn seconds(&self) -> Option<u64> {
+        self.minutes.map(|minutes| u64::from(minutes) * 60).or(self.seconds.map(u64::from))
     }
 }
 
@@ -69,17 +77,19 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 async fn against(tool: &Path, program: &Path, reports: &Path, uri: &str, args: &Args) -> Result<()> {
     let name = format!("fuzz_{}", std::process::id());
     let settings = Settings { mongodb_uri: uri, mongodb_database: Some(&name), api_key: KEY };
+    let seed = args.seed.unwrap_or_else(seed::drawn);
+    println!("the seed is {seed}; repeat it with --seed {seed}");
     let mut server = Server::start(program, &settings, layout::free_port()?, &reports.join("server.log"))?;
     server.ready().await?;
     let url = format!("{}/openapi.json", server.address());
-    let outcome = process::run(Command::new(tool).args(words(&url, args)).current_dir(reports)).await;
+    let outcome = process::run(Command::new(tool).args(words(&url, args, seed)).current_dir(reports)).await;
     // A server that fell over says more about why than the tool does.
     server.check_alive()?;
     server.stop(STOP_GRACE).await?;
     outcome
 }
 
-fn words(url: &str, args: &Args) -> Vec<String> {
+fn words(url: &str, args: &Args, seed: u64) -> Vec<String> {
     let authorization = format!("Authorization: Bearer {KEY}");
     let fixed = [
         "run",
@@ -102,9 +112,9 @@ fn words(url: &str, args: &Args) -> Vec<String> {
     ];
     let mut words: Vec<String> = fixed.map(String::from).into();
     let chosen = [
-        ("--max-time", args.seconds.map(u64::from)),
+        ("--max-time", args.seconds()),
         ("--max-examples", args.max_examples.map(u64::from)),
-        ("--seed", args.seed),
+        ("--seed", Some(seed)),
     ];
     for (option, value) in chosen {
         words.extend(value.into_iter().flat_map(|value| [option.into(), value.to_string()]));
@@ -118,10 +128,16 @@ mod tests {
 
     #[test]
     fn options_are_passed_on_only_when_given() {
-        let plain = Args { seconds: None, max_examples: None, seed: None };
-        assert!(!words("u", &plain).iter().any(|word| word == "--max-time" || word == "--seed"));
-        let chosen = words("u", &Args { seconds: Some(30), max_examples: None, seed: Some(7) });
-        assert!(chosen.windows(2).any(|pair| pair == ["--max-time", "30"]));
-        assert!(chosen.windows(2).any(|pair| pair == ["--seed", "7"]));
+        let plain = Args { seconds: None, minutes: None, max_examples: None, seed: None };
+        let words = |args| super::words("u", &args, 7);
+        assert!(!words(plain).iter().any(|word| word == "--max-time"));
+        let short = words(Args { seconds: Some(30), ..Args::short(3) });
+        assert!(short.windows(2).any(|pair| pair == ["--max-time", "30"]));
+        assert!(
+            short.windows(2).any(|pair| pair == ["--seed", "7"]),
+            "always, so that every run can be repeated"
+        );
+        let long = words(Args { seconds: None, minutes: Some(20), ..Args::short(3) });
+        assert!(long.windows(2).any(|pair| pair == ["--max-time", "1200"]));
     }
 }

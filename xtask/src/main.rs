@@ -5,6 +5,7 @@
 
 mod bench;
 mod chaos;
+mod checker_check;
 mod ci;
 mod dependencies;
 mod fuzz;
@@ -12,6 +13,7 @@ mod layout;
 mod mongod;
 mod process;
 mod release;
+mod seed;
 mod server;
 mod spinner;
 mod start;

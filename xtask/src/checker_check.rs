@@ -1,0 +1,141 @@
+//! Whether the check of the checker (`cargo xtask chaos --mistakes`) has passed for the sources as they are.
+//!
+//! It builds the server twice and breaks six replica sets, and says nothing about a change of the service. So it runs
+//! when the harness or the mistakes changed: their fingerprint is not the one that the last passed check has left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::layout;
+
+/// Where a passed check leaves the fingerprint; the file is committed.
+const RECORD: &str = "chaos/mistakes-found.txt";
+/// The harness and its checker, the mistakes, and the command that has them made. Below folders every file counts.
+const WHOLE: [&str; 4] = ["chaos/Cargo.toml", "chaos/src", "server/src/mistake.rs", "xtask/src/chaos.rs"];
+/// Of what is below, the lines that make a mistake count.
+const HOOKS: &str = "server/src";
+/// What such a line names.
+const HOOK: &str = "mistake::";
+
+/// The fingerprint of the harness, and whether the check has passed for it.
+pub(crate) fn state() -> Result<(String, bool)> {
+    let fingerprint = fingerprint(layout::root())?;
+    let passed = fs::read_to_string(layout::root().join(RECORD)).unwrap_or_default();
+    let has_passed = passed.trim() == fingerprint;
+    Ok((fingerprint, has_passed))
+}
+
+/// Writes down that the check has passed for the sources as they are.
+pub(crate) fn record() -> Result<()> {
+    let fingerprint = fingerprint(layout::root())?;
+    fs::write(layout::root().join(RECORD), format!("{fingerprint}\n"))
+        .with_context(|| format!("cannot write {RECORD}"))?;
+    println!("{RECORD} says that the mistakes are found; commit it");
+    Ok(())
+}
+
+fn fingerprint(root: &Path) -> Result<String> {
+    let mut hash = Hash::new();
+    for place in WHOLE {
+        for file in files(&root.join(place))? {
+            hash.add(name(root, &file).as_bytes());
+            hash.add(read(&file)?.as_bytes());
+        }
+    }
+    for file in files(&root.join(HOOKS))? {
+        for line in read(&file)?.lines().filter(|line| line.contains(HOOK)) {
+            hash.add(name(root, &file).as_bytes());
+            hash.add(line.trim().as_bytes());
+        }
+    }
+    Ok(format!("{:016x}", hash.0))
+}
+
+fn name<'a>(root: &Path, file: &'a Path) -> std::borrow::Cow<'a, str> {
+    file.strip_prefix(root).unwrap_or(file).to_string_lossy()
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// The files at that place, in the order of their names.
+fn files(place: &Path) -> Result<Vec<PathBuf>> {
+    if place.is_file() {
+        return Ok(vec![place.to_owned()]);
+    }
+    let mut found = Vec::new();
+    let entries = fs::read_dir(place).with_context(|| format!("cannot read {}", place.display()))?;
+    for entry in entries {
+        found.extend(files(&entry?.path())?);
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// FNV-1a (64 bits): it tells changes apart that nobody makes to deceive, and is the same on every machine.
+struct Hash(u64);
+
+impl Hash {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// Adds a part. Its length goes first, so that parts cannot be cut anew without a change.
+    fn add(&mut self, part: &[u8]) {
+        let length = u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes();
+        for byte in length.iter().chain(part) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Scratch;
+
+    /// Sources in which each counted place has something.
+    fn sources() -> Scratch {
+        let scratch = Scratch::new().unwrap();
+        for file in ["chaos/Cargo.toml", "chaos/src/a.rs", "server/src/mistake.rs", "xtask/src/chaos.rs"] {
+            write(&scratch, file, "one");
+        }
+        write(&scratch, "server/src/store/insert.rs", "fn f() {\n    mistake::is_made(A);\n}\n");
+        scratch
+    }
+
+    fn write(scratch: &Scratch, file: &str, text: &str) {
+        let path = scratch.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn what_the_check_is_about_changes_the_fingerprint_and_nothing_else_does() {
+        let scratch = sources();
+        let before = fingerprint(scratch.path()).unwrap();
+        assert_eq!(before, fingerprint(sources().path()).unwrap(), "wherever the sources lie");
+        write(&scratch, "server/src/store/insert.rs", "fn g() {}\nfn f() {\n  mistake::is_made(A);\n}\n");
+        write(&scratch, RECORD, "anything");
+        assert_eq!(fingerprint(scratch.path()).unwrap(), before, "the mistake is made as before");
+        for (file, text) in [
+            ("chaos/src/a.rs", "two"),
+            ("chaos/src/checker/b.rs", "one"),
+            ("server/src/mistake.rs", "two"),
+            ("xtask/src/chaos.rs", "two"),
+            ("server/src/store/insert.rs", "fn f() {}"),
+        ] {
+            let scratch = sources();
+            write(&scratch, file, text);
+            assert_ne!(fingerprint(scratch.path()).unwrap(), before, "{file}");
+        }
+    }
+
+    #[test]
+    fn the_harness_of_this_repository_has_a_fingerprint() {
+        assert_eq!(state().unwrap().0.len(), 16);
+    }
+}
