@@ -282,7 +282,8 @@ async fn storm(world: &World, plan: &Plan, crew: &Crew, bar: &ProgressBar) -> Re
 
 async fn is_drained(reader: &TaskClient) -> Result<bool> {
     let open = ListTasks::new().status(Status::Pending).status(Status::Processing).status(Status::Scheduled);
-    Ok(reader.list_tasks(&open.limit(1)).await?.tasks.is_empty())
+    // A page may be empty although there are such tasks behind it: the stream goes on to the end.
+    Ok(reader.task_stream(open.limit(1)).try_next().await?.is_none())
 }
 
 /// All tasks with their attempts.

@@ -2,7 +2,7 @@
 
 use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use task_repo_protocol::timestamp;
-use task_repo_protocol::{DateTime, Status, Task, TaskPage, Utc, path};
+use task_repo_protocol::{DateTime, Status, Task, TaskPage, Utc, Uuid, path};
 
 use crate::call::Call;
 use crate::client::TaskClient;
@@ -59,6 +59,21 @@ impl ListTasks {
         self.with("created_before", timestamp::format(&time))
     }
 
+    /// Only tasks that became final after. With a time of the end, [`ListTasks::new`] lists those in any status.
+    pub fn completed_after(self, time: DateTime<Utc>) -> Self {
+        self.with("completed_after", timestamp::format(&time))
+    }
+
+    /// Only tasks that became final before. With a time of the end, [`ListTasks::new`] lists those in any status.
+    pub fn completed_before(self, time: DateTime<Utc>) -> Self {
+        self.with("completed_before", timestamp::format(&time))
+    }
+
+    /// Also the task with this id, 100 at most; without one, all. With ids, [`ListTasks::new`] lists those in any status.
+    pub fn id(self, id: Uuid) -> Self {
+        self.with("id", id.to_string())
+    }
+
     /// How many tasks a page has at most: 1–100, default 10.
     pub fn limit(self, limit: u32) -> Self {
         self.only("limit", limit.to_string())
@@ -92,7 +107,7 @@ impl ListTasks {
 
 /// Listing.
 impl TaskClient {
-    /// One page.
+    /// One page. It may be short, or empty, and still have a `next_cursor`: go on until that is `None`.
     ///
     /// # Errors
     /// `invalid_parameter`, also for a cursor of another query; see [`ClientError`].
@@ -100,7 +115,7 @@ impl TaskClient {
         self.answer_of(query.call()).await?.json()
     }
 
-    /// All tasks of a query, page after page, fetched as they are asked for. No task comes twice.
+    /// All tasks of a query, page after page, fetched as they are asked for, past pages that are empty. No task comes twice.
     ///
     /// Pages are as large as [`ListTasks::limit`] says; the largest are the fastest. Items are errors as those of
     /// [`TaskClient::list_tasks`]; the first one ends the stream.
@@ -128,7 +143,9 @@ impl TaskClient {
     pub async fn get_pending_tasks(&self, task_type: Option<&str>, limit: u32) -> Result<Vec<Task>> {
         let query = ListTasks::new().limit(limit);
         let query = task_type.into_iter().fold(query, ListTasks::task_type);
-        Ok(self.list_tasks(&query).await?.tasks)
+        // A page may be short although there are more: on behalf of a user tasks of other types are passed by.
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.task_stream(query).take(most.max(1)).try_collect().await
     }
 }
 
@@ -162,6 +179,16 @@ mod tests {
             query_of(&query),
             "status=failed&status=cancelled&task_type=a&tag=run%3Ax%3Ay&limit=100&include=payload&cursor=two"
         );
+    }
+
+    #[test]
+    fn tasks_are_named_by_id_and_by_their_end() {
+        let time = timestamp::parse("2030-01-31T10:00:00Z").expect("a time");
+        let query =
+            ListTasks::new().id(Uuid::nil()).id(Uuid::max()).completed_after(time).completed_before(time);
+        let ids = format!("id={}&id={}", Uuid::nil(), Uuid::max());
+        let time = "2030-01-31T10%3A00%3A00.000Z";
+        assert_eq!(query_of(&query), format!("{ids}&completed_after={time}&completed_before={time}"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Problem;
 use crate::json::Json;
+use crate::state::Status;
 use crate::task::Task;
 
 /// Most items that one batch may have.
@@ -11,14 +12,20 @@ pub const MAX_BATCH: usize = 1000;
 /// Most bytes that the body of a batch may have.
 pub const MAX_BATCH_BYTES: usize = 16 << 20;
 
+/// Most ids that one list may name.
+pub const MAX_LISTED_IDS: usize = 100;
+
 /// Answer of `GET /tasks`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TaskPage {
     /// Without `request` and `result`, unless `include=payload` was given.
     pub tasks: Vec<Task>,
-    /// Give it back as `cursor` for the next page; `null` at the end.
+    /// Give it back as `cursor` for the next page; `null` at the end. A page may be short, or empty, and have one.
     pub next_cursor: Option<String>,
+    /// The status that was listed because none was named: `pending`. Absent where the query says which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Vec<Status>>,
 }
 
 /// Body of `POST /tasks/batch`.

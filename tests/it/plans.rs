@@ -63,7 +63,9 @@ fn objection(entry: &Document) -> Option<&'static str> {
     if by_claim && count("docsExamined") > count("nreturned") {
         return Some("reads the tasks of other claims");
     }
-    (entry.get("hasSortStage") == Some(&Bson::Boolean(true))).then_some("sorts in memory")
+    // A page that was found by id is sorted: it is at most 101 tasks.
+    let is_by_id = text.contains("\"hint\": \"_id_\"") && count("docsExamined") <= 101;
+    (entry.get("hasSortStage") == Some(&Bson::Boolean(true)) && !is_by_id).then_some("sorts in memory")
 }
 
 /// Fails the test if anything was carried out badly, or nothing was seen at all.
@@ -138,6 +140,8 @@ async fn lists_of_every_kind_follow_an_index() {
         vec![("created_after", hour_ago.as_str())],
         vec![("created_before", soon.as_str())],
         vec![("created_after", hour_ago.as_str()), ("created_before", soon.as_str()), ("task_type", one)],
+        vec![("completed_after", hour_ago.as_str()), ("completed_before", soon.as_str())],
+        vec![("completed_after", hour_ago.as_str()), ("task_type", one), ("task_type", two)],
     ];
     let statuses: Vec<Vec<(&str, &str)>> = vec![
         vec![],
@@ -256,7 +260,7 @@ async fn a_tag_leads_to_its_tasks_past_all_others() {
         let query = [("status", status), ("task_type", &queue), ("tag", "rare:yes")];
         let page = server.get("/tasks").query(&query).send().await.ok();
         assert_eq!(tasks(&page).len(), tagged.len());
-        let (keys, documents) = cost_by(&profiler::stop(&server).await, index, "find");
+        let (keys, documents) = cost_by(&profiler::stop(&server).await, index, "aggregate");
         assert!(keys <= 10 && documents <= 10, "a list of {status}: {keys} keys, {documents} documents");
     }
     profiler::start(&server).await;

@@ -23,11 +23,16 @@ impl Params {
 
     /// All values of a parameter that may be repeated.
     pub(super) fn many(&mut self, name: &str) -> Result<Vec<String>, Rejection> {
+        self.up_to(MAX_VALUES, name)
+    }
+
+    /// All values of a parameter that may stand that often.
+    pub(super) fn up_to(&mut self, most: usize, name: &str) -> Result<Vec<String>, Rejection> {
         let (taken, left) = std::mem::take(&mut self.0).into_iter().partition(|(key, _)| key == name);
         self.0 = left;
         let values: Vec<_> = Vec::<(String, String)>::into_iter(taken).map(|(_, value)| value).collect();
-        if values.len() > MAX_VALUES {
-            return Err(Rejection::parameter(name, "32 values at most"));
+        if values.len() > most {
+            return Err(Rejection::parameter(name, &format!("{most} values at most")));
         }
         Ok(values)
     }

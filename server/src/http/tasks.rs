@@ -7,7 +7,7 @@ use actix_web::http::{StatusCode, header};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use task_repo_protocol::claim::MAX_WAIT_MS;
-use task_repo_protocol::page::{MAX_BATCH, MAX_BATCH_BYTES};
+use task_repo_protocol::page::{MAX_BATCH, MAX_BATCH_BYTES, MAX_LISTED_IDS};
 use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{
     BatchAnswer, BatchItem, Cancel, Execute, ExecutionList, Json, NewTask, Receipt, Role, Status,
@@ -193,12 +193,16 @@ pub(super) async fn by_result(call: Call) -> Answer {
 /// Lists tasks: `pending` alone in claim order, anything else newest first.
 #[utoipa::path(get, path = "/api/v1/tasks", tag = "tasks",
     params(
-        ("status" = Option<Vec<String>>, Query, explode = true, description = "A status, or `any`; default `pending`."),
+        ("status" = Option<Vec<String>>, Query, explode = true, 
+            description = "A status, or `any`; default `pending`, with `id` or a time of the end `any`."),
         ("task_type" = Option<Vec<String>>, Query, explode = true),
         ("user_id" = Option<String>, Query),
         ("tag" = Option<Vec<String>>, Query, explode = true, description = "`key:value`; all must match."),
         ("created_after" = Option<String>, Query, format = DateTime),
         ("created_before" = Option<String>, Query, format = DateTime),
+        ("completed_after" = Option<String>, Query, format = DateTime, description = "Final tasks only."),
+        ("completed_before" = Option<String>, Query, format = DateTime, description = "Final tasks only."),
+        ("id" = Option<Vec<String>>, Query, explode = true, description = "100 at most."),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 100),
         ("cursor" = Option<String>, Query),
         ("include" = Option<String>, Query, pattern = "^payload$"),
@@ -209,7 +213,8 @@ pub(super) async fn list(call: Call) -> Answer {
     let page = call.service().list(&call.scope, &query).await?;
     let show = if query.payload { view } else { view_without_payload };
     let tasks = page.tasks.into_iter().map(|task| show(task, false)).collect();
-    Ok(json(200, &TaskPage { tasks, next_cursor: page.next_cursor }))
+    let status = query.is_pending_by_default().then(|| vec![Status::Pending]);
+    Ok(json(200, &TaskPage { tasks, next_cursor: page.next_cursor, status }))
 }
 
 fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
@@ -239,6 +244,9 @@ fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
     }
     let created_after = params.time("created_after")?;
     let created_before = params.time("created_before")?;
+    let completed_after = params.time("completed_after")?;
+    let completed_before = params.time("completed_before")?;
+    let ids = params.up_to(MAX_LISTED_IDS, "id")?;
     let limit = params.number("limit", 1..=100)?.unwrap_or(10);
     let cursor = params.one("cursor")?;
     let payload = match params.one("include")?.as_deref() {
@@ -255,6 +263,9 @@ fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
         user_id,
         created_after,
         created_before,
+        completed_after,
+        completed_before,
+        ids,
         limit,
         cursor,
         payload,

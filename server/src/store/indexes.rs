@@ -18,8 +18,12 @@ pub(super) const READY: &str = "ready";
 pub(super) const READY_BY_USER: &str = "ready_by_user_and_type";
 /// Ready work with a tag in claim order.
 pub(super) const READY_BY_TAG: &str = "ready_by_tag_and_type";
-/// Tasks in a status, newest first.
-pub(super) const NEWEST: &str = "newest";
+/// Tasks in a status, newest first. Nothing reads it: servers of 0.1.0 do, and the next release drops it.
+const NEWEST_BY_STATUS: &str = "newest";
+/// A tenant's tasks, newest first.
+pub(super) const NEWEST_OF_ALL: &str = "newest_of_all";
+/// Tasks of a type, newest first.
+pub(super) const NEWEST_BY_TYPE: &str = "newest_by_type";
 /// A user's tasks, newest first.
 pub(super) const NEWEST_BY_USER: &str = "newest_by_user";
 /// Tasks with a tag, newest first.
@@ -83,7 +87,10 @@ fn models() -> Vec<IndexModel> {
             typed(doc! { "tags": 1 }),
             partial(doc! { "status": "pending", "tags": { "$exists": true } }),
         ),
-        index(NEWEST, keyed(doc! { "status": 1 }, &newest), IndexOptions::default()),
+        index(NEWEST_BY_STATUS, keyed(doc! { "status": 1 }, &newest), IndexOptions::default()),
+        // Without the status: a move writes nothing to them.
+        index(NEWEST_OF_ALL, keyed(doc! {}, &newest), IndexOptions::default()),
+        index(NEWEST_BY_TYPE, keyed(doc! { "task_type": 1 }, &newest), IndexOptions::default()),
         index(
             NEWEST_BY_USER,
             keyed(doc! { "user_id": 1 }, &newest),

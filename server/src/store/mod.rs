@@ -39,6 +39,8 @@ mod insert;
 mod job_lease;
 mod keys;
 mod leases;
+mod list;
+mod listing;
 mod outage;
 mod query;
 mod read;
@@ -53,7 +55,7 @@ use std::time::{Duration, Instant};
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, RawDocumentBuf};
-use mongodb::options::{DistinctOptions, FindOptions, Hint};
+use mongodb::options::{AggregateOptions, DistinctOptions, FindOptions, Hint};
 use mongodb::{Client, Collection, Database};
 use task_repo_protocol::Uuid;
 use tokio::runtime::Handle;
@@ -71,8 +73,10 @@ pub use due::{DuePage, DueTask, DueTasks};
 pub use guarded_write::new_stamp;
 pub use insert::InsertRefused;
 pub use keys::{KeyRecord, SecretHash};
+pub use list::Found;
+pub use listing::{Listing, Order, Position};
 pub use outage::Outage;
-pub use query::{Found, Listing, Order, Position, Want};
+pub use query::Want;
 pub use read::{Unreadable, UnreadableDocument};
 pub use removal::Removed;
 pub use schema::{SCHEMA, SchemaVersion};
@@ -192,6 +196,11 @@ impl Store {
     /// Options of a `find` that uses the index of that name.
     fn by_index(&self, index: &str) -> FindOptions {
         FindOptions::builder().hint(Hint::Name(index.to_owned())).max_time(self.timeout).build()
+    }
+
+    /// The same of an `aggregate`.
+    fn aggregate_by_index(&self, index: &str) -> AggregateOptions {
+        AggregateOptions::builder().hint(Hint::Name(index.to_owned())).max_time(self.timeout).build()
     }
 
     /// Runs a call on the driver's runtime, within the deadline.

@@ -233,6 +233,30 @@ impl Store {
         }
     }
 
+    /// What a pipeline brings of tasks that can be read, in its order, by that index, and no more than so many
+    /// [bytes](TaskRecord::bytes); the first comes whatever its size.
+    pub(super) async fn aggregate_within(
+        &self,
+        what: &'static str,
+        pipeline: Vec<Document>,
+        index: &'static str,
+        max_bytes: usize,
+    ) -> Result<Reading<TaskRecord>, StoreError> {
+        let mut options = self.aggregate_by_index(index);
+        if self.arriving.is_high() {
+            options.batch_size = Some(SMALL_BATCH);
+        }
+        let bound = Bound { max_bytes, weigh: TaskRecord::bytes, until: self.deadline() };
+        let (tasks, store) = (self.tasks.clone(), self.clone());
+        self.call(what, async move {
+            let aggregate = tasks.aggregate(pipeline).with_options(options);
+            let cursor = aggregate.with_type::<RawDocumentBuf>().await?;
+            store.read_all(cursor, tasks.name(), bound).await
+        })
+        .await?
+        .ok_or(StoreError::Overloaded)
+    }
+
     /// All documents of a collection that a filter finds and that can be read.
     pub(super) async fn find_readable<T>(
         &self,

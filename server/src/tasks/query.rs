@@ -18,7 +18,7 @@ use crate::task::{Status, TaskRecord};
 /// What to list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListQuery {
-    /// Any of these; empty: `pending`.
+    /// Any of these; empty: `pending`, or all where ids or times of the end are given.
     pub statuses: Vec<WireStatus>,
     /// Whatever the status.
     pub any_status: bool,
@@ -32,6 +32,12 @@ pub struct ListQuery {
     pub created_after: Option<DateTime<Utc>>,
     /// Only tasks created earlier.
     pub created_before: Option<DateTime<Utc>>,
+    /// Only tasks that became final later.
+    pub completed_after: Option<DateTime<Utc>>,
+    /// Only tasks that became final earlier.
+    pub completed_before: Option<DateTime<Utc>>,
+    /// Only these tasks, as they were named; empty: all.
+    pub ids: Vec<String>,
     /// How many at most.
     pub limit: usize,
     /// From the page before.
@@ -62,13 +68,22 @@ struct Cursor {
 }
 
 impl ListQuery {
+    /// Whether the status is `pending` only because nothing else is asked for.
+    pub fn is_pending_by_default(&self) -> bool {
+        let has_an_end = self.completed_after.is_some() || self.completed_before.is_some();
+        self.statuses.is_empty() && !self.any_status && self.ids.is_empty() && !has_an_end
+    }
+
     /// The statuses to look for; `None`: all.
     fn statuses(&self) -> Option<Vec<WireStatus>> {
-        let mut statuses =
-            if self.statuses.is_empty() { vec![WireStatus::Pending] } else { self.statuses.clone() };
+        if self.is_pending_by_default() {
+            return Some(vec![WireStatus::Pending]);
+        }
+        let mut statuses = self.statuses.clone();
         statuses.sort();
         statuses.dedup();
-        Some(statuses).filter(|statuses| !self.any_status && statuses.len() < WireStatus::ALL.len())
+        let is_all = self.any_status || statuses.is_empty() || statuses.len() == WireStatus::ALL.len();
+        (!is_all).then_some(statuses)
     }
 
     fn order(&self) -> Order {
@@ -95,6 +110,9 @@ impl ListQuery {
         self.user_id.iter().for_each(|user| filter("user_id", user));
         self.created_after.iter().for_each(|time| filter("created_after", &time.to_rfc3339()));
         self.created_before.iter().for_each(|time| filter("created_before", &time.to_rfc3339()));
+        self.completed_after.iter().for_each(|time| filter("completed_after", &time.to_rfc3339()));
+        self.completed_before.iter().for_each(|time| filter("completed_before", &time.to_rfc3339()));
+        self.ids.iter().for_each(|id| filter("id", id));
         URL_SAFE_NO_PAD.encode(&hash.finalize()[..9])
     }
 
@@ -109,16 +127,12 @@ impl ListQuery {
         Ok(Some(Position { priority: cursor.priority, time, id: cursor.id }))
     }
 
-    fn cursor_after(&self, task: &TaskRecord) -> Option<String> {
-        let time = match self.order() {
-            Order::Claim => task.ready_at,
-            Order::Newest => task.created_at,
-        };
+    fn cursor_at(&self, place: Position) -> Option<String> {
         let cursor = Cursor {
             filters: self.fingerprint(),
-            priority: task.priority,
-            time: time.timestamp_millis(),
-            id: task.id,
+            priority: place.priority,
+            time: place.time.timestamp_millis(),
+            id: place.id,
         };
         Some(URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).ok()?))
     }
@@ -206,13 +220,72 @@ impl TaskService {
                 user_id: query.user_id.clone(),
                 created_after: query.created_after,
                 created_before: query.created_before,
+                completed_after: query.completed_after,
+                completed_before: query.completed_before,
+                ids: (!query.ids.is_empty()).then(|| {
+                    let mut ids: Vec<_> =
+                        query.ids.iter().filter_map(|id| Uuid::try_parse(id).ok()).collect();
+                    ids.sort();
+                    ids.dedup();
+                    ids
+                }),
                 order: query.order(),
                 after: query.position().unwrap_or(None),
                 limit: query.limit,
                 payload: query.payload,
             })
             .await?;
-        let last = found.tasks.last().filter(|_| found.more);
-        Ok(Page { next_cursor: last.and_then(|task| query.cursor_after(task)), tasks: found.tasks })
+        let next_cursor = found.next.and_then(|place| query.cursor_at(place));
+        Ok(Page { next_cursor, tasks: found.tasks })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_of_0_1_0_goes_on() {
+        let time = "2026-01-31T10:00:00Z".parse().expect("a time");
+        let query = ListQuery {
+            statuses: vec![WireStatus::Failed],
+            task_types: vec!["a".to_owned()],
+            tags: vec!["k:v".to_owned()],
+            user_id: Some("ann".to_owned()),
+            created_after: Some(time),
+            ..ListQuery::default()
+        };
+        // Both as a server of 0.1.0 makes them.
+        assert_eq!(ListQuery::default().fingerprint(), "XRXSkR28OsPO");
+        assert_eq!(query.fingerprint(), "9pxs8qLjmxr4");
+        let others = [
+            ListQuery { ids: vec![Uuid::nil().to_string()], ..query.clone() },
+            ListQuery { completed_after: Some(time), ..query.clone() },
+            ListQuery { completed_before: Some(time), ..query.clone() },
+        ];
+        for other in others {
+            assert_ne!(other.fingerprint(), query.fingerprint(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn only_pending_is_listed_where_nothing_else_is_asked_for() {
+        let query = ListQuery::default();
+        assert!(query.is_pending_by_default());
+        assert_eq!((query.order(), query.statuses()), (Order::Claim, Some(vec![WireStatus::Pending])));
+        let time = Some(DateTime::UNIX_EPOCH);
+        let others = [
+            ListQuery { ids: vec!["none".to_owned()], ..query.clone() },
+            ListQuery { completed_after: time, ..query.clone() },
+            ListQuery { completed_before: time, ..query.clone() },
+            ListQuery { any_status: true, ..query.clone() },
+        ];
+        for other in others {
+            assert!(!other.is_pending_by_default());
+            assert_eq!((other.order(), other.statuses()), (Order::Newest, None), "{other:?}");
+        }
+        let named = ListQuery { statuses: vec![WireStatus::Pending], ..query };
+        assert!(!named.is_pending_by_default(), "who asks for it knows it");
+        assert_eq!(named.order(), Order::Claim);
     }
 }
