@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use task_repo_protocol::{AttemptEnd, ErrorCode, Problem};
+use task_repo_protocol::{AttemptEnd, ErrorCode, Problem, Violation};
 
 /// What the methods of this crate answer with.
 pub type Result<T, E = ClientError> = std::result::Result<T, E>;
@@ -20,7 +20,7 @@ pub enum ClientError {
     #[error("the value has no JSON form")]
     Encode(#[source] serde_json::Error),
     /// The service refused, and said why.
-    #[error("{}: {} (request {})", .0.code, .0.detail, .0.request_id)]
+    #[error("{}: {} (request {})", .0.code, in_words(.0), .0.request_id)]
     Refused(Box<Problem>),
     /// The answer is not one the service gives; a proxy in between, perhaps.
     #[error("{call}: the answer has HTTP status {status} and is none of the service's")]
@@ -105,6 +105,21 @@ impl ClientError {
     }
 }
 
+/// What happened; of a body with several faults, each.
+fn in_words(problem: &Problem) -> String {
+    match problem.errors.as_deref() {
+        Some(errors) if errors.len() > 1 => {
+            let fault = |error: &Violation| {
+                let part =
+                    |part: &serde_json::Value| part.as_str().map_or_else(|| part.to_string(), str::to_owned);
+                format!("{}: {}", error.loc.iter().map(part).collect::<Vec<_>>().join("."), error.msg)
+            };
+            errors.iter().map(fault).collect::<Vec<_>>().join("; ")
+        }
+        _ => problem.detail.clone(),
+    }
+}
+
 /// A call, or its answer, did not arrive.
 #[derive(Debug)]
 pub struct TransportError {
@@ -164,6 +179,21 @@ mod tests {
         assert_eq!(error.code(), Some(ErrorCode::Overloaded));
         assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
         assert_eq!(error.to_string(), "overloaded: busy (request r-1)");
+    }
+
+    #[test]
+    fn a_refusal_names_all_faults_of_a_body() {
+        let mut problem =
+            Problem::new(ErrorCode::ValidationFailed, "body.a: one; one more fault in errors", "r-1");
+        let fault = |loc: serde_json::Value, msg: &str| {
+            serde_json::from_value(serde_json::json!({"loc": loc, "msg": msg, "type": "value_error"}))
+                .expect("a fault")
+        };
+        let places = [serde_json::json!(["body", "a"]), serde_json::json!(["body", "tasks", 3, "b"])];
+        problem.errors =
+            Some(places.into_iter().zip(["one", "two"]).map(|(loc, msg)| fault(loc, msg)).collect());
+        let error = ClientError::Refused(Box::new(problem));
+        assert_eq!(error.to_string(), "validation_failed: body.a: one; body.tasks.3.b: two (request r-1)");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub const MAX_WAIT_MS: u64 = 30_000;
 pub struct Claim {
     /// The queues to take from, 1–100.
     #[garde(length(min = 1, max = MAX_CLAIM_TYPES), inner(custom(is_task_type)))]
-    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 100))]
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::rules::task_types_schema))]
     pub task_types: Vec<String>,
     /// How many at most: 1–1000, default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -54,7 +54,7 @@ pub struct NewKey {
     /// The only task types the key may create, claim and see; default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(length(min = 1, max = 100), inner(inner(custom(is_task_type))))]
-    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 100))]
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::rules::maybe_task_types_schema))]
     pub task_types: Option<Vec<String>>,
     /// From when on it is refused; default: never.
     #[serde(default, with = "timestamp::option", skip_serializing_if = "Option::is_none")]

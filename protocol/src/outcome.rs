@@ -176,7 +176,8 @@ fn belongs_to<T>(
         if field.is_none() || kinds.contains(&kind) {
             Ok(())
         } else {
-            Err(garde::Error::new("the field does not go with this outcome"))
+            let kinds: Vec<_> = kinds.iter().map(|kind| format!("{kind:?}").to_lowercase()).collect();
+            Err(garde::Error::new(format!("the field goes with the outcome {} only", kinds.join(" or "))))
         }
     }
 }

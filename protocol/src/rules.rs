@@ -66,3 +66,26 @@ pub(crate) fn is_only_delay(
         _ => Ok(()),
     }
 }
+
+/// The schema of 1–100 task types.
+#[cfg(feature = "openapi")]
+pub(crate) fn task_types_schema() -> utoipa::openapi::schema::Schema {
+    task_types().into()
+}
+
+/// The same where `null` stands for none.
+#[cfg(feature = "openapi")]
+pub(crate) fn maybe_task_types_schema() -> utoipa::openapi::schema::Schema {
+    use utoipa::openapi::schema::{SchemaType, Type};
+    task_types().schema_type(SchemaType::from_iter([Type::Array, Type::Null])).into()
+}
+
+#[cfg(feature = "openapi")]
+fn task_types() -> utoipa::openapi::schema::ArrayBuilder {
+    use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
+    let name = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(128));
+    ArrayBuilder::new()
+        .items(name.pattern(Some("^[A-Za-z0-9._:-]+$")))
+        .min_items(Some(1))
+        .max_items(Some(100))
+}

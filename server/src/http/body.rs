@@ -4,25 +4,111 @@ use garde::Validate;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_path_to_error::Segment;
 use task_repo_protocol::json::Object;
 use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{ErrorCode, Json, Violation};
+use utoipa::ToSchema;
 
+use super::faults::Faults;
 use super::rejection::Rejection;
 use crate::tasks::Failure;
 
-/// A body, or a part of one, that must fit `T` and keep to its rules.
+/// What a body is read as: its form is known to serde, to garde and to the OpenAPI document.
+pub(super) trait Body: DeserializeOwned + ToSchema {}
+
+impl<T: DeserializeOwned + ToSchema> Body for T {}
+
+/// A body that must fit `T` and keep to its rules.
 ///
 /// # Errors
-/// 400 when it is not JSON, 422 when it does not fit.
-pub(super) fn parse<T: DeserializeOwned + Validate<Context = ()>>(bytes: &[u8]) -> Result<T, Rejection> {
-    let value: T = read(bytes)?;
-    check(&value, &["body".into()]).map_err(|errors| refused(bytes, errors))?;
-    Ok(value)
+/// 400 when it is not JSON, 422 with all that is wrong when it does not fit.
+pub(super) fn parse<T: Body + Validate<Context = ()>>(bytes: &[u8]) -> Result<T, Rejection> {
+    // Only the way to an error pays for a second look.
+    parse_text(serde_json::from_slice(bytes), || json_text(bytes), &["body".into()])
+}
+
+/// The same without rules beyond its form.
+pub(super) fn read<T: Body>(bytes: &[u8]) -> Result<T, Rejection> {
+    match serde_json::from_slice(bytes) {
+        Ok(Object(value)) => Ok(value),
+        Err(error) => {
+            let (text, place) = (json_text(bytes)?, ["body".into()]);
+            let mut faults = Faults::of::<T>(text, &place);
+            faults.add([misfit::<T>(text, &place, &error)]);
+            Err(refused(text, faults))
+        }
+    }
+}
+
+/// One item of a batch, at that place of the body.
+///
+/// # Errors
+/// 422 when it does not fit.
+pub(super) fn parse_item<T: Body + Validate<Context = ()>>(
+    item: &Json,
+    list: &str,
+    index: usize,
+) -> Result<T, Rejection> {
+    let text = item.as_str();
+    parse_text(serde_json::from_str(text), || Ok(text), &["body".into(), list.into(), index.into()])
+}
+
+/// Checks the rules of a part of a body that fits `T`, and says what else is wrong with the body.
+///
+/// # Errors
+/// 422 when the part breaks a rule.
+pub(super) fn check_part<T: Body>(
+    bytes: &[u8],
+    part: &impl Validate<Context = ()>,
+    name: &str,
+) -> Result<(), Rejection> {
+    let place = ["body".into()];
+    let broken = check(part, &["body".into(), name.into()]);
+    if broken.is_empty() {
+        return Ok(());
+    }
+    let text = json_text(bytes)?;
+    let mut faults = Faults::of::<T>(text, &place);
+    faults.add(broken);
+    Err(refused(text, faults))
+}
+
+fn parse_text<'a, T: Body + Validate<Context = ()>>(
+    decoded: Result<Object<T>, serde_json::Error>,
+    text: impl FnOnce() -> Result<&'a str, Rejection>,
+    place: &[Value],
+) -> Result<T, Rejection> {
+    match decoded {
+        Ok(Object(value)) => {
+            let broken = check(&value, place);
+            if broken.is_empty() {
+                return Ok(value);
+            }
+            let text = text()?;
+            let mut faults = Faults::of::<T>(text, place);
+            faults.add(broken);
+            Err(refused(text, faults))
+        }
+        Err(error) => {
+            let text = text()?;
+            let mut faults = Faults::of::<T>(text, place);
+            faults.add([misfit::<T>(text, place, &error)]);
+            // Rules that the schema does not tell are checked on the members that fit.
+            if let Some((sound, faulty)) = faults.sound_part()
+                && let Ok(Object(value)) = serde_json::from_str::<Object<T>>(&sound)
+            {
+                let mut broken = check(&value, place);
+                broken.retain(|one| faults.member_of(one).is_some_and(|member| !faulty.contains(member)));
+                faults.add(broken);
+            }
+            Err(refused(text, faults))
+        }
+    }
 }
 
 /// What is too large for any task is refused as that, whatever else is wrong with it.
-fn refused(body: &[u8], errors: Vec<Violation>) -> Rejection {
+fn refused(body: &str, faults: Faults<'_>) -> Rejection {
     #[derive(serde::Deserialize)]
     struct Payloads<'a> {
         #[serde(borrow)]
@@ -34,53 +120,36 @@ fn refused(body: &[u8], errors: Vec<Violation>) -> Rejection {
         #[serde(borrow)]
         result: Option<&'a RawValue>,
     }
-    let bytes = serde_json::from_slice::<Object<Payloads<'_>>>(body).map_or(0, |Object(it)| {
+    let bytes = serde_json::from_str::<Object<Payloads<'_>>>(body).map_or(0, |Object(it)| {
         [it.request, it.template, it.metadata, it.result]
             .into_iter()
             .flatten()
             .map(|json| json.get().len())
             .sum()
     });
-    if bytes > MAX_TASK_BYTES { Failure::TooLarge.into() } else { Rejection::invalid(errors) }
+    if bytes > MAX_TASK_BYTES {
+        Failure::TooLarge.into()
+    } else {
+        Rejection::invalid(faults.into_violations())
+    }
 }
 
-/// The same without rules beyond its form.
-pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
-    serde_json::from_slice(bytes).map(|Object(value)| value).map_err(|error| {
-        // Only the way to an error pays for a second look.
-        if let Err(malformed) = serde_json::from_slice::<&RawValue>(bytes) {
-            return Rejection::new(ErrorCode::MalformedJson, format!("the body is not JSON: {malformed}"));
-        }
-        refused(bytes, vec![misfit::<T>(bytes, &["body".into()], &error)])
+/// The text of a body that is JSON.
+fn json_text(bytes: &[u8]) -> Result<&str, Rejection> {
+    serde_json::from_slice::<&RawValue>(bytes).map(RawValue::get).map_err(|malformed| {
+        Rejection::new(ErrorCode::MalformedJson, format!("the body is not JSON: {malformed}"))
     })
 }
 
-/// One item of a batch, at that place of the body.
-///
-/// # Errors
-/// 422 when it does not fit.
-pub(super) fn parse_item<T: DeserializeOwned + Validate<Context = ()>>(
-    item: &Json,
-    list: &str,
-    index: usize,
-) -> Result<T, Rejection> {
-    let place = ["body".into(), list.into(), index.into()];
-    let text = item.as_str();
-    let Object(value): Object<T> = serde_json::from_str(text)
-        .map_err(|error| refused(text.as_bytes(), vec![misfit::<T>(text.as_bytes(), &place, &error)]))?;
-    check(&value, &place).map_err(|errors| refused(text.as_bytes(), errors))?;
-    Ok(value)
-}
-
-/// Every rule that `value` breaks.
-pub(super) fn check<T: Validate<Context = ()>>(value: &T, place: &[Value]) -> Result<(), Vec<Violation>> {
-    let Err(report) = value.validate() else { return Ok(()) };
+/// Every rule that `value` breaks, at that place.
+fn check(value: &impl Validate<Context = ()>, place: &[Value]) -> Vec<Violation> {
+    let Err(report) = value.validate() else { return Vec::new() };
     let violations = report.iter().map(|(path, error)| Violation {
         loc: place.iter().cloned().chain(parts(&path.to_string())).collect(),
         msg: error.message().to_string(),
         kind: "value_error".to_owned(),
     });
-    Err(violations.collect())
+    violations.collect()
 }
 
 /// A single violation at that place of the body.
@@ -89,12 +158,19 @@ pub(super) fn violation(place: &[&str], rule: impl Into<String>) -> Vec<Violatio
     vec![Violation { loc, msg: rule.into(), kind: "value_error".to_owned() }]
 }
 
-/// Why JSON does not fit `T`, and where.
-fn misfit<T: DeserializeOwned>(bytes: &[u8], place: &[Value], plain: &serde_json::Error) -> Violation {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
+/// Why JSON does not fit `T`, and where, as serde says it: its first reason.
+fn misfit<T: DeserializeOwned>(text: &str, place: &[Value], plain: &serde_json::Error) -> Violation {
+    let mut reader = serde_json::Deserializer::from_str(text);
     let (path, message) = match serde_path_to_error::deserialize::<_, Object<T>>(&mut reader) {
-        Err(error) => (error.path().to_string(), error.inner().to_string()),
-        Ok(_) => (String::new(), plain.to_string()),
+        Err(error) => {
+            let parts = error.path().iter().filter_map(|segment| match segment {
+                Segment::Seq { index } => Some(Value::from(*index)),
+                Segment::Map { key } => Some(Value::from(key.as_str())),
+                Segment::Enum { .. } | Segment::Unknown => None,
+            });
+            (parts.collect(), error.inner().to_string())
+        }
+        Ok(_) => (Vec::new(), plain.to_string()),
     };
     // serde_json adds the place in the text, which helps nobody beside the place in the JSON.
     let message = message.split(" at line ").next().unwrap_or_default().to_owned();
@@ -102,18 +178,17 @@ fn misfit<T: DeserializeOwned>(bytes: &[u8], place: &[Value], plain: &serde_json
     let (kind, name) = if message.starts_with("missing field") {
         ("missing", named)
     } else if message.starts_with("unknown field") {
-        ("unknown_field", named.filter(|name| path.rsplit('.').next() != Some(name) || name.is_empty()))
+        ("unknown_field", named.filter(|name| path.last().is_none_or(|last| last != name)))
     } else if message.starts_with("invalid type") {
         ("type_error", None)
     } else {
         ("value_error", None)
     };
-    let path = if path == "." { String::new() } else { path };
-    let loc = place.iter().cloned().chain(parts(&path)).chain(name.map(Value::from)).collect();
+    let loc = place.iter().cloned().chain(path).chain(name.map(Value::from)).collect();
     Violation { loc, msg: message, kind: kind.to_owned() }
 }
 
-/// `a.b[3].c` as its parts.
+/// `a.b[3].c` as its parts. The names are those of fields, which hold no dots.
 fn parts(path: &str) -> Vec<Value> {
     path.split(['.', '[', ']'])
         .filter(|part| !part.is_empty())

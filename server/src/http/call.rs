@@ -66,16 +66,14 @@ impl Call {
         let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
         let identity = request.extensions().get::<Identity>().cloned().unwrap_or(Identity::Anonymous);
         if matches!(identity, Identity::Anonymous) && access != Access::Public {
-            return Err(unauthenticated());
+            return Err(unauthenticated(
+                "this needs a key: send one as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
+            ));
         }
         if let Access::Roles(roles) = access
             && !identity.has_any(roles)
         {
-            let roles: Vec<_> = roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
-            return Err(Rejection::new(
-                ErrorCode::Forbidden,
-                format!("this needs the role {}", roles.join(" or ")),
-            ));
+            return Err(lacks_role(roles));
         }
         let scope = scope(&identity, &request)?;
         let share = app.bodies.share();
@@ -92,7 +90,7 @@ impl Call {
         if self.identity.has_any(roles) {
             return Ok(());
         }
-        Err(Rejection::new(ErrorCode::Forbidden, "the API key does not have the role that this needs"))
+        Err(lacks_role(roles))
     }
 
     /// Waits, while the caller's key allows what it allowed when the call came.
@@ -140,7 +138,7 @@ impl Call {
         if (present || required) && !is_json(&self.request) {
             return Err(Rejection::new(
                 ErrorCode::UnsupportedMediaType,
-                "the content type must be application/json",
+                "send the body as plain JSON in UTF-8, with Content-Type: application/json",
             ));
         }
         let too_large =
@@ -227,22 +225,31 @@ impl Call {
     /// The task in the path: what is no UUID names none.
     pub(super) fn task_id(&self) -> Result<Uuid, Rejection> {
         let text = self.part("task_id");
-        Uuid::try_parse(&text).map_err(|_| Failure::TaskNotFound(text.into_owned()).into())
+        Uuid::try_parse(&text).map_err(|_| Failure::TaskNotFound(named(&text)).into())
     }
 
     /// The key in the path: what is no UUID names none.
     pub(super) fn key_id(&self) -> Result<Uuid, Rejection> {
         let text = self.part("key_id");
-        Uuid::try_parse(&text).map_err(|_| Failure::KeyNotFound(text.into_owned()).into())
+        Uuid::try_parse(&text).map_err(|_| Failure::KeyNotFound(named(&text)).into())
     }
 }
 
+fn lacks_role(roles: &[Role]) -> Rejection {
+    let roles: Vec<_> = roles.iter().map(Role::as_str).collect();
+    let detail =
+        format!("this needs an API key with the role {}, which this one does not have", roles.join(" or "));
+    Rejection::new(ErrorCode::Forbidden, detail)
+}
+
+/// A part of the path as an answer repeats it: its first 64 characters.
+fn named(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
 /// The answer to a request without a good credential.
-pub(super) fn unauthenticated() -> Rejection {
-    Rejection::new(
-        ErrorCode::Unauthenticated,
-        "send a valid key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
-    )
+pub(super) fn unauthenticated(why: &str) -> Rejection {
+    Rejection::new(ErrorCode::Unauthenticated, why)
 }
 
 fn no_room() -> Rejection {
@@ -273,7 +280,10 @@ fn scope(identity: &Identity, request: &HttpRequest) -> Result<Scope, Rejection>
     };
     let may_name = identity.reaches_all_tenants() || matches!(identity, Identity::Anonymous);
     if named.is_some_and(|named| named != own) && !may_name {
-        return Err(Rejection::new(ErrorCode::Forbidden, "the API key belongs to another tenant"));
+        return Err(Rejection::new(
+            ErrorCode::Forbidden,
+            "the API key belongs to another tenant than X-Tenant-ID names: leave the header out",
+        ));
     }
     if named.is_some_and(|named| named.starts_with('_')) && !matches!(identity, Identity::Anonymous) {
         return Err(Rejection::new(ErrorCode::Forbidden, "tenants that begin with _ are the service's own"));

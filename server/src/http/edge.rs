@@ -29,6 +29,13 @@ use crate::telemetry::masked;
 /// What requests that match no route are counted under.
 const NO_ROUTE: &str = "none";
 
+const NO_CREDENTIAL: &str =
+    "there is no credential: send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'";
+const NO_BEARER: &str = "the header Authorization is not in the form 'Bearer KEY', with one key that is not empty, or stands twice";
+const NO_API_KEY: &str =
+    "the header X-API-Key is not in the form 'X-API-Key: KEY': it is empty, no text, or stands twice";
+const UNKNOWN_KEY: &str = "the key is not known, or has expired or been revoked: ask an admin for another";
+
 /// How many requests are being answered; each holds a share until its answer is written or its caller has gone.
 #[derive(Clone, Default)]
 pub(crate) struct InFlight(Arc<()>);
@@ -183,19 +190,27 @@ async fn authenticate(request: &ServiceRequest) -> Result<Option<Identity>, Reje
     if is_public(request.path()) {
         return Ok(None);
     }
-    let app = request.app_data::<web::Data<App>>().ok_or_else(unauthenticated)?;
-    let secret = credential(request).ok_or_else(unauthenticated)?;
-    let identity = app.service.identify(secret).await?.ok_or_else(unauthenticated)?;
+    let app = request.app_data::<web::Data<App>>().ok_or_else(|| unauthenticated(NO_CREDENTIAL))?;
+    let secret = credential(request).map_err(unauthenticated)?;
+    let identity = app.service.identify(secret).await?.ok_or_else(|| unauthenticated(UNKNOWN_KEY))?;
     Ok(Some(identity))
 }
 
-fn credential(request: &ServiceRequest) -> Option<&str> {
-    let authorization = header_text(request.request(), header::AUTHORIZATION.as_str());
-    if let Some(text) = authorization {
-        let (scheme, key) = text.ok()?.split_once(' ')?;
-        return scheme.eq_ignore_ascii_case("bearer").then(|| key.trim());
-    }
-    header_text(request.request(), path::API_KEY_HEADER)?.ok()
+/// The key that a request brings, or why it brings none.
+fn credential(request: &ServiceRequest) -> Result<&str, &'static str> {
+    let text = |name| header_text(request.request(), name);
+    let (key, wrong_form) = if let Some(text) = text(header::AUTHORIZATION.as_str()) {
+        let bearer = text.ok().and_then(|text| text.split_once(' '));
+        (
+            bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key.trim()),
+            NO_BEARER,
+        )
+    } else if let Some(text) = text(path::API_KEY_HEADER) {
+        (text.ok(), NO_API_KEY)
+    } else {
+        return Err(NO_CREDENTIAL);
+    };
+    key.filter(|key| !key.is_empty()).ok_or(wrong_form)
 }
 
 /// Probes and documentation need no key.

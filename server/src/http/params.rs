@@ -5,20 +5,28 @@ use std::str::FromStr;
 use task_repo_protocol::timestamp;
 use task_repo_protocol::{DateTime, Utc};
 
+use super::expected::nearest;
 use super::rejection::Rejection;
 
 /// Most values that one filter may have.
 const MAX_VALUES: usize = 32;
 
+/// Longest name of a parameter that an answer repeats, in characters.
+const MAX_NAME: usize = 64;
+
 /// The query parameters that have not been taken yet.
-pub(super) struct Params(Vec<(String, String)>);
+pub(super) struct Params {
+    left: Vec<(String, String)>,
+    /// The names that were asked for.
+    known: Vec<String>,
+}
 
 impl Params {
     /// Takes a query string apart.
     pub(super) fn of(query: &str) -> Result<Self, Rejection> {
         let pairs = serde_urlencoded::from_str(query)
             .map_err(|error| Rejection::parameter("query", &error.to_string()))?;
-        Ok(Self(pairs))
+        Ok(Self { left: pairs, known: Vec::new() })
     }
 
     /// All values of a parameter that may be repeated.
@@ -28,11 +36,12 @@ impl Params {
 
     /// All values of a parameter that may stand that often.
     pub(super) fn up_to(&mut self, most: usize, name: &str) -> Result<Vec<String>, Rejection> {
-        let (taken, left) = std::mem::take(&mut self.0).into_iter().partition(|(key, _)| key == name);
-        self.0 = left;
+        let (taken, left) = std::mem::take(&mut self.left).into_iter().partition(|(key, _)| key == name);
+        self.left = left;
+        self.known.push(name.to_owned());
         let values: Vec<_> = Vec::<(String, String)>::into_iter(taken).map(|(_, value)| value).collect();
         if values.len() > most {
-            return Err(Rejection::parameter(name, &format!("{most} values at most")));
+            return Err(Rejection::parameter(name, &format!("it may stand {most} times at most")));
         }
         Ok(values)
     }
@@ -76,9 +85,33 @@ impl Params {
 
     /// Refuses what nobody has taken.
     pub(super) fn finish(self) -> Result<(), Rejection> {
-        match self.0.first() {
-            None => Ok(()),
-            Some((name, _)) => Err(Rejection::parameter(name, "there is no such query parameter here")),
-        }
+        let Some((name, _)) = self.left.first() else { return Ok(()) };
+        let known = || self.known.iter().map(String::as_str);
+        let rule = match nearest(name, known()) {
+            Some(near) => format!("there is no such query parameter here; did you mean {near}?"),
+            None if self.known.is_empty() => "there are no query parameters here".to_owned(),
+            None => format!(
+                "there is no such query parameter here; there are {}",
+                known().collect::<Vec<_>>().join(", ")
+            ),
+        };
+        let name: String = name.chars().take(MAX_NAME).collect();
+        Err(Rejection::parameter(&name, &rule))
     }
+}
+
+/// What is wrong with one value of a parameter that may be repeated. Many try to give several values with commas.
+pub(super) fn unfit(name: &str, value: &str, rule: &str, fits: impl Fn(&str) -> bool) -> Rejection {
+    if !value.contains(',') {
+        return Rejection::parameter(name, rule);
+    }
+    let several: Vec<_> = value
+        .split(',')
+        .map(str::trim)
+        .filter(|one| fits(one))
+        .take(4)
+        .map(|one| format!("{name}={one}"))
+        .collect();
+    let example = if several.len() < 2 { format!("{name}=…&{name}=…") } else { several.join("&") };
+    Rejection::parameter(name, &format!("{rule}; for several values repeat the parameter: {example}"))
 }

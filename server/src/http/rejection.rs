@@ -55,7 +55,12 @@ impl Rejection {
                 .iter()
                 .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned))
                 .collect();
-            format!("{}: {}", place.join("."), first.msg)
+            let more = match errors.len() {
+                1 => String::new(),
+                2 => "; one more fault in errors".to_owned(),
+                count => format!("; {} more faults in errors", count - 1),
+            };
+            format!("{}: {}{more}", place.join("."), first.msg)
         });
         let mut rejection = Self::new(ErrorCode::ValidationFailed, detail);
         rejection.0.errors = Some(errors);
@@ -68,8 +73,7 @@ impl Rejection {
     }
 
     /// The route has only these methods.
-    pub(super) fn method(allow: String) -> Self {
-        let detail = format!("the route has {allow}");
+    pub(super) fn method(allow: String, detail: String) -> Self {
         let mut rejection = Self::new(ErrorCode::MethodNotAllowed, detail);
         rejection.0.allow = Some(allow);
         rejection
@@ -141,7 +145,7 @@ impl From<Failure> for Rejection {
             Failure::NotClaimable { id, status } => {
                 new(ErrorCode::TaskNotClaimable).about(id.to_string()).standing_at(status)
             }
-            Failure::InvalidTransition { id, status } => {
+            Failure::InvalidTransition { id, status, .. } => {
                 new(ErrorCode::InvalidTransition).about(id.to_string()).standing_at(status)
             }
             Failure::LeaseLost { id, status, attempt, ended } => new(ErrorCode::LeaseLost)
@@ -152,7 +156,10 @@ impl From<Failure> for Rejection {
             Failure::VersionConflict { id, .. } => new(ErrorCode::VersionConflict).about(id.to_string()),
             Failure::TooLarge => new(ErrorCode::PayloadTooLarge),
             Failure::TypeForbidden(_) | Failure::UserForbidden => new(ErrorCode::Forbidden),
-            Failure::IdempotencyKeyReused => new(ErrorCode::IdempotencyKeyReused),
+            Failure::IdempotencyKeyReused { id: None } => new(ErrorCode::IdempotencyKeyReused),
+            Failure::IdempotencyKeyReused { id: Some(id) } => {
+                new(ErrorCode::IdempotencyKeyReused).about(id.to_string())
+            }
             Failure::Defect => new(ErrorCode::Internal),
             Failure::Store(StoreError::Unavailable | StoreError::Unreadable) => new(ErrorCode::Unavailable),
             Failure::Store(StoreError::Overloaded) => new(ErrorCode::Overloaded),

@@ -13,7 +13,7 @@ use task_repo_protocol::{ErrorCode, Role, path};
 use super::call::{Access, Call, RequestId, Spent};
 use super::edge::Tally;
 use super::rejection::{Answer, Rejection};
-use super::{App, docs, keys, system, tasks, work};
+use super::{App, docs, keys, near_path, system, tasks, work};
 
 type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Answer>>>;
 
@@ -118,14 +118,25 @@ fn resource(path: &str, routes: Vec<Route>) -> actix_web::Resource {
         };
         resource = resource.route(web::route().method(method).to(handle));
     }
+    let path = path.to_owned();
     resource.default_service(web::route().to(move |request: HttpRequest| {
-        let rejection = Rejection::method(allow.clone());
+        // A verb may stand in the place of an id.
+        let verb = request.match_info().get("task_id").filter(|_| path.ends_with(path::TASK));
+        let detail = match verb.and_then(|verb| Some((verb, near_path::call_on_a_task(verb)?))) {
+            Some((verb, call)) => format!("{verb} is not the id of a task: did you mean {call}?"),
+            None => format!("{path} has the methods {allow} only"),
+        };
+        let rejection = Rejection::method(allow.clone(), detail);
         async move { rejection.into_response(&request_id(&request)) }
     }))
 }
 
 async fn no_such_route(request: HttpRequest) -> HttpResponse {
-    Rejection::new(ErrorCode::NotFound, "there is no such route").into_response(&request_id(&request))
+    let detail = match near_path::meant(request.path()) {
+        Some(meant) => format!("there is no such route; did you mean {meant}?"),
+        None => format!("there is no such route; GET {} lists all", path::OPENAPI),
+    };
+    Rejection::new(ErrorCode::NotFound, detail).into_response(&request_id(&request))
 }
 
 fn request_id(request: &HttpRequest) -> String {

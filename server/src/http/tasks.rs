@@ -17,6 +17,8 @@ use task_repo_protocol::{SelfManagedStatus, task_type_is_valid};
 
 use super::body::{parse, parse_item, read, violation};
 use super::call::Call;
+use super::expected::nearest;
+use super::params::unfit;
 use super::rejection::{Answer, Rejection};
 use crate::task::TaskRecord;
 use crate::tasks::{Failure, ListQuery, execution_list, status_report, view, view_without_payload};
@@ -217,6 +219,13 @@ pub(super) async fn list(call: Call) -> Answer {
     Ok(json(200, &TaskPage { tasks, next_cursor: page.next_cursor, status }))
 }
 
+fn unknown_status(text: &str) -> Rejection {
+    let names = || Status::ALL.iter().map(Status::as_str).chain(["any"]);
+    let near = nearest(text, names()).map_or_else(String::new, |name| format!("; did you mean {name}?"));
+    let rule = format!("one of {} is expected{near}", names().collect::<Vec<_>>().join(", "));
+    unfit("status", text, &rule, |one| names().any(|name| name == one))
+}
+
 fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
     let mut params = call.params()?;
     let (mut statuses, mut any_status) = (Vec::new(), false);
@@ -224,12 +233,13 @@ fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
         match Status::parse(&name) {
             Some(status) => statuses.push(status),
             None if name == "any" => any_status = true,
-            None => return Err(Rejection::parameter("status", "a status or 'any' is expected")),
+            None => return Err(unknown_status(&name)),
         }
     }
     let task_types = params.many("task_type")?;
-    if task_types.iter().any(|name| !task_type_is_valid(name)) {
-        return Err(Rejection::parameter("task_type", "1 to 128 of A-Z a-z 0-9 . _ : - are expected"));
+    if let Some(name) = task_types.iter().find(|name| !task_type_is_valid(name)) {
+        let rule = "1 to 128 of A-Z a-z 0-9 . _ : - are expected";
+        return Err(unfit("task_type", name, rule, task_type_is_valid));
     }
     let mut tags = Vec::new();
     for tag in params.many("tag")? {
@@ -270,9 +280,7 @@ fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
         cursor,
         payload,
     };
-    query
-        .check()
-        .map_err(|_| Rejection::parameter("cursor", "it does not belong to a list with these filters"))?;
+    query.check().map_err(|wrong| Rejection::parameter("cursor", &wrong.to_string()))?;
     Ok(query)
 }
 
@@ -316,12 +324,13 @@ pub(super) async fn set_status(mut call: Call) -> Answer {
     let (begins, failed) =
         (change.status == SelfManagedStatus::Processing, change.status == SelfManagedStatus::Failed);
     let misplaced = [
-        ("result", begins && change.result.is_some()),
-        ("result_id", begins && change.result_id.is_some()),
-        ("error_message", !failed && change.error_message.is_some()),
+        ("result", "completed or failed", begins && change.result.is_some()),
+        ("result_id", "completed or failed", begins && change.result_id.is_some()),
+        ("error_message", "failed", !failed && change.error_message.is_some()),
     ];
-    if let Some((field, _)) = misplaced.iter().find(|(_, misplaced)| *misplaced) {
-        return Err(Rejection::invalid(violation(&[field], "the field does not go with this status")));
+    if let Some((field, statuses, _)) = misplaced.iter().find(|(.., misplaced)| *misplaced) {
+        let rule = format!("the field goes with the status {statuses} only");
+        return Err(Rejection::invalid(violation(&[field], rule)));
     }
     let task = call.service().self_managed(&call.scope, call.task_id()?, change, if_match).await?;
     Ok(task_answer(200, task))

@@ -14,7 +14,7 @@ use task_repo_protocol::{
     OutcomesAnswer, Receipt, Release, Task,
 };
 
-use super::body::{check, parse, parse_item, read};
+use super::body::{Body, check_part, parse, parse_item, read};
 use super::call::Call;
 use super::rejection::{Answer, Rejection};
 use super::tasks::{MAX_BODY, at_most, fits, json};
@@ -150,7 +150,7 @@ pub(super) async fn outcomes(mut call: Call) -> Answer {
     let batch: Outcomes = read(&body)?;
     at_most(batch.outcomes.len(), "outcomes")?;
     if let Some(claim) = &batch.claim {
-        check(claim, &["body".into(), "claim".into()]).map_err(Rejection::invalid)?;
+        check_part::<Outcomes>(&body, claim, "claim")?;
         call.service().may_claim(&call.scope, claim)?;
     }
     let (outcomes, places) = sort_out(&batch.outcomes, "outcomes", |outcome: Outcome| outcome);
@@ -184,7 +184,7 @@ fn sort_out<T, U>(
     convert: impl Fn(T) -> U,
 ) -> (Vec<Result<U, Failure>>, Vec<Option<Rejection>>)
 where
-    T: serde::de::DeserializeOwned + garde::Validate<Context = ()>,
+    T: Body + garde::Validate<Context = ()>,
 {
     let mut fitting = Vec::with_capacity(items.len());
     let places = items

@@ -142,13 +142,15 @@ impl Default for Groups {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Nothing was applied.
-    #[error("the database does not answer")]
+    #[error("the database does not answer: nothing was applied, try again later")]
     Unavailable,
     /// Too much waits already; nothing was applied.
-    #[error("too much waits for the database already")]
+    #[error("too much waits for the database already: nothing was applied, try again later")]
     Overloaded,
     /// It may have been applied.
-    #[error("the database did not say whether it was applied")]
+    #[error(
+        "the database did not say whether it was applied: repeat the call with the same idempotency key, claim id or lease token"
+    )]
     OutcomeUnknown,
     /// The document is there, but this server cannot read it; one of another version may. Nothing was applied.
     #[error("it is stored in a form that this server cannot read; a server of a newer version may")]

@@ -98,7 +98,7 @@ impl TaskService {
             let tasks = drafts.into_iter().map(|draft| draft.map(Arc::unwrap_or_clone)).collect();
             return Ok(Created { tasks, replayed: None });
         };
-        let first = std::mem::replace(&mut drafts[anchor], Err(Failure::IdempotencyKeyReused));
+        let first = std::mem::replace(&mut drafts[anchor], Err(Failure::IdempotencyKeyReused { id: None }));
         let mut answer = self.insert_once(scope, vec![first], key).await?;
         let replayed = answer.iter().find_map(|(stored, replayed)| match stored {
             Ok(task) if *replayed => task.idempotency_request.clone(),
@@ -129,7 +129,7 @@ impl TaskService {
         let hashes: Vec<_> =
             drafts.iter().map(|draft| draft.as_ref().ok()?.idempotency_key.clone()).collect();
         let inserted = self.insert(&drafts).await;
-        if !inserted.contains(&Err(Failure::IdempotencyKeyReused)) {
+        if !inserted.contains(&Err(Failure::IdempotencyKeyReused { id: None })) {
             let created = inserted.into_iter().zip(drafts).map(|(done, draft)| (done.and(draft), false));
             return Ok(created.collect());
         }
@@ -138,16 +138,17 @@ impl TaskService {
         let is_written = inserted.iter().any(may_be_written);
         let before = self.before(scope, &drafts, &hashes).await;
         let mut before = before.map_err(|failure| beside_written(failure, is_written))?;
-        if before.values().any(|task| task.idempotency_body.as_deref() != Some(&key.body[..])) {
-            return Err(Failure::IdempotencyKeyReused);
+        let is_other = |task: &&TaskRecord| task.idempotency_body.as_deref() != Some(&key.body[..]);
+        if let Some(task) = before.values().filter(is_other).min_by_key(|task| task.id) {
+            return Err(Failure::IdempotencyKeyReused { id: scope.sees(task).then_some(task.id) });
         }
         let mut answer = Vec::with_capacity(inserted.len());
         for ((done, draft), hash) in inserted.into_iter().zip(drafts).zip(hashes) {
             let found = hash.and_then(|hash| before.remove(&hash));
             answer.push(match (done, found) {
-                (Err(Failure::IdempotencyKeyReused), Some(task)) => (Ok(Arc::new(task)), true),
+                (Err(Failure::IdempotencyKeyReused { id: None }), Some(task)) => (Ok(Arc::new(task)), true),
                 // The key had had its day and has just been forgotten.
-                (Err(Failure::IdempotencyKeyReused), None) => {
+                (Err(Failure::IdempotencyKeyReused { id: None }), None) => {
                     let draft = [draft];
                     let again = self.insert(&draft).await.pop();
                     let [draft] = draft;
@@ -340,7 +341,7 @@ type Draft = Result<Arc<TaskRecord>, Failure>;
 impl From<InsertRefused> for Failure {
     fn from(refused: InsertRefused) -> Self {
         match refused {
-            InsertRefused::Duplicate => Self::IdempotencyKeyReused,
+            InsertRefused::Duplicate => Self::IdempotencyKeyReused { id: None },
             InsertRefused::Store(error) => Self::Store(error),
         }
     }

@@ -2,6 +2,7 @@
 
 use task_repo_protocol::{Status, Uuid};
 
+use super::advice;
 use crate::lifecycle::{Refusal, Verb};
 use crate::store::{Refused, StoreError};
 use crate::task::AttemptEnd;
@@ -11,7 +12,7 @@ use crate::telemetry::masked;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// No such task, or not the caller's.
-    #[error("there is no task {0}")]
+    #[error("{}", advice::no_task(.0))]
     TaskNotFound(String),
     /// No task has that result.
     #[error("no task has produced the result {0}")]
@@ -20,7 +21,7 @@ pub enum Failure {
     #[error("there is no key {0}")]
     KeyNotFound(String),
     /// The task is not `pending`.
-    #[error("the task is {status}; only a pending task can be claimed")]
+    #[error("{}", advice::not_claimable(*status))]
     NotClaimable {
         /// The task.
         id: Uuid,
@@ -28,15 +29,17 @@ pub enum Failure {
         status: Status,
     },
     /// The task's status does not allow it.
-    #[error("the task is {status}, which does not allow this")]
+    #[error("{}", advice::forbidden(*verb, *status))]
     InvalidTransition {
         /// The task.
         id: Uuid,
+        /// What was asked for.
+        verb: Verb,
         /// Where it stands.
         status: Status,
     },
     /// The token does not hold the task.
-    #[error("the lease token does not hold the task, which is {status} in attempt {attempt}")]
+    #[error("{}", advice::lease_lost(*status, *attempt))]
     LeaseLost {
         /// The task.
         id: Uuid,
@@ -48,7 +51,9 @@ pub enum Failure {
         ended: Option<AttemptEnd>,
     },
     /// `If-Match` does not hold.
-    #[error("the task is at version {version}, which If-Match does not name")]
+    #[error(
+        "the task is at version {version}, which If-Match does not name: read it again and send its ETag"
+    )]
     VersionConflict {
         /// The task.
         id: Uuid,
@@ -59,14 +64,22 @@ pub enum Failure {
     #[error("request, template, metadata and result of a task may have 1 MiB of JSON text together")]
     TooLarge,
     /// The key is limited to other task types.
-    #[error("the API key may not use the task type {0}")]
+    #[error("the API key may not use the task type {0}: its task_types do not name it")]
     TypeForbidden(String),
     /// The caller acts for another user.
-    #[error("user_id differs from the user on whose behalf the call is made")]
+    #[error(
+        "user_id differs from X-User-ID, the user on whose behalf the call is made: leave one of them out"
+    )]
     UserForbidden,
     /// The idempotency key came with another body before.
-    #[error("the idempotency key was used with another body")]
-    IdempotencyKeyReused,
+    #[error(
+        "the idempotency key was used with another body or path within the last 24 hours: send what was sent then, or \
+         another key"
+    )]
+    IdempotencyKeyReused {
+        /// The task that has the key, where the caller may see it.
+        id: Option<Uuid>,
+    },
     /// A defect of the service.
     #[error("the service failed")]
     Defect,
@@ -85,7 +98,7 @@ impl Failure {
                 Self::NotClaimable { id, status: status.into() }
             }
             Refused::Task(Refusal::WrongState(status)) => {
-                Self::InvalidTransition { id, status: status.into() }
+                Self::InvalidTransition { id, verb, status: status.into() }
             }
             Refused::Task(Refusal::LeaseLost { status, attempt, ended }) => {
                 Self::LeaseLost { id, status: status.into(), attempt, ended }
@@ -93,7 +106,9 @@ impl Failure {
             Refused::Task(Refusal::VersionConflict(version)) => Self::VersionConflict { id, version },
             Refused::Task(Refusal::TooLarge) => Self::TooLarge,
             // Only the background loops ask for what is due, and they do not report.
-            Refused::Task(Refusal::NotDue) => Self::InvalidTransition { id, status: Status::Processing },
+            Refused::Task(Refusal::NotDue) => {
+                Self::InvalidTransition { id, verb, status: Status::Processing }
+            }
             Refused::Task(Refusal::Unlisted) => {
                 tracing::error!(
                     ?verb,

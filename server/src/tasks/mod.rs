@@ -11,6 +11,7 @@
 //! | [`keys`] | issuing, rotating and checking API keys |
 //! | [`present`] | how a task looks from outside |
 
+mod advice;
 mod apart;
 mod claim;
 mod create;
@@ -46,7 +47,7 @@ pub use failure::Failure;
 pub use key_end::KeyEnd;
 pub use keys::Identity;
 pub use present::{execution_list, status_report, view, view_without_payload};
-pub use query::{ForeignCursor, ListQuery, Page};
+pub use query::{ListQuery, Page, WrongCursor};
 pub use settle::Settled;
 
 /// The service behind the HTTP edge. One for a server, shared by all its requests.

@@ -55,9 +55,20 @@ pub struct Page {
     pub next_cursor: Option<String>,
 }
 
-/// A cursor that does not belong to these filters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ForeignCursor;
+/// Why a cursor does not lead to a page of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WrongCursor {
+    /// It is none.
+    #[error(
+        "it is no cursor: give back a next_cursor exactly as an answer brought it, or leave it out for the first page"
+    )]
+    Garbage,
+    /// It belongs to a list with other filters.
+    #[error(
+        "it belongs to a list with other filters: send the filters of that list again, or leave it out for the first page"
+    )]
+    Foreign,
+}
 
 #[derive(Serialize, Deserialize)]
 struct Cursor {
@@ -116,13 +127,13 @@ impl ListQuery {
         URL_SAFE_NO_PAD.encode(&hash.finalize()[..9])
     }
 
-    fn position(&self) -> Result<Option<Position>, ForeignCursor> {
+    fn position(&self) -> Result<Option<Position>, WrongCursor> {
         let Some(cursor) = &self.cursor else { return Ok(None) };
-        let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| ForeignCursor)?;
-        let cursor: Cursor = serde_json::from_slice(&json).map_err(|_| ForeignCursor)?;
-        let time = DateTime::from_timestamp_millis(cursor.time).ok_or(ForeignCursor)?;
+        let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| WrongCursor::Garbage)?;
+        let cursor: Cursor = serde_json::from_slice(&json).map_err(|_| WrongCursor::Garbage)?;
+        let time = DateTime::from_timestamp_millis(cursor.time).ok_or(WrongCursor::Garbage)?;
         if cursor.filters != self.fingerprint() {
-            return Err(ForeignCursor);
+            return Err(WrongCursor::Foreign);
         }
         Ok(Some(Position { priority: cursor.priority, time, id: cursor.id }))
     }
@@ -141,7 +152,7 @@ impl ListQuery {
     ///
     /// # Errors
     /// When the cursor is none, or belongs to a list with other filters.
-    pub fn check(&self) -> Result<(), ForeignCursor> {
+    pub fn check(&self) -> Result<(), WrongCursor> {
         self.position().map(|_| ())
     }
 }
