@@ -71,7 +71,9 @@ impl Call {
     pub(crate) fn at(mut self, value: &str) -> Result<Self> {
         // URLs drop these two segments however they are spelled, and another endpoint would be called.
         if matches!(value, "" | "." | "..") {
-            return Err(ClientError::InvalidArgument(format!("a path cannot carry {value:?}")));
+            return Err(ClientError::InvalidArgument(format!(
+                "{value:?} cannot be an id: a URL would drop it from its path"
+            )));
         }
         self.path = fill(&self.path, value);
         Ok(self)
@@ -119,8 +121,9 @@ impl Call {
     /// # Errors
     /// When `base` is no URL.
     pub(crate) fn url(&self, base: &str) -> Result<Url> {
-        let mut url = Url::parse(&format!("{base}{}{}", path::BASE, self.path))
-            .map_err(|error| ClientError::InvalidArgument(format!("the base URL is none: {error}")))?;
+        let mut url = Url::parse(&format!("{base}{}{}", path::BASE, self.path)).map_err(|error| {
+            ClientError::InvalidArgument(format!("the base URL and the path make no URL: {error}"))
+        })?;
         if !self.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&self.query);
         }
@@ -136,7 +139,9 @@ pub(crate) fn header_value(name: &str, value: &str) -> Result<HeaderValue> {
     HeaderValue::from_str(value)
         .ok()
         .filter(|_| value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '))
-        .ok_or_else(|| ClientError::InvalidArgument(format!("{name} must be visible ASCII characters")))
+        .ok_or_else(|| {
+            ClientError::InvalidArgument(format!("{name}: visible ASCII characters or spaces are expected"))
+        })
 }
 
 /// Puts `value`, percent-encoded, in place of the path's first placeholder.

@@ -23,7 +23,10 @@ pub enum ClientError {
     #[error("{}: {} (request {})", .0.code, in_words(.0), .0.request_id)]
     Refused(Box<Problem>),
     /// The answer is not one the service gives; a proxy in between, perhaps.
-    #[error("{call}: the answer has HTTP status {status} and is none of the service's")]
+    #[error(
+        "{call}: the answer has HTTP status {status} and is none of the service's: the base URL may lead elsewhere, or a \
+         proxy may have answered"
+    )]
     Unexpected {
         /// The method and path.
         call: &'static str,

@@ -38,11 +38,15 @@ impl Transport {
         connect_timeout: Duration,
         budget: RetryBudget,
     ) -> Result<Self> {
-        let url = reqwest::Url::parse(base)
-            .map_err(|error| ClientError::InvalidArgument(format!("{base:?} is no URL: {error}")))?;
-        if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
-            return Err(ClientError::InvalidArgument(format!("{base:?} is no plain http or https URL")));
-        }
+        let is_base = |url: &reqwest::Url| {
+            matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none()
+        };
+        let url = reqwest::Url::parse(base).ok().filter(is_base).ok_or_else(|| {
+            ClientError::InvalidArgument(format!(
+                "the base URL {base:?} cannot be used: http:// or https:// and a host are expected, such as \
+                 http://localhost:8503, without a query and without /api/v1"
+            ))
+        })?;
         let base: Arc<str> = url.as_str().trim_end_matches('/').into();
         let http = connections(&base, connect_timeout)?;
         Ok(Self { http, base, headers: HeaderMap::new(), timeout, connect_timeout, budget })
@@ -214,8 +218,30 @@ mod tests {
     }
 
     #[test]
+    fn a_base_url_that_is_none_is_told_what_one_is() {
+        let new = |base| {
+            Transport::new(base, Duration::from_secs(1), Duration::from_secs(1), RetryBudget::default())
+                .map(|_| ())
+        };
+        for base in [
+            "",
+            "localhost:8503",
+            "127.0.0.1:8503",
+            "ftp://host",
+            "http://",
+            "http://host?a",
+            "http://host#a",
+        ] {
+            let error = new(base).expect_err(base).to_string();
+            assert!(error.contains("http://localhost:8503") && error.contains("without a query"), "{error}");
+        }
+        assert!(new("https://host/prefix/").is_ok());
+    }
+
+    #[test]
     fn an_answer_of_somebody_else_is_unexpected() {
         let error = refused(502, None, "<html>bad gateway");
+        assert!(error.to_string().contains("the base URL may lead elsewhere"), "{error}");
         assert!(
             matches!(&error, ClientError::Unexpected { status: 502, body, .. } if body.contains("gateway"))
         );

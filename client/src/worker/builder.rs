@@ -187,28 +187,33 @@ impl WorkerBuilder {
 fn check(settings: &Settings) -> Result<(), String> {
     let registrations = &settings.registrations;
     if !(1..=MAX_CLAIM_TYPES).contains(&registrations.len()) {
-        return Err(format!("a worker has 1 to {MAX_CLAIM_TYPES} handlers"));
+        return Err(format!(
+            "a worker has 1 to {MAX_CLAIM_TYPES} handlers, and {} are registered",
+            registrations.len()
+        ));
     }
     let mut seen = HashSet::new();
     for Registration { task_type, options, .. } in registrations {
         if !task_type_is_valid(task_type) {
-            return Err(format!("{task_type:?} cannot be a task type"));
+            return Err(format!(
+                "{task_type:?} cannot be a task type: 1 to 128 of A-Z a-z 0-9 . _ : - are expected"
+            ));
         }
         if !seen.insert(task_type) {
-            return Err(format!("{task_type} has two handlers"));
+            return Err(format!("{task_type} has two handlers: register one for each task type"));
         }
         if options.concurrency == Some(0) {
-            return Err(format!("the concurrency of {task_type} is 0"));
+            return Err(format!("the concurrency of {task_type} is 0: 1 or more is expected"));
         }
     }
     if settings.concurrency == 0 {
-        return Err("the concurrency is 0".to_owned());
+        return Err("the concurrency is 0: 1 or more is expected".to_owned());
     }
     if !(1..=255).contains(&settings.worker_id.chars().count()) {
-        return Err("a worker id has 1 to 255 characters".to_owned());
+        return Err("the worker id must have 1 to 255 characters".to_owned());
     }
     if settings.lease_seconds.is_some_and(|seconds| !(1..=86_400).contains(&seconds)) {
-        return Err("a lease holds 1 second to a day".to_owned());
+        return Err("the lease must be 1 second to 1 day".to_owned());
     }
     Ok(())
 }
