@@ -2,10 +2,12 @@
 
 mod check;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 /// The key the service comes with; refused on a public address.
 pub const DEFAULT_API_KEY: &str = "dev_api_key";
@@ -182,8 +184,8 @@ pub struct Settings {
 /// A setting that does not let the service start.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// A value that cannot be read; the message names the variable.
-    #[error("a setting cannot be read: {0}. The README's settings table says what each variable expects.")]
+    /// Values that cannot be read together, though each can alone.
+    #[error("the settings cannot be read: {0}. The README's settings table says what each variable expects.")]
     Unreadable(#[from] envy::Error),
     /// A value that is no text. It is not shown: it may be a secret.
     #[error("{0}: text in UTF-8 is expected")]
@@ -192,7 +194,7 @@ pub enum SettingsError {
     #[error("{variable}: {expected} is expected, found {found}")]
     OutOfBounds {
         /// The environment variable.
-        variable: &'static str,
+        variable: Cow<'static, str>,
         /// What it may be.
         expected: &'static str,
         /// What it is.
@@ -216,10 +218,10 @@ impl Settings {
         let _ = dotenvy::dotenv();
         let variables = environment()?;
         let settings = Self {
-            database: envy::from_iter(variables.clone())?,
-            http: envy::from_iter(variables.clone())?,
-            tasks: envy::from_iter(variables.clone())?,
-            log: envy::from_iter(variables)?,
+            database: read(&variables)?,
+            http: read(&variables)?,
+            tasks: read(&variables)?,
+            log: read(&variables)?,
         };
         settings.check()?;
         Ok(settings)
@@ -230,7 +232,7 @@ impl Settings {
     /// # Errors
     /// When a variable cannot be read.
     pub fn http_from_env() -> Result<HttpSettings, SettingsError> {
-        Ok(envy::from_iter(environment()?)?)
+        read(&environment()?)
     }
 
     /// Settings for a test: loopback, a free port, one thread, a database of its own.
@@ -245,6 +247,33 @@ impl Settings {
         settings.http.http_workers = 1;
         settings.tasks.retention_interval_ms = 50;
         settings
+    }
+}
+
+/// One area's settings. Every variable of an area has a default, so that each can be read alone.
+fn read<T: DeserializeOwned>(variables: &[(String, String)]) -> Result<T, SettingsError> {
+    let read = envy::from_iter(variables.iter().cloned());
+    read.map_err(|error| {
+        let unreadable =
+            |variable: &&(String, String)| envy::from_iter::<_, T>([(*variable).clone()]).is_err();
+        match variables.iter().find(unreadable) {
+            Some((name, value)) => SettingsError::OutOfBounds {
+                variable: name.to_uppercase().into(),
+                expected: expected(name),
+                found: value.clone(),
+            },
+            None => SettingsError::Unreadable(error),
+        }
+    })
+}
+
+/// What a variable holds that is not any text.
+fn expected(variable: &str) -> &'static str {
+    match variable.to_uppercase().as_str() {
+        "HOST" => "an IP address such as 127.0.0.1 or 0.0.0.0",
+        "PORT" => "a whole number from 0 to 65535",
+        "LOG_FORMAT" => "json or pretty",
+        _ => "a whole number without a unit",
     }
 }
 
@@ -278,8 +307,30 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_read_names_its_variable() {
-        let vars = [("PORT".to_owned(), "eighty".to_owned())];
-        let error = envy::from_iter::<_, HttpSettings>(vars).expect_err("no port");
-        assert!(SettingsError::from(error).to_string().contains("PORT"));
+        fn refused<T: DeserializeOwned>(name: &str, value: &str) -> String {
+            let variables = [("PATH", "/bin"), (name, value), ("SERVICE_NAME", "s")];
+            let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            read::<T>(&variables).err().map(|error| error.to_string()).unwrap_or_default()
+        }
+        for (name, value, expected) in [
+            ("PORT", "eighty", "PORT: a whole number from 0 to 65535 is expected, found eighty"),
+            ("PORT", "65536", "PORT: a whole number from 0 to 65535 is expected, found 65536"),
+            (
+                "HOST",
+                "localhost",
+                "HOST: an IP address such as 127.0.0.1 or 0.0.0.0 is expected, found localhost",
+            ),
+        ] {
+            assert_eq!(refused::<HttpSettings>(name, value), expected);
+        }
+        assert_eq!(
+            refused::<LogSettings>("LOG_FORMAT", "xml"),
+            "LOG_FORMAT: json or pretty is expected, found xml"
+        );
+        let refused = refused::<DatabaseSettings>("MONGODB_TIMEOUT_MS", "5s");
+        assert!(
+            refused.contains("MONGODB_TIMEOUT_MS: a whole number") && refused.ends_with("found 5s"),
+            "{refused}"
+        );
     }
 }

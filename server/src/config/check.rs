@@ -1,5 +1,7 @@
 //! The bounds of settings.
 
+use std::borrow::Cow;
+
 use task_repo_protocol::page::MAX_BATCH_BYTES;
 
 use super::{DEFAULT_API_KEY, Settings, SettingsError};
@@ -14,7 +16,11 @@ impl Settings {
     /// The first rule broken.
     pub fn check(&self) -> Result<(), SettingsError> {
         let bounds = |variable, holds: bool, expected, found: String| {
-            if holds { Ok(()) } else { Err(SettingsError::OutOfBounds { variable, expected, found }) }
+            if holds {
+                Ok(())
+            } else {
+                Err(SettingsError::OutOfBounds { variable: Cow::Borrowed(variable), expected, found })
+            }
         };
         let (database, http, tasks) = (&self.database, &self.http, &self.tasks);
         bounds(
