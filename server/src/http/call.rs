@@ -24,6 +24,10 @@ use crate::tasks::{Failure, IdempotencyKey, Identity, KeyEnd, TaskService};
 /// Most bytes that are reserved for a body before it has come.
 const MAX_RESERVED: usize = 64 << 10;
 
+/// Why a key that has the right form is refused. What it lacks is not told.
+pub(super) const UNKNOWN_KEY: &str =
+    "the key is not known, or has expired or been revoked: ask an admin for another";
+
 /// Names a request in answers and logs.
 #[derive(Debug, Clone)]
 pub(super) struct RequestId(pub(super) String);
@@ -103,7 +107,7 @@ impl Call {
             biased;
             done = waiting => Ok(done?),
             end = self.service().key_ends(&self.identity) => Err(match end {
-                KeyEnd::Gone => unauthenticated(),
+                KeyEnd::Gone => unauthenticated(UNKNOWN_KEY),
                 KeyEnd::Narrowed => Rejection::new(
                     ErrorCode::Forbidden,
                     "the API key has lost a role or a task type while the call waited",

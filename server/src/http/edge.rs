@@ -21,7 +21,7 @@ use task_repo_protocol::{Uuid, path};
 use tracing::Instrument as _;
 
 use super::App;
-use super::call::{RequestId, Spent, header_text, unauthenticated};
+use super::call::{RequestId, Spent, UNKNOWN_KEY, header_text, unauthenticated};
 use super::rejection::Rejection;
 use crate::tasks::Identity;
 use crate::telemetry::masked;
@@ -34,7 +34,6 @@ const NO_CREDENTIAL: &str =
 const NO_BEARER: &str = "the header Authorization is not in the form 'Bearer KEY', with one key that is not empty, or stands twice";
 const NO_API_KEY: &str =
     "the header X-API-Key is not in the form 'X-API-Key: KEY': it is empty, no text, or stands twice";
-const UNKNOWN_KEY: &str = "the key is not known, or has expired or been revoked: ask an admin for another";
 
 /// How many requests are being answered; each holds a share until its answer is written or its caller has gone.
 #[derive(Clone, Default)]

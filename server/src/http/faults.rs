@@ -78,7 +78,7 @@ impl<'a> Faults<'a> {
                     None => Some(0),
                 };
                 if at.is_none() {
-                    violation.kind = "missing".to_owned();
+                    "missing".clone_into(&mut violation.kind);
                 }
                 self.push(violation, at);
             }
@@ -282,7 +282,9 @@ fn forms_of<'s>(schema: &'s Value, forms: &mut Vec<&'s Value>) {
             forms_of(schema, forms);
         }
     } else if let Some(several) = ["oneOf", "anyOf"].iter().find_map(|key| schema.get(*key)?.as_array()) {
-        several.iter().for_each(|schema| forms_of(schema, forms));
+        for schema in several {
+            forms_of(schema, forms);
+        }
     } else {
         forms.push(schema);
     }

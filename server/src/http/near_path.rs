@@ -40,9 +40,12 @@ pub(super) fn meant(path: &str) -> Option<&'static str> {
         if asked.is_empty() || route.len() != asked.len() {
             return None;
         }
-        let costs = route.iter().zip(&asked).map(|(part, asked)| match part.starts_with('{') {
-            true => Some(usize::from(Uuid::try_parse(asked).is_err())),
-            false => distance(asked, part),
+        let costs = route.iter().zip(&asked).map(|(part, asked)| {
+            if part.starts_with('{') {
+                Some(usize::from(Uuid::try_parse(asked).is_err()))
+            } else {
+                distance(asked, part)
+            }
         });
         costs.sum()
     };

@@ -32,8 +32,11 @@ const WRONG: &[&str] = &[
     r#"{"a":{"b":1}}"#,
 ];
 
+/// Says what is wrong with a text.
+type Check = fn(&str) -> Option<Vec<Violation>>;
+
 /// Bodies that fit, each as it is read; the members that take any JSON are named so.
-const BODIES: &[(&str, fn(&str) -> Option<Vec<Violation>>)] = &[
+const BODIES: &[(&str, Check)] = &[
     (
         r#"{"task_type":"t","user_id":"u","name":"n","description":"d","priority":"high","tags":{"a":"b"},
             "template":{"service_type":"s"},"run_at":"2030-01-01T00:00:00Z","max_attempts":3,"retry":{"backoff":"fixed",
