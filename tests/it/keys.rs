@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::TryStreamExt;
-use futures_util::future::join_all;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::Document;
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, TestServer, eventually, id_of, in_seconds};
+use task_repo_tests::{TestServer, eventually, id_of, in_seconds};
 use uuid::Uuid;
-
-use crate::verbs::let_calls_wait;
 
 async fn status_of(server: &TestServer, key: &str) -> u16 {
     server.get("/tasks").key(key).send().await.status
@@ -226,53 +223,6 @@ async fn revoked_everywhere() {
     server.post(&format!("{path}/rotate")).json(&json!({})).send().await.problem(404, "key_not_found");
 }
 
-/// A call that waits for half a minute with that key, and one that waits for the end of that task.
-async fn waiting_calls(server: &TestServer, key: &str, task: &str) -> [Answer; 2] {
-    let body = json!({"task_types": ["nothing"], "worker_id": "w", "wait_ms": 30_000});
-    let claim = server.post("/tasks/claim").key(key).json(&body).send();
-    let wait = server.get(&format!("/tasks/{task}?wait_ms=30000")).key(key).send();
-    let calls = async { tokio::join!(claim, wait).into() };
-    tokio::time::timeout(Duration::from_secs(20), calls).await.expect("answers before the waits are over")
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_that_wait_end_with_their_key() {
-    let server = TestServer::start().await;
-    let other = server.sibling().await;
-    let task = server.create(json!({})).await;
-    let [revoked, expiring, narrowed] = [json!({}), json!({"expires_at": in_seconds(3)}), json!({})];
-    let [revoked, expiring, narrowed] =
-        join_all([revoked, expiring, narrowed].map(|extra| server.issue(&["worker", "viewer"], extra)))
-            .await
-            .try_into()
-            .expect("three keys");
-    let end = async {
-        let_calls_wait().await;
-        server.delete(&format!("/keys/{}", id_of(&revoked))).send().await.success();
-        // There is no call that takes a type from a key; who may write to the database can.
-        let keys = server.database().collection::<Document>("api_keys");
-        let id = Uuid::parse_str(id_of(&narrowed)).expect("an id");
-        let narrow = doc! { "$set": { "task_types": ["another"] } };
-        keys.update_one(doc! { "_id": bson::Uuid::from_bytes(id.into_bytes()) }, narrow)
-            .await
-            .expect("a write");
-        server.issue(&["viewer"], json!({})).await;
-    };
-    let (here, there, expired, narrowed, ()) = tokio::join!(
-        waiting_calls(&server, secret(&revoked), id_of(&task)),
-        waiting_calls(&other, secret(&revoked), id_of(&task)),
-        waiting_calls(&server, secret(&expiring), id_of(&task)),
-        waiting_calls(&server, secret(&narrowed), id_of(&task)),
-        end
-    );
-    for answer in here.iter().chain(&there).chain(&expired) {
-        answer.problem(401, "unauthenticated");
-    }
-    for answer in &narrowed {
-        answer.problem(403, "forbidden");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expired() {
     let server = TestServer::start().await;
@@ -280,7 +230,7 @@ async fn expired() {
     let expires_at: DateTime<Utc> = issued["expires_at"].as_str().unwrap().parse().unwrap();
     assert_eq!(status_of(&server, secret(&issued)).await, 200);
     // A minute for this machine, however slow it is.
-    server.jump((expires_at - server.now()).to_std().unwrap() - Duration::from_secs(60));
+    server.jump((expires_at - server.now() - TimeDelta::minutes(1)).to_std().unwrap());
     assert_eq!(status_of(&server, secret(&issued)).await, 200, "it is refused before its time");
     server.jump(Duration::from_secs(60));
     assert_eq!(status_of(&server, secret(&issued)).await, 401, "its time has come");

@@ -77,4 +77,5 @@ mod undone_claims;
 mod unreadable;
 mod verbs;
 mod waiting_cost;
+mod waiting_keys;
 mod worker;

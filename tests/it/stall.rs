@@ -9,7 +9,7 @@ use task_repo_tests::{TestServer, eventually};
 
 use crate::fail_point::FailPoint;
 use crate::profiler;
-use crate::verbs::{claim_one, pass_until_status, settle, shown};
+use crate::verbs::{claim_one, pass_until_status, settle, shown, until_status};
 
 /// A task whose lease runs out unless somebody says that its worker lives.
 async fn hold(server: &TestServer) -> Value {

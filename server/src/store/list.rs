@@ -191,7 +191,9 @@ impl Store {
         let (is_cut, mut tasks) = (reading.is_cut, reading.found);
         tasks.retain(|task| task.deleted_at.is_none());
         if is_cut {
-            last.into_iter().for_each(|last| page.ends_at(last));
+            if let Some(last) = last {
+                page.ends_at(last);
+            }
         } else if !is_whole && tasks.len() <= listing.limit {
             let budget = if part.rest.is_empty() { part.budget } else { part.budget - part.short() };
             let look = self.look_long(listing, part, budget).await?;
@@ -314,7 +316,9 @@ impl Store {
         let reading = self.find_within("a list by id", filter, options, MAX_PAGE_BYTES).await?;
         if reading.is_cut {
             let last = reading.found.last().map(|task| listing.order.position(task));
-            last.into_iter().for_each(|last| page.ends_at(last));
+            if let Some(last) = last {
+                page.ends_at(last);
+            }
         }
         page.add(reading.found);
         Ok(())

@@ -185,7 +185,7 @@ impl Listing {
             },
         };
         rest.extend(tags.map(|tag| doc! { "tags": tag }));
-        let created = self.time_range("created_at", self.created_after, self.created_before);
+        let created = Self::time_range("created_at", self.created_after, self.created_before);
         if self.order == Order::Claim {
             fixed.insert("status", "pending");
             rest.extend(created);
@@ -197,7 +197,7 @@ impl Listing {
                 fixed.insert("$and", vec![created]);
             }
         }
-        rest.extend(self.time_range("completed_at", self.completed_after, self.completed_before));
+        rest.extend(Self::time_range("completed_at", self.completed_after, self.completed_before));
         if index == READY || index == NEWEST_BY_TYPE {
             return Route { index, fixed, types, rest };
         }
@@ -206,7 +206,6 @@ impl Listing {
     }
 
     fn time_range(
-        &self,
         field: &str,
         after: Option<DateTime<Utc>>,
         before: Option<DateTime<Utc>>,
@@ -227,13 +226,13 @@ impl Listing {
             filter.insert("task_type", doc! { "$in": types });
             return filter;
         }
-        let typed = types.iter().flat_map(|name| {
+        let of_all_types = types.iter().flat_map(|name| {
             self.branches().into_iter().map(move |mut branch| {
                 branch.insert("task_type", name);
                 branch
             })
         });
-        alternatives(fixed, typed.collect())
+        alternatives(fixed, of_all_types.collect())
     }
 
     /// What comes behind the position, in parts that are each one range of the index.

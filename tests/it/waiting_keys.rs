@@ -1,0 +1,62 @@
+//! Calls that wait end with the key that they wait under.
+
+use std::time::Duration;
+
+use bson::{Document, doc};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use task_repo_tests::{Answer, TestServer, id_of, in_seconds};
+use uuid::Uuid;
+
+use crate::verbs::let_calls_wait;
+
+fn secret(issued: &Value) -> &str {
+    issued["key"].as_str().expect("a secret")
+}
+
+/// A call that waits for half a minute with that key, and one that waits for the end of that task.
+async fn waiting_calls(server: &TestServer, key: &str, task: &str) -> [Answer; 2] {
+    let body = json!({"task_types": ["nothing"], "worker_id": "w", "wait_ms": 30_000});
+    let claim = server.post("/tasks/claim").key(key).json(&body).send();
+    let wait = server.get(&format!("/tasks/{task}?wait_ms=30000")).key(key).send();
+    let calls = async { tokio::join!(claim, wait).into() };
+    tokio::time::timeout(Duration::from_secs(20), calls).await.expect("answers before the waits are over")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_end_with_their_key() {
+    let server = TestServer::start().await;
+    let other = server.sibling().await;
+    let task = server.create(json!({})).await;
+    let [revoked, expiring, narrowed] = [json!({}), json!({"expires_at": in_seconds(3)}), json!({})];
+    let [revoked, expiring, narrowed] =
+        join_all([revoked, expiring, narrowed].map(|extra| server.issue(&["worker", "viewer"], extra)))
+            .await
+            .try_into()
+            .expect("three keys");
+    let end = async {
+        let_calls_wait().await;
+        server.delete(&format!("/keys/{}", id_of(&revoked))).send().await.success();
+        // There is no call that takes a type from a key; who may write to the database can.
+        let keys = server.database().collection::<Document>("api_keys");
+        let id = Uuid::parse_str(id_of(&narrowed)).expect("an id");
+        let narrow = doc! { "$set": { "task_types": ["another"] } };
+        keys.update_one(doc! { "_id": bson::Uuid::from_bytes(id.into_bytes()) }, narrow)
+            .await
+            .expect("a write");
+        server.issue(&["viewer"], json!({})).await;
+    };
+    let (here, there, expired, narrowed, ()) = tokio::join!(
+        waiting_calls(&server, secret(&revoked), id_of(&task)),
+        waiting_calls(&other, secret(&revoked), id_of(&task)),
+        waiting_calls(&server, secret(&expiring), id_of(&task)),
+        waiting_calls(&server, secret(&narrowed), id_of(&task)),
+        end
+    );
+    for answer in here.iter().chain(&there).chain(&expired) {
+        answer.problem(401, "unauthenticated");
+    }
+    for answer in &narrowed {
+        answer.problem(403, "forbidden");
+    }
+}
