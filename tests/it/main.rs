@@ -46,6 +46,7 @@ mod overload;
 mod parameters;
 mod payload;
 mod places;
+mod plain_errors;
 mod plans;
 mod plans_of_lists;
 mod profiler;

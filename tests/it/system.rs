@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 
 use serde_json::{Value, json};
-use task_repo_protocol::{Role, Status, path};
+use task_repo_protocol::{ErrorCode, Problem, Role, Status, path};
 use task_repo_tests::{Answer, ROUTES, SYSTEM_ROUTES, TestServer, id_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -123,6 +123,45 @@ async fn the_openapi_document_lists_every_route() {
     }
     for code in task_repo_protocol::ErrorCode::ALL {
         assert!(text.contains(code.as_str()), "{code} is not documented");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_openapi_document_shows_an_example_of_every_problem() {
+    let server = TestServer::start().await;
+    let document = server.get("/openapi.json").no_key().send().await.ok();
+    let mut shown = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let content = &response["content"]["application/problem+json"];
+                if content.is_null() {
+                    continue;
+                }
+                // Creates have no task yet that could stand in the way.
+                let examples = content["examples"].as_object().cloned().unwrap_or_default();
+                assert!(!examples.is_empty() || status == "409", "{method} {path} {status} has no example");
+                for (code, example) in examples {
+                    let at = example["$ref"].as_str().and_then(|at| at.strip_prefix('#')).unwrap();
+                    let problem: Problem =
+                        serde_json::from_value(document.pointer(at).unwrap()["value"].clone()).unwrap();
+                    assert_eq!(problem.code.as_str(), code, "{method} {path}");
+                    assert_eq!(problem.status.to_string(), *status, "{method} {path} {code}");
+                    assert!(!problem.detail.is_empty());
+                    shown.insert(code);
+                }
+            }
+        }
+    }
+    let unsent = [
+        ErrorCode::TemplateNotFound,
+        ErrorCode::ScheduleNotFound,
+        ErrorCode::Duplicate,
+        ErrorCode::LimitExceeded,
+        ErrorCode::Internal,
+    ];
+    for code in ErrorCode::ALL.iter().filter(|code| !unsent.contains(code)) {
+        assert!(shown.contains(code.as_str()), "{code} has no example");
     }
 }
 

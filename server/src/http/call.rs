@@ -161,9 +161,19 @@ impl Call {
             match chunk {
                 None => {
                     self.service().store().body_has_come();
+                    if required && body.is_empty() {
+                        return Err(Rejection::new(
+                            ErrorCode::MalformedJson,
+                            "the body is empty, and this call needs one: {} where nothing is to be said",
+                        ));
+                    }
                     return Ok(body.freeze());
                 }
-                Some(Err(error)) => return Err(incomplete(&error.to_string())),
+                Some(Err(_)) => {
+                    return Err(incomplete(
+                        "it ends before its announced length, or its chunks are malformed",
+                    ));
+                }
                 Some(Ok(chunk)) if body.len() + chunk.len() > limit => return Err(too_large()),
                 Some(Ok(chunk)) if !self.share.add(chunk.len()) => return Err(no_room()),
                 Some(Ok(chunk)) => body.extend_from_slice(&chunk),
@@ -173,13 +183,20 @@ impl Call {
 
     /// Query parameters, with the headers that have rules checked beside them.
     pub(super) fn params(&self) -> Result<Params, Rejection> {
-        for (name, max) in [(path::TENANT_HEADER, 128), (path::USER_HEADER, 255)] {
-            if let Some(text) = header_text(&self.request, name) {
-                visible_ascii(text.unwrap_or_default(), max)
-                    .map_err(|rule| Rejection::parameter(name, &rule))?;
-            }
-        }
+        self.header("X-Tenant-ID", 128)?;
+        self.header("X-User-ID", 255)?;
         Params::of(self.request.query_string())
+    }
+
+    /// A header that stands once at most and has 1 to `max` visible ASCII characters.
+    fn header(&self, name: &'static str, max: usize) -> Result<Option<&str>, Rejection> {
+        if self.request.headers().get_all(name).count() > 1 {
+            return Err(Rejection::parameter(name, "it may stand once only"));
+        }
+        let Some(text) = header_text(&self.request, name) else { return Ok(None) };
+        let text = text.unwrap_or_default();
+        visible_ascii(text, max).map_err(|rule| Rejection::parameter(name, &rule))?;
+        Ok(Some(text))
     }
 
     /// Refuses query parameters.
@@ -189,9 +206,7 @@ impl Call {
 
     /// The idempotency key, bound to this body.
     pub(super) fn idempotency_key(&self, body: &[u8]) -> Result<Option<IdempotencyKey>, Rejection> {
-        let Some(text) = header_text(&self.request, path::IDEMPOTENCY_KEY_HEADER) else { return Ok(None) };
-        let key = text.unwrap_or_default();
-        visible_ascii(key, 255).map_err(|rule| Rejection::parameter("Idempotency-Key", &rule))?;
+        let Some(key) = self.header("Idempotency-Key", 255)? else { return Ok(None) };
         let body = fingerprint(self.request.path(), body);
         Ok(Some(IdempotencyKey { key: key.to_owned(), body, request_id: self.request_id.clone() }))
     }
@@ -229,13 +244,13 @@ impl Call {
     /// The task in the path: what is no UUID names none.
     pub(super) fn task_id(&self) -> Result<Uuid, Rejection> {
         let text = self.part("task_id");
-        Uuid::try_parse(&text).map_err(|_| Failure::TaskNotFound(named(&text)).into())
+        Uuid::try_parse(&text).map_err(|_| Failure::no_task(&text).into())
     }
 
     /// The key in the path: what is no UUID names none.
     pub(super) fn key_id(&self) -> Result<Uuid, Rejection> {
         let text = self.part("key_id");
-        Uuid::try_parse(&text).map_err(|_| Failure::KeyNotFound(named(&text)).into())
+        Uuid::try_parse(&text).map_err(|_| Failure::no_key(&text).into())
     }
 }
 
@@ -244,11 +259,6 @@ fn lacks_role(roles: &[Role]) -> Rejection {
     let detail =
         format!("this needs an API key with the role {}, which this one does not have", roles.join(" or "));
     Rejection::new(ErrorCode::Forbidden, detail)
-}
-
-/// A part of the path as an answer repeats it: its first 64 characters.
-fn named(text: &str) -> String {
-    text.chars().take(64).collect()
 }
 
 /// The answer to a request without a good credential.

@@ -51,7 +51,10 @@ pub(super) async fn revoke(call: Call) -> Answer {
 /// A secret is shown once: a repeat could not show it again.
 fn no_idempotency_key(call: &Call) -> Result<(), Rejection> {
     if call.has_idempotency_key() {
-        return Err(Rejection::parameter("Idempotency-Key", "keys are not issued twice; leave it out"));
+        return Err(Rejection::parameter(
+            "Idempotency-Key",
+            "it makes no key safe to repeat, since a secret is shown once only: leave the header out",
+        ));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ mod body_room;
 mod call;
 mod docs;
 mod edge;
+mod examples;
 mod expected;
 mod faults;
 mod keys;

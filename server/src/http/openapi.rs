@@ -1,6 +1,7 @@
 //! The OpenAPI document, made from the handlers and the wire types.
 
-use task_repo_protocol::{Problem, path};
+use task_repo_protocol::{ErrorCode, Problem, path};
+use utoipa::openapi::example::{Example, ExampleBuilder};
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
@@ -8,7 +9,7 @@ use utoipa::openapi::{
 };
 use utoipa::{Modify, OpenApi};
 
-use super::{docs, keys, system, tasks, work};
+use super::{docs, examples, keys, system, tasks, work};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -46,9 +47,12 @@ impl Modify for Shared {
             components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
             let header = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
             components.add_security_scheme("api_key", SecurityScheme::ApiKey(header));
+            for problem in examples::problems() {
+                let example = ExampleBuilder::new().value(serde_json::to_value(&problem).ok());
+                components.examples.insert(problem.code.to_string(), RefOr::T(example.build()));
+            }
         }
         for (route, item) in &mut document.paths.paths {
-            let has_id = route.contains('{');
             let operations = [
                 (item.get.as_mut(), false),
                 (item.post.as_mut(), true),
@@ -56,7 +60,7 @@ impl Modify for Shared {
                 (item.delete.as_mut(), false),
             ];
             for (operation, has_body) in operations.into_iter().filter_map(|(it, body)| Some((it?, body))) {
-                complete(operation, has_id, has_body);
+                complete(operation, route, has_body);
             }
         }
         // Probes, metrics and documentation stand at the root as well.
@@ -80,7 +84,8 @@ impl Modify for Shared {
     }
 }
 
-fn complete(operation: &mut Operation, has_id: bool, has_body: bool) {
+fn complete(operation: &mut Operation, route: &str, has_body: bool) {
+    let has_id = route.contains('{');
     let is_public = operation.security.as_ref().is_some_and(|security| security.len() == 1);
     if !is_public {
         // Tenants that begin with `_` are the service's own.
@@ -131,9 +136,43 @@ fn complete(operation: &mut Operation, has_id: bool, has_body: bool) {
     refusals.push(("405", "The route does not have this method"));
     refusals.push(("503", "Not now; the body says whether it may have been applied"));
     for (status, why) in refusals {
-        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let codes = ErrorCode::ALL.iter().filter(|code| code.status().to_string() == status);
+        let examples = codes.filter(|code| may_answer(route, has_body, **code)).map(|code| {
+            let example = Ref::new(format!("#/components/examples/{code}"));
+            (code.as_str(), RefOr::Ref::<Example>(example))
+        });
+        let problem = ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name("Problem")))
+            .examples_from_iter(examples)
+            .build();
         let response =
             ResponseBuilder::new().description(why).content("application/problem+json", problem).build();
         operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+    }
+}
+
+/// Whether a route may answer with that code, as far as its form tells.
+fn may_answer(route: &str, has_body: bool, code: ErrorCode) -> bool {
+    let is_about = |what: &str| route.contains(what);
+    let ends_in = |verbs: &[&str]| verbs.iter().any(|verb| route.ends_with(verb));
+    match code {
+        ErrorCode::MalformedJson => has_body,
+        ErrorCode::TaskNotFound => is_about("{task_id}") || is_about("{result_id}"),
+        ErrorCode::KeyNotFound => is_about("{key_id}"),
+        ErrorCode::NotFound => is_about("{asset}"),
+        ErrorCode::TaskNotClaimable => ends_in(&["{task_id}/claim"]),
+        ErrorCode::LeaseLost => {
+            is_about("{task_id}") && ends_in(&["/heartbeat", "/complete", "/fail", "/release", "/cancel"])
+        }
+        ErrorCode::InvalidTransition => {
+            is_about("{task_id}") && ends_in(&["{task_id}", "/status", "/cancel", "/execute"])
+        }
+        ErrorCode::IdempotencyKeyReused => ends_in(&["/tasks", "/tasks/batch"]),
+        // Nothing in this version sends these.
+        ErrorCode::TemplateNotFound
+        | ErrorCode::ScheduleNotFound
+        | ErrorCode::Duplicate
+        | ErrorCode::LimitExceeded => false,
+        _ => true,
     }
 }

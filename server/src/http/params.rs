@@ -80,7 +80,16 @@ impl Params {
     /// An RFC 3339 time.
     pub(super) fn time(&mut self, name: &str) -> Result<Option<DateTime<Utc>>, Rejection> {
         let text = self.one(name)?;
-        text.map(|text| timestamp::parse(&text).map_err(|rule| Rejection::parameter(name, rule))).transpose()
+        let read = |text: String| {
+            timestamp::parse(&text).map_err(|rule| {
+                // A plus sign in a query is a space (HTML forms), and offsets have one.
+                let is_form = timestamp::parse(&text.replacen(' ', "+", 1)).is_ok();
+                let rule =
+                    if is_form { format!("{rule}; in a query + is written %2B") } else { rule.to_owned() };
+                Rejection::parameter(name, &rule)
+            })
+        };
+        text.map(read).transpose()
     }
 
     /// Refuses what nobody has taken.

@@ -88,7 +88,25 @@ pub enum Failure {
     Store(#[from] StoreError),
 }
 
+/// Most characters of an id that an answer repeats: what is no id may be of any length.
+const MAX_ID: usize = 64;
+
 impl Failure {
+    /// There is no task of that id, or it is none.
+    pub fn no_task(id: &str) -> Self {
+        Self::TaskNotFound(shortened(id))
+    }
+
+    /// There is no key of that id, or it is none.
+    pub fn no_key(id: &str) -> Self {
+        Self::KeyNotFound(shortened(id))
+    }
+
+    /// No task has that result.
+    pub fn no_result(id: &str) -> Self {
+        Self::ResultNotFound(shortened(id))
+    }
+
     /// Why a change of that task was refused.
     pub(super) fn of(id: Uuid, verb: Verb, refused: &Refused) -> Self {
         match *refused {
@@ -118,5 +136,12 @@ impl Failure {
                 Self::Defect
             }
         }
+    }
+}
+
+fn shortened(id: &str) -> String {
+    match id.char_indices().nth(MAX_ID) {
+        Some((end, _)) => format!("{}…", &id[..end]),
+        None => id.to_owned(),
     }
 }

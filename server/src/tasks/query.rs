@@ -211,7 +211,7 @@ impl TaskService {
     /// When there is none.
     pub async fn by_result(&self, scope: &Scope, result_id: &str) -> Result<TaskRecord, Failure> {
         let found = self.store.by_result(scope, result_id).await?;
-        found.ok_or_else(|| Failure::ResultNotFound(result_id.to_owned()))
+        found.ok_or_else(|| Failure::no_result(result_id))
     }
 
     /// A page of a list, which must have been [checked](ListQuery::check).

@@ -114,7 +114,7 @@ impl TaskService {
 
 /// An id in a batch: one that is no UUID names no task.
 fn task_id(text: &str) -> Result<Uuid, Failure> {
-    Uuid::try_parse(text).map_err(|_| Failure::TaskNotFound(text.to_owned()))
+    Uuid::try_parse(text).map_err(|_| Failure::no_task(text))
 }
 
 fn alive(applied: &Applied) -> HeartbeatReceipt {
