@@ -26,7 +26,7 @@ mod report;
 mod run;
 mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -89,6 +89,9 @@ struct RunOptions {
     /// Runs, each with the next seed
     #[arg(long, default_value_t = 1)]
     seeds: u64,
+    /// Keep the data, logs and history of runs with a violation only
+    #[arg(long)]
+    keep_violations_only: bool,
     /// How long faults are made in each run
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -145,6 +148,12 @@ async fn runs(options: &RunOptions) -> Result<ExitCode> {
         let plan = Plan { seed, seconds: options.seconds, faults: faults.clone() };
         let outcome = run::run(&programs, &folder, plan).await?;
         report::print(&outcome);
+        if options.keep_violations_only && outcome.violations.is_empty() {
+            // Processes that were killed just now may still hold some of it.
+            if let Err(error) = remove(&folder) {
+                println!("{} is left behind: {error:#}", folder.display());
+            }
+        }
         outcomes.push(outcome);
         // After each, so that an error in the next one loses nothing.
         std::fs::write(&file, serde_json::to_vec_pretty(&outcomes)?)?;
@@ -196,10 +205,14 @@ async fn mistakes(options: &RunOptions) -> Result<ExitCode> {
 /// The folder, with nothing in it.
 fn empty(folder: PathBuf) -> Result<PathBuf> {
     if folder.exists() {
-        // Of a run that was killed.
-        disk::unmount_below(&folder)?;
-        std::fs::remove_dir_all(&folder)?;
+        remove(&folder)?;
     }
     std::fs::create_dir_all(&folder)?;
     Ok(folder)
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    // Disks of a run that was killed.
+    disk::unmount_below(folder)?;
+    Ok(std::fs::remove_dir_all(folder)?)
 }

@@ -80,6 +80,8 @@ impl Args {
 /// Starts a replica set of three, servers, producers and workers, breaks them, and checks. An error when something was
 /// violated.
 pub(crate) async fn run(args: &Args) -> Result<()> {
+    // Before the build: what is edited while this runs has not been checked.
+    let (fingerprint, _) = checker_check::state()?;
     let profile = if args.release { "release" } else { "dev" };
     let build = || {
         let mut build = process::cargo();
@@ -107,7 +109,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         // A server that can make mistakes must not lie where others expect one that cannot.
         process::run(&mut build()).await?;
         if done.is_ok() {
-            checker_check::record()?;
+            checker_check::record(&fingerprint)?;
         }
     }
     done
@@ -134,6 +136,8 @@ fn words(args: &Args, first_seed: u64) -> Vec<String> {
         format!("--seeds={}", args.runs()),
         format!("--seconds={}", args.seconds),
     ];
+    // Hours of data would fill the disk.
+    words.extend(args.minutes.map(|_| "--keep-violations-only".to_owned()));
     words.extend(args.faults.iter().map(|faults| format!("--faults={faults}")));
     words
 }
@@ -161,6 +165,7 @@ mod tests {
     fn minutes_are_divided_into_runs_of_a_new_seed() {
         let args = Args { seed: None, minutes: Some(10), seconds: 75, ..Args::short(3) };
         assert_eq!(args.runs(), 8);
+        assert!(words(&args, 1).contains(&"--keep-violations-only".to_owned()));
         assert_eq!(Args { seed: Some(7), minutes: Some(1), ..Args::short(3) }.first_seed(), 7);
         assert_eq!(Args { seed: None, ..Args::short(3) }.first_seed(), FIXED_SEED);
         let drawn: std::collections::HashSet<_> = (0..20).map(|_| args.first_seed()).collect();
