@@ -120,6 +120,21 @@ impl Server {
         self.addr
     }
 
+    /// How many calls are being answered, those whose body is still coming and those that wait included.
+    pub fn calls_in_flight(&self) -> usize {
+        self.app.in_flight.count()
+    }
+
+    /// How many claims wait here for work of that type, after a look that found none for them.
+    pub fn waiting_claims(&self, task_type: &str) -> usize {
+        self.service.idle_claims(task_type)
+    }
+
+    /// How many calls wait here for the end of a task, after a look that found it unfinished.
+    pub fn waiting_reads(&self) -> usize {
+        self.service.idle_reads()
+    }
+
     /// Stops gracefully: not ready any more, waiting calls answered, requests in flight done, loops ended.
     pub async fn stop(self) {
         tracing::info!("stopping");

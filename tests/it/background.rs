@@ -4,9 +4,7 @@ use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, unique_type};
 
-use crate::verbs::{
-    claim, create_many, id, ids, let_calls_wait, pass_until_status, post, queue, shown, tasks, time, until,
-};
+use crate::verbs::{claim, create_many, id, ids, pass_until_status, post, queue, shown, tasks, time, until};
 
 /// A time so many milliseconds from now, by the server's clock.
 fn in_ms(server: &TestServer, milliseconds: i64) -> DateTime<Utc> {
@@ -117,7 +115,7 @@ async fn a_deleted_task_is_seen_by_nobody() {
     let waiting = server.create(json!({})).await;
     let path = format!("/tasks/{}?wait_ms=20000", id(&waiting));
     let (told, ()) = tokio::join!(server.get(&path).send(), async {
-        let_calls_wait().await;
+        server.until_reads_wait(1).await;
         assert_eq!(server.delete(&format!("/tasks/{}", id(&waiting))).send().await.status, 204);
     });
     told.problem(404, "task_not_found");

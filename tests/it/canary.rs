@@ -1,10 +1,10 @@
 //! A caller who drives the server program through all it can do, with a canary wherever text may stand.
 
 use serde_json::{Value, json};
-use task_repo_tests::SYSTEM_ROUTES;
+use task_repo_tests::{SYSTEM_ROUTES, eventually};
 use uuid::Uuid;
 
-use crate::verbs::{let_calls_wait, with};
+use crate::verbs::with;
 
 /// Part of every secret and payload. Long enough to be shortened like an id, and then still known by its ends.
 pub(crate) const CANARY: &str = "c4n4ry-that-sings-c4n4";
@@ -176,8 +176,15 @@ pub(crate) async fn queue(caller: &mut Caller) {
 pub(crate) async fn wait(caller: &mut Caller) {
     let queue = "c4n4ry-waited-for";
     let claim = json!({"task_types": [queue], "worker_id": CANARY, "wait_ms": 30_000});
+    let metrics = format!("{}/api/v1/metrics", caller.url);
+    let metrics = caller.http.get(metrics).bearer_auth(&caller.key);
     let create = async {
-        let_calls_wait().await;
+        eventually("the claim waits", async || {
+            let asked = metrics.try_clone().expect("a request without a body").send().await;
+            let metrics = asked.expect("an answer").text().await.expect("a text");
+            metrics.lines().any(|line| line == "task_repo_waiting_claims 1")
+        })
+        .await;
         caller.post("/tasks", json!({"task_type": queue, "request": CANARY})).await
     };
     let ((status, claimed), _) = tokio::join!(caller.post("/tasks/claim", claim), create);

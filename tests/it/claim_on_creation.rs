@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use task_repo_tests::{Answer, TestServer, unique_type};
 
 use crate::fail_point::FailPoint;
-use crate::verbs::{claim, executions, id, let_calls_wait, settle, shown, tasks};
+use crate::verbs::{claim, executions, id, settle, shown, tasks};
 
 /// Long enough for whatever a test does meanwhile.
 const WAIT_MS: u64 = 20_000;
@@ -14,7 +14,7 @@ const WAIT_MS: u64 = 20_000;
 async fn meet(server: &TestServer, queue: &str, wait_ms: u64) -> (Answer, Answer) {
     let body = json!({"task_types": [queue], "worker_id": "w", "wait_ms": wait_ms});
     tokio::join!(server.post("/tasks/claim").json(&body).send(), async {
-        let_calls_wait().await;
+        server.until_claims_wait(queue, 1).await;
         server.post("/tasks").json(&json!({"task_type": queue, "request": {"n": 1}})).send().await
     })
 }
@@ -62,7 +62,7 @@ async fn a_repeated_create_gives_a_waiting_worker_nothing() {
     let held = server.claim(queue).await;
     assert_eq!(id(&held), id(&first));
     let other = async {
-        let_calls_wait().await;
+        server.until_claims_wait(queue, 1).await;
         assert_eq!(create().await, first, "the answer of the first call");
         server.create(json!({"task_type": queue, "name": "new"})).await
     };
@@ -78,7 +78,7 @@ async fn a_task_that_could_not_be_created_leaves_the_worker_waiting() {
     let fault = FailPoint::set(&server, "insert", "alwaysOn", refused).await;
     let worker = claim(&server, &queue, json!({"wait_ms": WAIT_MS}));
     let (claimed, created) = tokio::join!(worker, async {
-        let_calls_wait().await;
+        server.until_claims_wait(&queue, 1).await;
         let answer = server.post("/tasks").json(&json!({"task_type": queue})).send().await;
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(fault.end().await > 0);

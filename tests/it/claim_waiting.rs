@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bson::doc;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use task_repo_tests::{TestServer, unique_type};
+use task_repo_tests::{TestServer, eventually, unique_type};
 
+use crate::fail_point::FailPoint;
 use crate::verbs::{
-    claim, claim_one, claim_unheard, create_many, id, ids, let_calls_wait, post, queue, settle, tasks, until,
-    with,
+    claim, claim_one, claim_unheard, create_many, id, ids, post, queue, settle, tasks, until, with,
 };
 
 /// Long enough that a claim answered at its end would be noticed by [`in_time`].
@@ -23,9 +24,16 @@ async fn in_time<T>(call: impl Future<Output = T>) -> T {
 
 /// Lets a claim wait in that queue, does something, and returns the one task that the claim was given.
 async fn woken_by(server: &TestServer, task_type: &str, make_ready: impl Future<Output = ()>) -> Value {
-    let waiting = in_time(claim(server, task_type, json!({"wait_ms": WAIT_MS, "limit": 5})));
+    let is_answered = AtomicBool::new(false);
+    let waiting = async {
+        let claimed = in_time(claim(server, task_type, json!({"wait_ms": WAIT_MS, "limit": 5}))).await;
+        is_answered.store(true, Ordering::Release);
+        claimed
+    };
     let (claimed, ()) = tokio::join!(waiting, async {
-        let_calls_wait().await;
+        // What time makes ready may come before the claim does.
+        let waits = async || server.waiting_claims(task_type) == 1 || is_answered.load(Ordering::Acquire);
+        eventually("the claim waits", waits).await;
         make_ready.await;
     });
     assert_eq!(tasks(&claimed).len(), 1, "one task is ready, and the call is answered with it: {claimed}");
@@ -123,7 +131,7 @@ async fn every_waiting_caller_gets_a_task_of_its_own() {
     let queue = unique_type();
     let waiting = join_all((0..20).map(|_| in_time(claim(&server, &queue, json!({"wait_ms": WAIT_MS})))));
     let (answers, ()) = tokio::join!(waiting, async {
-        let_calls_wait().await;
+        server.until_claims_wait(&queue, 20).await;
         for _ in 0..10 {
             server.create(json!({"task_type": queue})).await;
         }
@@ -147,7 +155,7 @@ async fn a_waiting_claim_is_not_woken_by_what_it_may_not_have() {
     };
     let (tagged, owned, ()) =
         tokio::join!(claim_as(None, json!({"tags": {"k": "v"}})), claim_as(Some("ann"), json!({})), async {
-            let_calls_wait().await;
+            server.until_claims_wait(&queue, 2).await;
             server.create(json!({"task_type": queue, "priority": 100})).await;
             server.create(json!({"task_type": queue, "user_id": "bob", "tags": {"k": "w"}})).await;
             server.create(json!({"task_type": queue, "user_id": "ann", "name": "ann's"})).await;
@@ -231,7 +239,7 @@ async fn a_caller_that_went_away_while_waiting_is_given_nothing() {
     let queue = unique_type();
     let body = json!({"task_types": [queue], "worker_id": "gone", "limit": 2, "wait_ms": 30_000});
     let callers = join_all((0..10).map(|_| claim_unheard(&server, &key, &body))).await;
-    let_calls_wait().await;
+    server.until_claims_wait(&queue, 10).await;
     drop(callers);
     create_many(&server, 10, |_| json!({"task_type": queue})).await;
     collect(&server, &queue, 10).await;
@@ -253,10 +261,14 @@ async fn a_caller_that_went_away_before_its_answer_is_given_nothing() {
     let queue = unique_type();
     create_many(&server, 40, |_| json!({"task_type": queue})).await;
     let body = json!({"task_types": [queue], "worker_id": "gone", "limit": 2});
-    for _ in 0..15 {
-        drop(claim_unheard(&server, &key, &body).await);
-    }
-    // On a busy machine an answer may be on its way before the connection closes. That cannot happen to many.
-    collect(&server, &queue, 32).await;
-    assert!(count_held(&server, &queue).await <= 8, "what was claimed for callers that went away goes back");
+    // The write of the leases takes a while, so that all callers have gone before any of them could be answered.
+    let slow = doc! {"blockConnection": true, "blockTimeMS": 1500};
+    let fail_point = FailPoint::set(&server, "update", doc! {"times": 1}, slow).await;
+    let callers = join_all((0..15).map(|_| claim_unheard(&server, &key, &body))).await;
+    server.until_in_flight(15).await;
+    fail_point.has_hit(1).await;
+    drop(callers);
+    collect(&server, &queue, 40).await;
+    assert_eq!(fail_point.end().await, 1);
+    assert_eq!(count_held(&server, &queue).await, 0, "what was claimed for callers that went away goes back");
 }

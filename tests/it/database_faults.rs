@@ -7,9 +7,7 @@ use task_repo_tests::{TestServer, eventually, id_of, unique_type};
 use uuid::Uuid;
 
 use crate::fail_point::FailPoint;
-use crate::verbs::{
-    claim, claim_unheard, create_many, executions, id, ids, let_calls_wait, settle, shown, tasks,
-};
+use crate::verbs::{claim, claim_unheard, create_many, executions, id, ids, settle, shown, tasks};
 
 /// Lets the next command of that name on this test's tasks fail.
 async fn fail_next(server: &TestServer, command: &str, how: Document) -> FailPoint {
@@ -156,7 +154,7 @@ async fn what_a_repeat_has_brought_is_not_taken_back_by_the_server_that_was_aske
     let slow = doc! {"blockConnection": true, "blockTimeMS": 1000};
     let fail_point = FailPoint::set(&server, "update", doc! {"times": 2}, slow).await;
     let caller = claim_unheard(&other, &key, &repeated).await;
-    let_calls_wait().await;
+    fail_point.has_hit(1).await;
     drop(caller);
     fail_point.has_hit(2).await;
     let again = server.post("/tasks/claim").json(&repeated).send().await.ok();

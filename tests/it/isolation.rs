@@ -158,7 +158,8 @@ async fn strangers_find_and_claim_nothing() {
         for query in ["", "?status=any", "?status=completed&include=payload", "?task_type=shared", "?tag=k:v"]
         {
             let listed = stranger.dress(server.get(&format!("/tasks{query}"))).send().await.ok();
-            assert_eq!(listed, json!({"tasks": [], "next_cursor": null}), "{query}");
+            assert_eq!(listed["tasks"], json!([]), "{query}");
+            assert_eq!(listed["next_cursor"], json!(null), "{query}");
         }
         // For the user of another the answer may also be a refusal; it must not be the task.
         let asked = stranger.dress(server.get("/tasks?user_id=alice")).send().await;

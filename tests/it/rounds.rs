@@ -7,9 +7,7 @@ use task_repo_tests::{TestServer, eventually, unique_type};
 
 use crate::fail_point::FailPoint;
 use crate::profiler;
-use crate::verbs::{
-    claim, claim_one, create_many, id, ids, let_calls_wait, pass_until_status, settle, tasks,
-};
+use crate::verbs::{claim, claim_one, create_many, id, ids, pass_until_status, settle, tasks};
 
 /// Callers at once.
 const CALLERS: usize = 40;
@@ -104,7 +102,7 @@ async fn what_one_caller_may_not_have_beside_its_task_is_there_for_the_next() {
     let held = hold_next(&server, "update").await;
     let many = json!({"limit": 1000, "lease_seconds": 60});
     let calls = async {
-        let_calls_wait().await;
+        held.has_hit(1).await;
         tokio::join!(claim(&server, &queue, many.clone()), claim(&server, &queue, many.clone()))
     };
     let (one, others) = tokio::join!(claim(&server, &queue, json!({"lease_seconds": 60})), calls);
@@ -117,13 +115,25 @@ async fn what_one_caller_may_not_have_beside_its_task_is_there_for_the_next() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_caller_s_error_is_not_that_of_others_who_wait() {
-    let server = TestServer::start_with(|settings| settings.database.mongodb_timeout_ms = 1000).await;
+    let server = TestServer::start_with(|settings| {
+        settings.database.mongodb_timeout_ms = 1000;
+        settings.tasks.sweep_interval_ms = 900;
+    })
+    .await;
     let other = server.sibling().await;
     let queue = unique_type();
     let body = json!({"task_types": [queue], "worker_id": "w", "wait_ms": 25_000});
     let call = async || server.post("/tasks/claim").json(&body).send().await;
     let create = async {
-        let_calls_wait().await;
+        server.until_claims_wait(&queue, 2).await;
+        // The sweeper's own write, with which it makes sure that leases can be renewed, must not be the one that is slow.
+        for server in [&server, &other] {
+            eventually("the sweeper has made its first round", async || {
+                let health = server.get("/api/v1/health/detailed").send().await.ok();
+                health["background"]["sweeper"]["last_success_ms_ago"].is_number()
+            })
+            .await;
+        }
         // The lease's write is not heard of in time.
         let slow = doc! {"blockConnection": true, "blockTimeMS": 1500};
         let failing = FailPoint::set(&server, "update", doc! {"times": 1}, slow).await;

@@ -9,7 +9,7 @@ use task_repo_tests::{API_KEY, TestServer, eventually, unique_type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::verbs::{claim, create_many, ids, let_calls_wait, tasks};
+use crate::verbs::{claim, create_many, ids, tasks};
 
 /// Far longer than a stop takes, far shorter than the wait of a claim.
 const SOON: Duration = Duration::from_secs(15);
@@ -65,7 +65,8 @@ async fn waiting_claims_are_answered_and_what_runs_is_finished() {
     let waiting: Vec<_> =
         (0..5).map(|_| tokio::spawn(server.post("/tasks/claim").json(&body).send())).collect();
     let (mut connection, rest) = half_a_create(&server, &queue).await;
-    let_calls_wait().await;
+    server.until_claims_wait(&empty, 5).await;
+    server.until_in_flight(6).await;
     let stopping = tokio::spawn(server.stop());
 
     for answer in join_all(waiting.into_iter().map(|call| tokio::time::timeout(SOON, call))).await {

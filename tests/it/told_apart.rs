@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use crate::corpus::corpus;
 use crate::injection::ids;
-use crate::verbs::let_calls_wait;
 
 /// What of the corpus can be the name of a user or tenant. Tenants that begin with `_` are the service's own.
 fn names() -> Vec<String> {
@@ -61,7 +60,7 @@ async fn users_who_wait_are_told_apart_byte_by_byte() {
         tokio::time::timeout(Duration::from_secs(20), call)
     }));
     let (claims, created) = tokio::join!(claims, async {
-        let_calls_wait().await;
+        server.until_claims_wait("t", names.len()).await;
         let create = |name: &String| other.post("/tasks").user(name).json(&json!({"task_type": "t"})).send();
         join_all(names.iter().map(create)).await
     });

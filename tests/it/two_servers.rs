@@ -12,8 +12,8 @@ use task_repo_tests::{TestServer, eventually, unique_type};
 use uuid::Uuid;
 
 use crate::verbs::{
-    claim, claim_one, create_many, id, ids, let_calls_wait, post, put_status, settle, shown, tasks, time,
-    token, until_status, with,
+    claim, claim_one, create_many, id, ids, post, put_status, settle, shown, tasks, time, token,
+    until_status, with,
 };
 
 /// Longest a call may wait, in milliseconds, and less than that: an answer by then was not the end of the wait.
@@ -69,7 +69,7 @@ async fn a_claim_that_waits_at_one_gets_what_comes_ready_at_the_other() {
         };
         let waiting = tokio::time::timeout(EARLY, claim(&one, &queue, json!({"wait_ms": WAIT_MS})));
         let (claimed, expected) = tokio::join!(waiting, async {
-            let_calls_wait().await;
+            one.until_claims_wait(&queue, 1).await;
             match &held {
                 None => other.create(json!({"task_type": queue})).await["id"].clone(),
                 Some(held) if way == "release" => {
@@ -94,7 +94,7 @@ async fn who_waits_at_one_hears_of_the_end_at_the_other() {
         let path = format!("/tasks/{}", id(&task));
         let waiting = one.get(&path).query(&[("wait_ms", &WAIT_MS.to_string())]).send();
         let (told, ()) = tokio::join!(tokio::time::timeout(EARLY, waiting), async {
-            let_calls_wait().await;
+            one.until_reads_wait(1).await;
             match end {
                 "completed" => {
                     let held = claim_one(&other, &task, json!({})).await;
@@ -244,7 +244,7 @@ async fn work_of_other_kinds_does_not_hide_what_a_claim_waits_for() {
         let call = if let Some(user) = user { call.user(user) } else { call };
         let waiting = tokio::time::timeout(EARLY, call.send());
         let (claimed, task) = tokio::join!(waiting, async {
-            let_calls_wait().await;
+            one.until_claims_wait(&queue, 1).await;
             other.create(json!({"task_type": queue, "user_id": "ann", "tags": {"k": "v"}})).await
         });
         assert_eq!(ids(&claimed.expect("an answer").ok()), [id(&task)]);

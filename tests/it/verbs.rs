@@ -1,7 +1,5 @@
 //! The calls that nearly every test makes, and what a test reads from a task as an answer shows it.
 
-use std::time::Duration;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 pub(crate) use task_repo_tests::id_of as id;
@@ -167,12 +165,6 @@ pub(crate) async fn until_status(server: &TestServer, task: &Value, status: &str
 /// Lets time pass by the server's clock until the task stands in that status, and gives it back.
 pub(crate) async fn pass_until_status(server: &TestServer, task: &Value, status: &str) -> Value {
     server.while_time_passes(until_status(server, task, status)).await
-}
-
-/// Gives calls sent before the time to reach the server and begin their wait there. Nothing depends on it: tests that
-/// pause here have to pass in either order, and only say more in this one.
-pub(crate) async fn let_calls_wait() {
-    tokio::time::sleep(Duration::from_millis(200)).await; // tidy: sleep — makes the more telling order likely
 }
 
 /// Checks that a receipt says where the task stands.

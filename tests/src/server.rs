@@ -115,6 +115,31 @@ impl TestServer {
         }
     }
 
+    /// Returns once that many claims for the task type wait here, each after a look that found nothing for it. They must not
+    /// be answered before.
+    pub async fn until_claims_wait(&self, task_type: &str, count: usize) {
+        eventually("the claims wait", async || self.waiting_claims(task_type) >= count).await;
+    }
+
+    /// How many claims for the task type wait here, after a look that found nothing for them.
+    pub fn waiting_claims(&self, task_type: &str) -> usize {
+        self.running().waiting_claims(task_type)
+    }
+
+    /// Returns once that many calls wait here for the end of a task, each after a look that found it unfinished.
+    pub async fn until_reads_wait(&self, count: usize) {
+        eventually("the calls wait for their tasks", async || self.running().waiting_reads() >= count).await;
+    }
+
+    /// Returns once that many calls have come and are not answered.
+    pub async fn until_in_flight(&self, count: usize) {
+        eventually("the calls have come", async || self.running().calls_in_flight() >= count).await;
+    }
+
+    fn running(&self) -> &Server {
+        self.server.as_ref().expect("a server that runs")
+    }
+
     /// `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)

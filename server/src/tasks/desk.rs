@@ -239,6 +239,16 @@ impl Desk {
         lock(&self.groups).by_selection.values().map(|group| lock(&group.waiters).len()).sum()
     }
 
+    /// How many callers wait for work of that type after a look that found none for them.
+    pub(super) fn idle(&self, task_type: &str) -> usize {
+        let groups = lock(&self.groups);
+        let of_type = groups
+            .by_selection
+            .values()
+            .filter(|group| group.selection.task_types.iter().any(|wanted| wanted == task_type));
+        of_type.map(|group| lock(&group.waiters).idle()).sum()
+    }
+
     /// Adds a caller whose answer comes there; the group is returned as well when nobody serves it yet.
     pub(super) fn join(
         &self,

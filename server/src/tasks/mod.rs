@@ -95,6 +95,16 @@ impl TaskService {
         &self.store
     }
 
+    /// How many claims wait for work of that type after a look that found none for them.
+    pub fn idle_claims(&self, task_type: &str) -> usize {
+        self.desk.idle(task_type)
+    }
+
+    /// How many calls wait for the end of a task after a look that found it unfinished.
+    pub fn idle_reads(&self) -> usize {
+        self.watch.idle()
+    }
+
     /// Whether the server takes no new waiting calls because it is about to stop.
     pub fn is_draining(&self) -> bool {
         self.draining.is_cancelled()

@@ -196,6 +196,7 @@ impl TaskService {
             if task.status.is_final() || self.is_draining() || end.deadline() <= tokio::time::Instant::now() {
                 return Ok(task);
             }
+            let _idle = self.watch.count_idle();
             tokio::select! {
                 () = finished => {}
                 () = &mut end => {}

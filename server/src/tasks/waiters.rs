@@ -73,6 +73,11 @@ impl Waiters {
         self.by_number.len()
     }
 
+    /// How many of them have been looked for work for, and got none.
+    pub(super) fn idle(&self) -> usize {
+        self.by_number.values().filter(|waiter| waiter.looked.is_none()).count()
+    }
+
     /// Nobody is here.
     pub(super) fn is_empty(&self) -> bool {
         self.by_number.is_empty()

@@ -1,6 +1,7 @@
 //! Waiting for the end of a task.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use task_repo_protocol::Uuid;
@@ -10,6 +11,16 @@ use tokio::sync::Notify;
 #[derive(Default)]
 pub(super) struct Watch {
     watched: Arc<Mutex<HashMap<Uuid, Arc<Notify>>>>,
+    idle: Arc<AtomicUsize>,
+}
+
+/// Counts a caller who has read its task and waits now, until it is dropped.
+pub(super) struct Idle(Arc<AtomicUsize>);
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// One who waits. Its place is given up when it is dropped.
@@ -33,6 +44,17 @@ impl Watch {
         if let Some(notify) = watched.get(&id) {
             notify.notify_waiters();
         }
+    }
+
+    /// Counts the caller among those who [are idle](Self::idle).
+    pub(super) fn count_idle(&self) -> Idle {
+        self.idle.fetch_add(1, Ordering::AcqRel);
+        Idle(Arc::clone(&self.idle))
+    }
+
+    /// How many callers have read their task, found it unfinished and wait.
+    pub(super) fn idle(&self) -> usize {
+        self.idle.load(Ordering::Acquire)
     }
 
     /// Which tasks somebody waits for.
