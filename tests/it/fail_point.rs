@@ -90,6 +90,46 @@ impl FailPoint {
     }
 }
 
+/// While it is held, reads show what a majority of the database knew when it began, and no write is known to last. This is
+/// so for the whole database: for all tests.
+pub(crate) struct StaleReads {
+    admin: Database,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl StaleReads {
+    pub(crate) async fn begin(server: &TestServer) -> Self {
+        let turn = TURN.lock().await;
+        let admin = server.database().client().database("admin");
+        set_stale(&admin, "alwaysOn").await;
+        Self { admin, _turn: turn }
+    }
+
+    /// Ends it when a read of that test's tasks is under way that is certain, or none is and `FEW` looks found none.
+    pub(crate) async fn end_once_confirmed(self, server: &TestServer) {
+        let namespace = format!("{}.tasks", server.database().name());
+        let certain = doc! { "ns": namespace, "command.readConcern.level": "linearizable" };
+        let question =
+            doc! { "aggregate": 1, "pipeline": [{ "$currentOp": {} }, { "$match": certain }], "cursor": {} };
+        for _ in 0..FEW {
+            let answer = self.admin.run_command(question.clone()).await.expect("what the database does");
+            let batch = answer.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+            if !batch.expect("a batch").is_empty() {
+                break;
+            }
+        }
+        set_stale(&self.admin, "off").await;
+    }
+}
+
+/// How often it is asked whether somebody makes sure; the test says what came of it.
+const FEW: usize = 200;
+
+async fn set_stale(admin: &Database, mode: &str) {
+    let command = doc! { "configureFailPoint": "disableSnapshotting", "mode": mode };
+    admin.run_command(command).await.expect("a MongoDB started with enableTestCommands=1");
+}
+
 /// How many commands were hit before.
 async fn configure(admin: &Database, how: Document) -> i64 {
     let mut command = doc! { "configureFailPoint": "failCommand" };

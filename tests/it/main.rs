@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
+mod after_failover;
 mod background;
 mod batch;
 mod bulk;
@@ -51,6 +52,7 @@ mod plans;
 mod plans_of_lists;
 mod profiler;
 mod program;
+mod promoter;
 mod reference_model;
 mod reference_task;
 mod reference_walk;

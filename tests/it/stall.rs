@@ -5,11 +5,11 @@ use std::time::Duration;
 use bson::{Bson, Document, doc};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
-use task_repo_tests::{TestServer, eventually};
+use task_repo_tests::{TestServer, eventually, unique_type};
 
 use crate::fail_point::FailPoint;
 use crate::profiler;
-use crate::verbs::{claim_one, pass_until_status, settle, shown, until_status};
+use crate::verbs::{claim, claim_one, create_many, pass_until_status, settle, shown, tasks, until_status};
 
 /// A task whose lease runs out unless somebody says that its worker lives.
 async fn hold(server: &TestServer) -> Value {
@@ -100,6 +100,36 @@ async fn what_was_given_for_a_long_outage_is_over_after_the_length_of_a_lease() 
     let server = server.restart_after(away).await;
     // A lease of a minute is not held for as long again.
     assert_eq!(until_status(&server, &held, "pending").await["losses"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_that_an_outage_holds_do_not_hide_those_behind_them() {
+    let server = TestServer::start().await;
+    let (long, brief) = (unique_type(), unique_type());
+    // More than a look brings at once.
+    create_many(&server, 501, |_| json!({"task_type": long})).await;
+    server.create(json!({"task_type": brief})).await;
+    let claimed = claim(&server, &long, json!({"limit": 1000})).await;
+    let held = server.claim(&brief).await;
+    let database = server.database();
+    let away = async {
+        let ago = |seconds| bson::DateTime::from_chrono(Utc::now() - TimeDelta::seconds(seconds));
+        let outage = doc! { "ended_at": ago(70), "lasted_ms": 600_000_i64 };
+        let pulse = doc! { "$set": { "seen_at": ago(1), "outage": outage } };
+        let pulses = database.collection::<Document>("tasks_pulse");
+        pulses.update_one(doc! {}, pulse).upsert(true).await.expect("a pulse");
+        let leases = database.collection::<Document>("tasks");
+        for (queue, over, seconds) in [(&long, 100, 600), (&brief, 90, 60)] {
+            let over = doc! { "$set": { "lease_until": ago(over), "lease.seconds": seconds } };
+            leases.update_many(doc! { "task_type": queue }, over).await.expect("leases");
+        }
+    };
+    let server = server.restart_after(away).await;
+    // A lease of ten minutes is held for as long again, one of a minute for a minute.
+    assert_eq!(until_status(&server, &held, "pending").await["losses"], 1);
+    for held in [&tasks(&claimed)[0], &tasks(&claimed)[500]] {
+        assert_eq!(shown(&server, held).await["status"], "processing");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use task_repo_tests::{Call, TestServer, eventually, unique_type};
 
 use crate::profiler;
-use crate::verbs::{claim, id, ids};
+use crate::verbs::{claim, id, ids, tasks};
 
 /// The pause of the waker between two rounds.
 const WAKE_INTERVAL_MS: u64 = 100;
@@ -140,18 +140,56 @@ async fn many_who_wait_cost_as_much_as_few() {
         entries = counted => entries,
         _ = join_all(waiting) => panic!("nobody has anything to be answered with"),
     };
-    // Each round of the waker looks once for all who take any user's tasks, and once for all who take their own user's. The
-    // waker pauses between its rounds, so a slow machine sees fewer of them in the same time.
-    for verb in ["distinct", "find"] {
-        let looks: Vec<_> = entries
-            .iter()
-            .filter(|entry| is_ready_look(entry))
-            .filter(|entry| entry.get_document("command").is_ok_and(|command| command.contains_key(verb)))
-            .map(|entry| entry.get_datetime("ts").expect("a time").timestamp_millis())
+    // Each round of the waker looks once for all who take any user's tasks, and once for all who take their own user's.
+    assert_few_looks(&entries, "distinct");
+    assert_few_looks(&entries, "find");
+}
+
+/// There was at most one such look in each round of the waker. It pauses between its rounds, so a slow machine sees fewer of
+/// them in the same time.
+fn assert_few_looks(entries: &[Document], verb: &str) {
+    let looks: Vec<_> = entries
+        .iter()
+        .filter(|entry| is_ready_look(entry))
+        .filter(|entry| entry.get_document("command").is_ok_and(|command| command.contains_key(verb)))
+        .map(|entry| entry.get_datetime("ts").expect("a time").timestamp_millis())
+        .collect();
+    let (Some(first), Some(last)) = (looks.first(), looks.last()) else { panic!("no look by {verb}") };
+    let rounds = u64::try_from(last - first).expect("a later time") / WAKE_INTERVAL_MS + 2;
+    let count = u64::try_from(looks.len()).expect("a count");
+    assert!(count <= rounds, "{count} looks by {verb} in at most {rounds} rounds");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_wait_for_tags_of_their_own_are_looked_for_together() {
+    let server = TestServer::start_with(|settings| settings.tasks.wake_interval_ms = WAKE_INTERVAL_MS).await;
+    let other = server.sibling().await;
+    let queue = unique_type();
+    let waiting = (0..200).map(|number| {
+        let tags = json!({"worker": number.to_string()});
+        claim(&server, &queue, json!({"tags": tags, "wait_ms": 30_000}))
+    });
+    let work = async {
+        server.until_claims_wait(&queue, 200).await;
+        profiler::start(&server).await;
+        eventually("some sweeps", async || {
+            profiler::seen(&server).await.iter().filter(|entry| is_sweep(entry)).count() >= 5
+        })
+        .await;
+        let entries = profiler::stop(&server).await;
+        // Work for all of them from elsewhere, and some that nobody takes.
+        let tags = (0..200).map(|number| json!({"worker": number.to_string()}));
+        let strange = json!({"worker": "0", "x": "y"});
+        let tasks: Vec<_> = tags
+            .chain(std::iter::repeat_n(strange, 100))
+            .map(|tags| json!({"task_type": queue, "tags": tags}))
             .collect();
-        let (Some(first), Some(last)) = (looks.first(), looks.last()) else { panic!("no look by {verb}") };
-        let rounds = u64::try_from(last - first).expect("a later time") / WAKE_INTERVAL_MS + 2;
-        let count = u64::try_from(looks.len()).expect("a count");
-        assert!(count <= rounds, "{count} looks by {verb} in at most {rounds} rounds");
+        other.post("/tasks/batch").json(&json!({"tasks": tasks})).send().await.ok();
+        entries
+    };
+    let (claimed, entries) = tokio::join!(join_all(waiting), work);
+    for (number, claimed) in claimed.iter().enumerate() {
+        assert_eq!(tasks(claimed)[0]["tags"]["worker"], number.to_string());
     }
+    assert_few_looks(&entries, "find");
 }

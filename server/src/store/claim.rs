@@ -1,7 +1,7 @@
 //! Ready work in claim order, and taking it.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::scope::Scope;
 use crate::task::TaskRecord;
 
 /// How many ready tasks one look for other servers' work reads.
-const MAX_LOOK: i64 = 1000;
+const MAX_LOOK: usize = 1000;
 
 /// The last bit of a stored id, as MongoDB counts them: from the lowest of the first byte.
 const LAST_BIT: i32 = 8 * 15;
@@ -97,19 +97,8 @@ pub struct Claimed {
 pub struct Awaited {
     /// Task types of callers that take any of them.
     pub task_types: HashSet<String>,
-    /// What callers want that take only some of their types: with the users of those who take only theirs.
-    pub narrow: HashMap<Narrow, HashSet<String>>,
-}
-
-/// What callers want that take only some of the tasks of their types.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Narrow {
-    /// The queues.
-    pub task_types: Vec<String>,
-    /// Stored tags that a task must all have.
-    pub tags: Vec<String>,
-    /// Only tasks of the caller's own user.
-    pub is_own: bool,
+    /// What callers want that take only some of the tasks of their types, each once.
+    pub narrow: Vec<Selection>,
 }
 
 /// Which tasks a claim may take.
@@ -150,6 +139,11 @@ impl Selection {
         self.scope.user.is_none() && self.tags.is_empty()
     }
 
+    /// Whether this task will do.
+    pub fn takes(&self, ready: &TaskRecord) -> bool {
+        self.task_types.contains(&ready.task_type) && self.matches(ready)
+    }
+
     /// Whether a task of one of its types will do.
     pub fn matches(&self, ready: &TaskRecord) -> bool {
         self.scope.user.as_deref().is_none_or(|user| ready.user_id.as_deref() == Some(user))
@@ -174,6 +168,10 @@ fn ready_filter(tenant: &str, task_types: &[String], tags: &[String]) -> Documen
         }
     }
     filter
+}
+
+fn as_array<'a, T: AsRef<str> + ?Sized + 'a>(names: BTreeSet<&'a T>) -> Vec<&'a str> {
+    names.into_iter().map(AsRef::as_ref).collect()
 }
 
 impl Store {
@@ -208,25 +206,36 @@ impl Store {
         self.distinct("task_type", filter).await
     }
 
-    /// One look at ready tasks that such callers want, of these users if they take only their own; without payloads.
+    /// One look at ready tasks that such callers may want, without payloads. They all take only their own user's, or all
+    /// take any user's with some tag. For several it goes by the user or one tag of each, so it brings also what none of
+    /// them wants; it is cut where it would bring more than 1 000.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn ready_for(
-        &self,
-        tenant: &str,
-        wanted: &Narrow,
-        users: &HashSet<String>,
-    ) -> Result<Vec<TaskRecord>, StoreError> {
-        let mut filter = ready_filter(tenant, &wanted.task_types, &wanted.tags);
-        let mut options = self.by_index(if wanted.is_own { READY_BY_USER } else { READY_BY_TAG });
+    pub async fn ready_for_any(&self, tenant: &str, wanted: &[&Selection]) -> Result<Ready, StoreError> {
+        let Some(first) = wanted.first() else { return Ok(Ready::default()) };
+        let mut options = self.by_index(first.index());
         options.projection = Some(super::query::without_past());
-        // Whatever is found is wanted by somebody: what is cut off is found when that is taken.
-        options.limit = Some(if wanted.is_own { MAX_LOOK } else { 1 });
-        if wanted.is_own {
-            filter.insert("user_id", doc! { "$in": users.iter().collect::<Vec<_>>() });
-        }
-        Ok(self.find("ready for some", filter, options).await?.found)
+        let (filter, limit) = if let [lone] = wanted {
+            // Whatever is found is wanted: what else there is, is found when that is taken.
+            (lone.filter(), 1)
+        } else {
+            let task_types: BTreeSet<_> = wanted.iter().flat_map(|wanted| &wanted.task_types).collect();
+            let mut filter =
+                doc! { "tenant": tenant, "task_type": { "$in": as_array(task_types) }, "status": "pending" };
+            let users: BTreeSet<_> =
+                wanted.iter().filter_map(|wanted| wanted.scope.user.as_deref()).collect();
+            if users.is_empty() {
+                let tags: BTreeSet<_> = wanted.iter().filter_map(|wanted| wanted.tags.first()).collect();
+                filter.insert("tags", doc! { "$in": as_array(tags) });
+            } else {
+                filter.insert("user_id", doc! { "$in": as_array(users) });
+            }
+            (filter, MAX_LOOK)
+        };
+        options.limit = i64::try_from(limit).ok();
+        let tasks = self.find("ready for some", filter, options).await?.found;
+        Ok(Ready { is_cut: tasks.len() >= MAX_LOOK, tasks })
     }
 
     /// Leases these tasks: those that are still free. What is not known by `until` is in doubt.

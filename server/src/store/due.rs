@@ -52,12 +52,17 @@ impl DuePage {
 }
 
 impl Store {
-    /// Scheduled tasks by due time, the earliest first, whether it has come or not.
+    /// Scheduled tasks that are due by `until`, the earliest first.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn scheduled(&self, page: &DuePage, limit: usize) -> Result<DueTasks, StoreError> {
-        self.earliest("run_at", "scheduled", DUE, None, page, limit).await
+    pub async fn scheduled(
+        &self,
+        until: DateTime<Utc>,
+        page: &DuePage,
+        limit: usize,
+    ) -> Result<DueTasks, StoreError> {
+        self.earliest("run_at", "scheduled", DUE, Some(until), page, limit).await
     }
 
     /// Tasks whose lease or attempt has run out.

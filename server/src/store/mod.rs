@@ -67,7 +67,7 @@ use crate::task::TaskRecord;
 
 use group_commit::{GroupCommit, Limits};
 
-pub use claim::{Awaited, ClaimOrder, Claimed, From, Narrow, Ready, Selection};
+pub use claim::{Awaited, ClaimOrder, Claimed, From, Ready, Selection};
 pub use connect::ConnectError;
 pub use due::{DuePage, DueTask, DueTasks};
 pub use guarded_write::new_stamp;

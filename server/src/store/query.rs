@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
-use mongodb::options::FindOptions;
+use mongodb::options::{FindOptions, ReadConcern};
 use task_repo_protocol::Uuid;
 
 use super::indexes::RESULTS;
+use super::read::Reading;
 use super::{Store, StoreError, stored_id};
 use crate::scope::Scope;
 use crate::task::{Status, TaskRecord};
@@ -31,10 +32,17 @@ impl Store {
         wants: &[Want],
         payload: bool,
     ) -> Result<Vec<Result<Option<TaskRecord>, StoreError>>, StoreError> {
-        let ids: Vec<_> = wants.iter().map(|want| stored_id(want.id)).collect();
-        let options = FindOptions::builder().max_time(self.timeout);
-        let options = if payload { options.build() } else { options.projection(without_payload()).build() };
-        let reading = self.find("by id", doc! { "_id": { "$in": ids } }, options).await?;
+        let mut reading = self.find_by_ids(wants, payload, None).await?;
+        let seen: HashSet<_> = (reading.unreadable.iter().map(|(id, _)| *id))
+            .chain(reading.found.iter().map(|task| task.id))
+            .collect();
+        let missing: Vec<_> = wants.iter().filter(|want| !seen.contains(&want.id)).cloned().collect();
+        if !missing.is_empty() {
+            // A new primary may show for a moment less than a majority has.
+            let again = self.find_by_ids(&missing, payload, Some(ReadConcern::linearizable())).await?;
+            reading.found.extend(again.found);
+            reading.unreadable.extend(again.unreadable);
+        }
         let unreadable: HashMap<_, _> = reading.unreadable.into_iter().collect();
         let found: HashMap<_, _> = reading.found.into_iter().map(|task| (task.id, task)).collect();
         let read = |want: &Want| match unreadable.get(&want.id) {
@@ -43,6 +51,19 @@ impl Store {
             _ => Ok(found.get(&want.id).filter(|task| want.scope.sees(task)).cloned()),
         };
         Ok(wants.iter().map(read).collect())
+    }
+
+    async fn find_by_ids(
+        &self,
+        wants: &[Want],
+        payload: bool,
+        read_concern: Option<ReadConcern>,
+    ) -> Result<Reading<TaskRecord>, StoreError> {
+        let ids: Vec<_> = wants.iter().map(|want| stored_id(want.id)).collect();
+        let mut options = FindOptions::builder().max_time(self.timeout).build();
+        options.projection = (!payload).then(without_payload);
+        options.read_concern = read_concern;
+        self.find("by id", doc! { "_id": { "$in": ids } }, options).await
     }
 
     /// Which of these tasks are not final and not deleted.

@@ -3,13 +3,17 @@
 //! A task is read, or recalled where this server has leased it; [`lifecycle::apply`](crate::lifecycle::apply) changes
 //! it in memory; the difference becomes a [guarded write](super::guarded_write). Two callers can never both succeed:
 //! the one who comes second finds another task than it read, reads again, and is told what stands in the way.
+//!
+//! A refusal writes nothing that could miss. It is said only after a second read, which no change of the primary can make
+//! old: a new one may show for a moment less than a majority has.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::{Binary, doc};
-use mongodb::options::FindOptions;
+use futures_util::future::join_all;
+use mongodb::options::{FindOptions, ReadConcern};
 use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{Receipt, Uuid};
 
@@ -64,9 +68,18 @@ pub(super) enum Read {
 }
 
 /// A task to be read before it is changed.
+#[derive(Clone, Copy)]
 pub(super) struct Wanted {
     id: Uuid,
+    kind: Kind,
+}
+
+/// How a task is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Kind {
     payload: bool,
+    /// As of now and for certain, not only as a majority was known to have it.
+    certain: bool,
 }
 
 /// How long to wait before asking a database again that did not answer.
@@ -130,6 +143,7 @@ impl Store {
         let mark = Mark::new();
         for (id, indexes) in &call.open {
             let payload = indexes.iter().any(|index| call.changes[*index].intent.needs_payload());
+            let kind = Kind { payload, certain: call.refused.contains(id) };
             let recalled = if payload { None } else { self.leases.take(*id) };
             let stage = recalled.and_then(|fields| {
                 let record: TaskRecord = bson::deserialize_from_slice(fields.as_bytes()).ok()?;
@@ -143,7 +157,7 @@ impl Store {
             });
             match stage {
                 Some(stage) => staged.push(stage),
-                None => unread.push(Wanted { id: *id, payload }),
+                None => unread.push(Wanted { id: *id, kind }),
             }
         }
         (staged, unread)
@@ -174,6 +188,7 @@ impl Store {
                     call.open.insert(id, indexes);
                     staged.push(stage);
                 }
+                None if call.must_confirm(id, &indexes) => drop(call.open.insert(id, indexes)),
                 None if call.in_doubt.contains_key(&id) => call.unsay(&indexes),
                 None => {}
             }
@@ -257,19 +272,22 @@ impl Store {
             async move { store.read_now(wanted).await }
         };
         // Its input, and a result from before.
-        let bytes = wanted.iter().filter(|it| it.payload).count() * 2 * MAX_TASK_BYTES;
+        let bytes = wanted.iter().filter(|it| it.kind.payload).count() * 2 * MAX_TASK_BYTES;
         let read = self.groups.reads.submit(wanted, bytes, until, &self.runtime, run).await?;
         ids.into_iter().zip(read).map(|(id, record)| Ok((id, record?))).collect()
     }
 
     async fn read_now(&self, wanted: Vec<Wanted>) -> Vec<Result<Read, StoreError>> {
-        let read = |payload| {
-            let of_kind = wanted.iter().filter(move |it| it.payload == payload);
-            self.read_kind(payload, of_kind.map(|it| stored_id(it.id)).collect())
-        };
-        let (bare, whole) = tokio::join!(read(false), read(true));
+        let kinds = [(false, false), (false, true), (true, false), (true, true)];
+        let kinds = kinds.map(|(payload, certain)| Kind { payload, certain });
+        let found = join_all(kinds.map(|kind| {
+            let of_kind = wanted.iter().filter(|it| it.kind == kind);
+            self.read_kind(kind, of_kind.map(|it| stored_id(it.id)).collect())
+        }));
+        let found: Vec<_> = kinds.into_iter().zip(found.await).collect();
         let answer = |it: &Wanted| {
-            let found = if it.payload { &whole } else { &bare };
+            let (_, found) =
+                found.iter().find(|(kind, _)| *kind == it.kind).ok_or(StoreError::Unavailable)?;
             found
                 .as_ref()
                 .map_err(|error| *error)
@@ -278,17 +296,18 @@ impl Store {
         wanted.iter().map(answer).collect()
     }
 
-    /// These tasks, with or without their payloads.
-    async fn read_kind(&self, payload: bool, ids: Vec<Binary>) -> Result<HashMap<Uuid, Read>, StoreError> {
+    /// These tasks, read in that way.
+    async fn read_kind(&self, kind: Kind, ids: Vec<Binary>) -> Result<HashMap<Uuid, Read>, StoreError> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
         let mut options = FindOptions::builder().max_time(self.timeout).build();
-        options.projection = Some(if payload {
+        options.projection = Some(if kind.payload {
             doc! { "moved": 0 }
         } else {
             without_payload()
         });
+        options.read_concern = kind.certain.then(ReadConcern::linearizable);
         let reading = self.find("for a change", doc! { "_id": { "$in": ids } }, options).await?;
         let unreadable = reading.unreadable.into_iter().map(|(id, tenant)| (id, Read::Unreadable(tenant)));
         let found = reading.found.into_iter().map(|task| (task.id, Read::Task(Box::new(task))));
@@ -304,6 +323,8 @@ struct Call {
     open: HashMap<Uuid, Vec<usize>>,
     /// Tasks whose write may have landed unheard, with the stamp that it leaves.
     in_doubt: HashMap<Uuid, i64>,
+    /// Tasks of which a read that may have been old said that something cannot be done.
+    refused: HashSet<Uuid>,
 }
 
 impl Call {
@@ -313,7 +334,7 @@ impl Call {
         for (index, change) in changes.iter().enumerate() {
             open.entry(change.id).or_default().push(index);
         }
-        Self { changes, results, open, in_doubt: HashMap::new() }
+        Self { changes, results, open, in_doubt: HashMap::new(), refused: HashSet::new() }
     }
 
     /// None of these changes of a task can be made.
@@ -322,6 +343,16 @@ impl Call {
             self.results[*index] = Err(why(&self.changes[*index]));
         }
         None
+    }
+
+    /// Whether these changes of a task, for which nothing is to be written, are refused for the first time. Of what a
+    /// background job does nobody is told, and it comes again.
+    fn must_confirm(&mut self, id: Uuid, indexes: &[usize]) -> bool {
+        let is_refused = |index: &usize| {
+            let is_told = !matches!(self.changes[*index].intent, Intent::Expire { .. } | Intent::Promote);
+            is_told && matches!(self.results[*index], Err(Refused::Missing | Refused::Task(_)))
+        };
+        indexes.iter().any(is_refused) && self.refused.insert(id)
     }
 
     /// A refusal that our own unheard write may have caused is none: whoever has no token to recognise it by is told

@@ -10,7 +10,7 @@ use super::TaskService;
 use super::claim::Answer;
 use super::shelf::Shelf;
 use super::waiters::{Waiter, Waiters};
-use crate::store::{Awaited, Narrow, Selection, StoreError};
+use crate::store::{Awaited, Selection, StoreError};
 use crate::task::TaskRecord;
 
 /// Who waits for which work.
@@ -221,15 +221,9 @@ impl Desk {
             let awaited = by_tenant.entry(Arc::clone(&selection.scope.tenant)).or_default();
             if selection.takes_any() {
                 awaited.task_types.extend(selection.task_types.iter().cloned());
-                continue;
+            } else {
+                awaited.narrow.push(selection.clone());
             }
-            let narrow = Narrow {
-                task_types: selection.task_types.clone(),
-                tags: selection.tags.clone(),
-                is_own: selection.scope.user.is_some(),
-            };
-            let users = awaited.narrow.entry(narrow).or_default();
-            users.extend(selection.scope.user.as_deref().map(str::to_owned));
         }
         by_tenant
     }

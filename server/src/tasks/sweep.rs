@@ -5,12 +5,13 @@
 //! that does not answer makes a round fail, not the loop.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, stream};
 use rand::RngExt as _;
+use rand::seq::IndexedRandom as _;
 use task_repo_protocol::Uuid;
 use task_repo_protocol::system::BackgroundJob;
 use tokio::sync::Notify;
@@ -19,12 +20,16 @@ use super::TaskService;
 use super::upkeep::ASK;
 use crate::lifecycle::{Intent, Refusal};
 use crate::scope::Scope;
-use crate::store::{Awaited, Change, DuePage, DueTask, Outage, Refused, StoreError};
+use crate::store::{Awaited, Change, DuePage, DueTask, Outage, Refused, Selection, StoreError};
 
 /// How many tasks are looked for and moved together.
 const ROUND: usize = 500;
 /// How many tenants are looked at together.
 const PARALLEL_LOOKS: usize = 8;
+/// How many kinds of callers who take only some work one look is for.
+const LOOKED_FOR_TOGETHER: usize = 500;
+/// How many more looks a tenant gets for those whose work may be hidden by what nobody takes.
+const LONE_LOOKS: usize = 16;
 /// How often the sweeper makes sure that leases can be renewed.
 const PULSE: Duration = Duration::from_millis(500);
 /// A gap between two such times that says that servers or the database stood still.
@@ -36,25 +41,45 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// A job that has not finished a round for so long, and two pauses, is failing.
 const OVERDUE: Duration = Duration::from_secs(15);
 
-/// When the promoter must look next.
-#[derive(Default)]
+/// When the promoter looks next.
 pub(super) struct DueAlarm {
-    earliest: Mutex<Option<DateTime<Utc>>>,
+    at: Mutex<DateTime<Utc>>,
     changed: Notify,
 }
 
+impl Default for DueAlarm {
+    fn default() -> Self {
+        Self { at: Mutex::new(DateTime::<Utc>::MAX_UTC), changed: Notify::new() }
+    }
+}
+
 impl DueAlarm {
-    /// A task is due then.
+    /// A task is due then. Who sleeps is woken only if it would look later than that.
     pub(super) fn set(&self, time: DateTime<Utc>) {
-        let mut earliest = self.earliest.lock().unwrap_or_else(PoisonError::into_inner);
-        if earliest.is_none_or(|earliest| time < earliest) {
-            *earliest = Some(time);
+        let mut at = self.lock();
+        if time < *at {
+            *at = time;
             self.changed.notify_one();
         }
     }
 
-    fn take(&self) -> Option<DateTime<Utc>> {
-        self.earliest.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// A look begins. It may not find what is scheduled from here on.
+    fn begin(&self) {
+        *self.lock() = DateTime::<Utc>::MAX_UTC;
+    }
+
+    /// The next look is at that time, or earlier for what was scheduled since this one began.
+    fn plan(&self, next: DateTime<Utc>) {
+        let mut at = self.lock();
+        *at = next.min(*at);
+    }
+
+    fn at(&self) -> DateTime<Utc> {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, DateTime<Utc>> {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -238,31 +263,41 @@ impl TaskService {
     }
 
     async fn promote_until_stopped(&self) {
+        let clock = self.store.clock();
         loop {
-            // Taken before the look: what is scheduled from here on sets the alarm again.
-            self.due.take();
+            self.due.begin();
             let began = Instant::now();
             let result = self.promote().await;
-            let pause = match &result {
-                Ok((_, next)) => {
-                    next.map_or(PROMOTE_INTERVAL, |at| self.store.clock().until(at).min(PROMOTE_INTERVAL))
+            let next = result.as_ref().ok().map(|(_, next)| *next);
+            self.jobs.report("promoter", began, PROMOTE_INTERVAL, result.map(|(lag, _)| lag));
+            if let Some(next) = next {
+                self.due.plan(next);
+            } else {
+                // No alarm counts now: it would have a database asked again at once that has just failed.
+                self.due.begin();
+                self.due.plan(clock.now() + PAUSE);
+            }
+            loop {
+                let rest = clock.until(self.due.at());
+                if rest.is_zero() {
+                    break;
                 }
-                Err(_) => PAUSE,
-            };
-            self.jobs.report("promoter", began, pause, result.map(|(lag, _)| lag));
-            tokio::select! {
-                () = self.store.clock().sleep(pause) => {}
-                () = self.due.changed.notified() => {}
-                () = self.stopping.cancelled() => return,
+                tokio::select! {
+                    () = clock.sleep(rest) => {}
+                    () = self.due.changed.notified() => {}
+                    () = self.stopping.cancelled() => return,
+                }
             }
         }
     }
 
-    /// Moves what is due; says how late it was for the oldest, and when the next one is due.
-    async fn promote(&self) -> Result<(Duration, Option<DateTime<Utc>>), StoreError> {
+    /// Moves what is due; says how late it was for the oldest, and when to look again.
+    async fn promote(&self) -> Result<(Duration, DateTime<Utc>), StoreError> {
         let (mut lag, mut page, mut failure) = (Duration::ZERO, DuePage::default(), None);
         loop {
-            let found = self.store.scheduled(&page, ROUND).await?;
+            // As far as the next look; what is due later is not read before.
+            let until = self.store.clock().now() + PROMOTE_INTERVAL;
+            let found = self.store.scheduled(until, &page, ROUND).await?;
             let now = self.store.clock().now();
             let (due, later): (Vec<_>, Vec<_>) = found.tasks.iter().cloned().partition(|task| task.at <= now);
             let moved = self.move_due(&due, || Intent::Promote).await;
@@ -270,7 +305,8 @@ impl TaskService {
             failure = moved.failure.or(failure);
             page = page.behind(&found, |id| !moved.gone.contains(&id));
             if !found.is_full || !later.is_empty() || self.stopping.is_cancelled() {
-                return failure.map_or(Ok((lag, later.first().map(|task| task.at))), Err);
+                let next = later.first().map_or(until, |task| task.at);
+                return failure.map_or(Ok((lag, next)), Err);
             }
         }
     }
@@ -310,10 +346,22 @@ impl TaskService {
                 self.desk.wake_type(&tenant, &ready);
             }
         }
-        for (wanted, users) in &awaited.narrow {
-            for ready in self.store.ready_for(&tenant, wanted, users).await? {
-                self.desk.wake(&ready);
+        let (own, tagged): (Vec<_>, Vec<_>) =
+            awaited.narrow.iter().partition(|wanted| wanted.scope.user.is_some());
+        let mut hidden = Vec::new();
+        for wanted in own.chunks(LOOKED_FOR_TOGETHER).chain(tagged.chunks(LOOKED_FOR_TOGETHER)) {
+            let ready = self.store.ready_for_any(&tenant, wanted).await?;
+            if ready.is_cut {
+                let found = |wanted: &Selection| ready.tasks.iter().any(|task| wanted.takes(task));
+                hidden.extend(wanted.iter().filter(|wanted| !found(wanted)));
             }
+            ready.tasks.iter().for_each(|task| self.desk.wake(task));
+        }
+        // What nobody here takes filled the answer, and may hide work of others: some of them are looked for one by one.
+        let some: Vec<_> = hidden.sample(&mut rand::rng(), LONE_LOOKS).copied().collect();
+        for wanted in some {
+            let ready = self.store.ready_for_any(&tenant, &[wanted]).await?;
+            ready.tasks.iter().for_each(|task| self.desk.wake(task));
         }
         Ok(())
     }
@@ -323,7 +371,6 @@ impl TaskService {
     async fn wake_waiting(&self) -> Result<Duration, StoreError> {
         let looks = self.desk.awaited().into_iter().map(|(tenant, awaited)| self.look(tenant, awaited));
         let looks: Vec<_> = stream::iter(looks).buffer_unordered(PARALLEL_LOOKS).collect().await;
-        looks.into_iter().collect::<Result<(), _>>()?;
         let watched = self.watch.watched();
         for ids in watched.chunks(1000) {
             let unfinished = self.store.unfinished(ids).await?;
@@ -331,6 +378,7 @@ impl TaskService {
         }
         metrics::gauge!("task_repo_waiting_claims")
             .set(u32::try_from(self.desk.waiting()).unwrap_or(u32::MAX));
-        Ok(Duration::ZERO)
+        // Only now: a look that failed is one tenant's.
+        looks.into_iter().collect::<Result<(), _>>().map(|()| Duration::ZERO)
     }
 }
