@@ -1,13 +1,17 @@
 //! Settings: read once from the environment, one documented struct per area.
 
 mod check;
+mod fields;
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use fields::fields;
 
 /// The key the service comes with; refused on a public address.
 pub const DEFAULT_API_KEY: &str = "dev_api_key";
@@ -187,6 +191,9 @@ pub enum SettingsError {
     /// Values that cannot be read together, though each can alone.
     #[error("the settings cannot be read: {0}. The README's settings table says what each variable expects.")]
     Unreadable(#[from] envy::Error),
+    /// A `.env` file that is there and cannot be read.
+    #[error("the .env file cannot be read: {0}")]
+    EnvFile(String),
     /// A value that is no text. It is not shown: it may be a secret.
     #[error("{0}: text in UTF-8 is expected")]
     NoText(String),
@@ -214,25 +221,23 @@ impl Settings {
     /// # Errors
     /// When a variable cannot be read or is out of bounds; the message names it and what was expected.
     pub fn from_env() -> Result<Self, SettingsError> {
-        // A missing file is the usual case; the environment itself goes before it.
-        let _ = dotenvy::dotenv();
-        let variables = environment()?;
+        let environment = Environment::read()?;
         let settings = Self {
-            database: read(&variables)?,
-            http: read(&variables)?,
-            tasks: read(&variables)?,
-            log: read(&variables)?,
+            database: environment.settings()?,
+            http: environment.settings()?,
+            tasks: environment.settings()?,
+            log: environment.settings()?,
         };
         settings.check()?;
         Ok(settings)
     }
 
-    /// Only what the listener needs.
+    /// Only what the listener needs, from the same places.
     ///
     /// # Errors
     /// When a variable cannot be read.
     pub fn http_from_env() -> Result<HttpSettings, SettingsError> {
-        read(&environment()?)
+        Environment::read()?.settings()
     }
 
     /// Settings for a test: loopback, a free port, one thread, a database of its own.
@@ -250,21 +255,61 @@ impl Settings {
     }
 }
 
-/// One area's settings. Every variable of an area has a default, so that each can be read alone.
-fn read<T: DeserializeOwned>(variables: &[(String, String)]) -> Result<T, SettingsError> {
-    let read = envy::from_iter(variables.iter().cloned());
-    read.map_err(|error| {
-        let unreadable =
-            |variable: &&(String, String)| envy::from_iter::<_, T>([(*variable).clone()]).is_err();
-        match variables.iter().find(unreadable) {
-            Some((name, value)) => SettingsError::OutOfBounds {
-                variable: name.to_uppercase().into(),
-                expected: expected(name),
-                found: value.clone(),
-            },
-            None => SettingsError::Unreadable(error),
+/// All variables.
+struct Environment {
+    variables: Vec<(String, String)>,
+    /// Names of those whose value is no text. It is nobody's business here unless one of them is a setting.
+    no_text: Vec<String>,
+}
+
+impl Environment {
+    /// The process's own, and those of a `.env` file that it does not have.
+    fn read() -> Result<Self, SettingsError> {
+        match dotenvy::dotenv() {
+            Ok(_) => {}
+            // The usual case.
+            Err(error) if error.not_found() => {}
+            // The line is not shown: it may hold a secret.
+            Err(dotenvy::Error::LineParse(..)) => {
+                return Err(SettingsError::EnvFile("a line is not NAME=VALUE".into()));
+            }
+            Err(error) => return Err(SettingsError::EnvFile(error.to_string())),
         }
-    })
+        Ok(Self::of(std::env::vars_os()))
+    }
+
+    /// `std::env::vars` would panic at a value that is no text, and print it.
+    fn of(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
+        let mut read = Self { variables: Vec::new(), no_text: Vec::new() };
+        for (name, value) in variables {
+            let name = name.to_string_lossy().into_owned();
+            match value.into_string() {
+                Ok(value) => read.variables.push((name, value)),
+                Err(_) => read.no_text.push(name),
+            }
+        }
+        read
+    }
+
+    /// One area's settings. Every variable of an area has a default, so that each can be read alone.
+    fn settings<T: DeserializeOwned>(&self) -> Result<T, SettingsError> {
+        let is_ours = |name: &&String| fields::<T>().contains(&name.to_lowercase().as_str());
+        if let Some(name) = self.no_text.iter().find(is_ours) {
+            return Err(SettingsError::NoText(name.clone()));
+        }
+        envy::from_iter(self.variables.iter().cloned()).map_err(|error| {
+            let unreadable =
+                |variable: &&(String, String)| envy::from_iter::<_, T>([(*variable).clone()]).is_err();
+            match self.variables.iter().find(unreadable) {
+                Some((name, value)) => SettingsError::OutOfBounds {
+                    variable: name.to_uppercase().into(),
+                    expected: expected(name),
+                    found: value.clone(),
+                },
+                None => SettingsError::Unreadable(error),
+            }
+        })
+    }
 }
 
 /// What a variable holds that is not any text.
@@ -275,16 +320,6 @@ fn expected(variable: &str) -> &'static str {
         "LOG_FORMAT" => "json or pretty",
         _ => "a whole number without a unit",
     }
-}
-
-/// All variables. `std::env::vars` would panic at one that is no text, and print it.
-fn environment() -> Result<Vec<(String, String)>, SettingsError> {
-    std::env::vars_os()
-        .map(|(name, value)| {
-            let name = name.to_string_lossy().into_owned();
-            value.into_string().map_err(|_| SettingsError::NoText(name.clone())).map(|value| (name, value))
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -309,8 +344,9 @@ mod tests {
     fn a_value_that_cannot_be_read_names_its_variable() {
         fn refused<T: DeserializeOwned>(name: &str, value: &str) -> String {
             let variables = [("PATH", "/bin"), (name, value), ("SERVICE_NAME", "s")];
-            let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            read::<T>(&variables).err().map(|error| error.to_string()).unwrap_or_default()
+            let environment =
+                Environment::of(variables.map(|(name, value)| (name.into(), value.into())).into_iter());
+            environment.settings::<T>().err().map(|error| error.to_string()).unwrap_or_default()
         }
         for (name, value, expected) in [
             ("PORT", "eighty", "PORT: a whole number from 0 to 65535 is expected, found eighty"),
@@ -332,5 +368,20 @@ mod tests {
             refused.contains("MONGODB_TIMEOUT_MS: a whole number") && refused.ends_with("found 5s"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_counts_only_where_it_is_a_setting() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let refused = |name: &str| {
+            let variable = (name.into(), OsString::from_vec(vec![b'a', 0xff]));
+            let environment = Environment::of([variable].into_iter());
+            let database = environment.settings::<DatabaseSettings>().err();
+            database.or(environment.settings::<HttpSettings>().err()).map(|error| error.to_string())
+        };
+        assert_eq!(refused("LS_COLORS"), None);
+        for ours in ["API_KEY", "mongodb_uri"] {
+            assert_eq!(refused(ours), Some(format!("{ours}: text in UTF-8 is expected")));
+        }
     }
 }

@@ -1,16 +1,21 @@
 //! When two JSON texts are the same value: spelling, white space and the order of keys do not count, numbers count
 //! exactly.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-/// A hash of the path and the JSON value of a body: spelling, white space and the order of keys do not count.
+/// A hash of the path and the JSON value of a body: spelling, white space and the order of keys do not count. It is stored
+/// with tasks, so what it is of a value never changes.
 pub fn fingerprint(path: &str, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(path.as_bytes());
     hash.update(b"\0");
     if let Ok(value) = serde_json::from_slice::<&RawValue>(body) {
-        digest(value, MAX_DEPTH, &mut hash);
+        let text = value.get();
+        Walk { text, containers: containers(text.as_bytes()), at: 0, next: 0, hash: &mut hash }
+            .value(MAX_DEPTH);
     }
     hash.finalize().into()
 }
@@ -20,42 +25,195 @@ pub fn same(left: &str, right: &str) -> bool {
     left == right || fingerprint("", left.as_bytes()) == fingerprint("", right.as_bytes())
 }
 
-/// Deeper values are compared by their text: no task holds them, and taking them apart would cost without end.
+/// Deeper values are compared by their text: no task holds them.
 const MAX_DEPTH: usize = 40;
 
-fn digest(value: &RawValue, depth: usize, hash: &mut Sha256) {
-    let text = value.get();
-    // Each kind of value begins with a mark of its own, and all that varies in length says how long it is.
-    let mut sized = |mark: &[u8], bytes: &[u8]| {
-        hash.update(mark);
-        hash.update((bytes.len() as u64).to_be_bytes());
-        hash.update(bytes);
-    };
-    match text.as_bytes().first() {
-        _ if depth == 0 => sized(b"d", text.as_bytes()),
-        Some(b'{') => {
-            let fields: std::collections::BTreeMap<String, &RawValue> =
-                serde_json::from_str(text).unwrap_or_default();
-            sized(b"{", &fields.len().to_be_bytes());
-            for (key, field) in fields {
-                hash.update((key.len() as u64).to_be_bytes());
-                hash.update(key.as_bytes());
-                digest(field, depth - 1, hash);
+/// An array or object in a text.
+struct Container {
+    /// Where the text goes on behind it.
+    end: u32,
+    /// How many items an array has.
+    items: u32,
+    /// Which container begins first behind it.
+    next: u32,
+}
+
+/// A position or count: no body is longer.
+fn short(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// The arrays and objects of a valid JSON text, in the order in which they begin. Known beforehand, they need not be read
+/// once more for each that they are in.
+fn containers(text: &[u8]) -> Vec<Container> {
+    let mut found: Vec<Container> = Vec::new();
+    let mut open: Vec<usize> = Vec::new();
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        if let Some(outer) = open.last().map(|outer| &mut found[*outer].items) {
+            match byte {
+                b' ' | b'\n' | b'\r' | b'\t' | b':' | b']' | b'}' => {}
+                b',' => *outer += 1,
+                _ => *outer = (*outer).max(1),
             }
         }
-        Some(b'[') => {
-            let items: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
-            sized(b"[", &items.len().to_be_bytes());
-            for item in items {
-                digest(item, depth - 1, hash);
+        match byte {
+            b'[' | b'{' => {
+                open.push(found.len());
+                found.push(Container { end: 0, items: 0, next: 0 });
             }
+            b']' | b'}' => {
+                let next = short(found.len());
+                if let Some(closed) = open.pop() {
+                    found[closed].end = short(at + 1);
+                    found[closed].next = next;
+                }
+            }
+            b'"' => {
+                at = string_end(text, at);
+                continue;
+            }
+            _ => {}
         }
-        Some(b'"') => match serde_json::from_str::<String>(text) {
-            Ok(string) => sized(b"\"", string.as_bytes()),
-            Err(_) => sized(b"\"", text.as_bytes()),
-        },
-        Some(b'-' | b'0'..=b'9') => sized(b"0", plain_number(text).as_bytes()),
-        _ => sized(b"l", text.as_bytes()),
+        at += 1;
+    }
+    found
+}
+
+/// Where the text goes on behind the string that begins there.
+fn string_end(text: &[u8], begin: usize) -> usize {
+    let mut at = begin + 1;
+    loop {
+        match text.get(at) {
+            None => return text.len(),
+            Some(b'"') => return at + 1,
+            Some(b'\\') => at += 2,
+            Some(_) => at += 1,
+        }
+    }
+}
+
+/// A string as it is meant.
+fn unescaped(literal: &str) -> Cow<'_, str> {
+    match literal.get(1..literal.len().saturating_sub(1)) {
+        Some(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
+        // What is no Unicode text, a lone half of a pair, stands for itself.
+        _ => serde_json::from_str(literal).map_or(Cow::Borrowed(literal), Cow::Owned),
+    }
+}
+
+/// A member of an object: where its key begins, where its value does, and the first container from there on.
+#[derive(Clone, Copy)]
+struct Member {
+    key: u32,
+    value: u32,
+    next: u32,
+}
+
+/// A walk through a valid JSON text, in which objects are walked in the order of their keys.
+struct Walk<'a> {
+    text: &'a str,
+    containers: Vec<Container>,
+    at: usize,
+    /// The first container that begins there or later.
+    next: usize,
+    hash: &'a mut Sha256,
+}
+
+impl<'a> Walk<'a> {
+    /// Each kind of value begins with a mark of its own, and all that varies in length says how long it is.
+    fn sized(&mut self, mark: &[u8], bytes: &[u8]) {
+        self.hash.update(mark);
+        self.hash.update((bytes.len() as u64).to_be_bytes());
+        self.hash.update(bytes);
+    }
+
+    fn skip(&mut self, skipped: &[u8]) {
+        while self.text.as_bytes().get(self.at).is_some_and(|byte| skipped.contains(byte)) {
+            self.at += 1;
+        }
+    }
+
+    /// The text of the value that begins here; the walk goes on behind it.
+    fn pass(&mut self) -> &'a str {
+        let (whole, begin) = (self.text, self.at);
+        let text = whole.as_bytes();
+        self.at = match text.get(begin) {
+            Some(b'[' | b'{') => {
+                let container = &self.containers[self.next];
+                self.next = container.next as usize;
+                container.end as usize
+            }
+            Some(b'"') => string_end(text, begin),
+            _ => {
+                let ends = |byte: &u8| b",]} \n\r\t".contains(byte);
+                text[begin..].iter().position(ends).map_or(text.len(), |length| begin + length)
+            }
+        };
+        &whole[begin..self.at]
+    }
+
+    fn value(&mut self, depth: usize) {
+        self.skip(b" \n\r\t");
+        let first = self.text.as_bytes().get(self.at);
+        if matches!(first, Some(b'{' | b'[')) && depth > 0 {
+            let (is_object, items) = (first == Some(&b'{'), self.containers[self.next].items as usize);
+            let (end, next) = (self.containers[self.next].end, self.containers[self.next].next);
+            self.at += 1;
+            self.next += 1;
+            if is_object {
+                self.object(items, depth);
+            } else {
+                self.array(items, depth);
+            }
+            (self.at, self.next) = (end as usize, next as usize);
+            return;
+        }
+        let first = first.copied();
+        let text = self.pass();
+        match first {
+            _ if depth == 0 => self.sized(b"d", text.as_bytes()),
+            Some(b'"') => self.sized(b"\"", unescaped(text).as_bytes()),
+            Some(b'-' | b'0'..=b'9') => self.sized(b"0", plain_number(text).as_bytes()),
+            _ => self.sized(b"l", text.as_bytes()),
+        }
+    }
+
+    fn array(&mut self, items: usize, depth: usize) {
+        self.sized(b"[", &items.to_be_bytes());
+        for _ in 0..items {
+            self.skip(b", \n\r\t");
+            self.value(depth - 1);
+        }
+    }
+
+    fn object(&mut self, members: usize, depth: usize) {
+        let text = self.text;
+        let key = |member: &Member| {
+            let begin = member.key as usize;
+            unescaped(&text[begin..string_end(text.as_bytes(), begin)])
+        };
+        let mut found = Vec::with_capacity(members);
+        for _ in 0..members {
+            self.skip(b", \n\r\t");
+            let key = short(self.at);
+            self.pass();
+            self.skip(b": \n\r\t");
+            found.push(Member { key, value: short(self.at), next: short(self.next) });
+            self.pass();
+        }
+        // Of several with one key the last one counts.
+        found.reverse();
+        found.sort_by(|one, other| key(one).cmp(&key(other)));
+        found.dedup_by(|one, other| key(one) == key(other));
+        self.sized(b"{", &found.len().to_be_bytes());
+        for member in &found {
+            let name = key(member);
+            self.hash.update((name.len() as u64).to_be_bytes());
+            self.hash.update(name.as_bytes());
+            (self.at, self.next) = (member.value as usize, member.next as usize);
+            self.value(depth - 1);
+        }
     }
 }
 
@@ -81,6 +239,9 @@ fn plain_number(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rand::seq::IndexedRandom as _;
+    use rand::{Rng, RngExt, SeedableRng as _};
+
     use super::*;
 
     #[test]
@@ -95,6 +256,109 @@ mod tests {
         }
         assert_ne!(plain, fingerprint("/tasks/batch", br#"{"a":1.5,"b":["x",{}]}"#));
         assert_ne!(print("18446744073709551616"), print("18446744073709551617"));
+    }
+
+    /// As the first release made it, which read each value once more for each that it is in.
+    fn digest(value: &RawValue, depth: usize, hash: &mut Sha256) {
+        let text = value.get();
+        // Each kind of value begins with a mark of its own, and all that varies in length says how long it is.
+        let mut sized = |mark: &[u8], bytes: &[u8]| {
+            hash.update(mark);
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        match text.as_bytes().first() {
+            _ if depth == 0 => sized(b"d", text.as_bytes()),
+            Some(b'{') => {
+                let fields: std::collections::BTreeMap<String, &RawValue> =
+                    serde_json::from_str(text).unwrap_or_default();
+                sized(b"{", &fields.len().to_be_bytes());
+                for (key, field) in fields {
+                    hash.update((key.len() as u64).to_be_bytes());
+                    hash.update(key.as_bytes());
+                    digest(field, depth - 1, hash);
+                }
+            }
+            Some(b'[') => {
+                let items: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
+                sized(b"[", &items.len().to_be_bytes());
+                for item in items {
+                    digest(item, depth - 1, hash);
+                }
+            }
+            Some(b'"') => match serde_json::from_str::<String>(text) {
+                Ok(string) => sized(b"\"", string.as_bytes()),
+                Err(_) => sized(b"\"", text.as_bytes()),
+            },
+            Some(b'-' | b'0'..=b'9') => sized(b"0", plain_number(text).as_bytes()),
+            _ => sized(b"l", text.as_bytes()),
+        }
+    }
+
+    fn of_the_first_release(body: &str) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(b"\0");
+        digest(serde_json::from_str::<&RawValue>(body).unwrap(), MAX_DEPTH, &mut hash);
+        hash.finalize().into()
+    }
+
+    /// A value in one of its spellings.
+    fn spelled(random: &mut impl Rng, depth: usize) -> String {
+        let space = |random: &mut _| [" ", "", "\n\t", ""].choose::<_>(random).copied().unwrap_or_default();
+        let list = |random: &mut _, each: &dyn Fn(&mut _) -> String, marks: [&str; 2]| {
+            let count = RngExt::random_range(random, 0..4);
+            let all: Vec<_> =
+                (0..count).map(|_| format!("{}{}{}", space(random), each(random), space(random))).collect();
+            format!("{}{}{}{}", marks[0], space(random), all.join(","), marks[1])
+        };
+        let text = |random: &mut _| {
+            let texts = [
+                r#""""#,
+                r#""a""#,
+                r#""\u0061""#,
+                r#""[,]{:}""#,
+                r#""\"\\""#,
+                r#""\ud800""#,
+                r#""ä€𝄞""#,
+                r#""b\n""#,
+            ];
+            (*texts.choose(random).unwrap()).to_owned()
+        };
+        // A key that is no text is refused with its body.
+        let key = |random: &mut _| {
+            (*[r#""a""#, r#""\u0061""#, r#""b,]""#, r#""\"""#].choose(random).unwrap()).to_owned()
+        };
+        match random.random_range(0..if depth == 0 { 3 } else { 6 }) {
+            0 => text(random),
+            1 => (*["0", "-1.50e1", "1E400", "12345678901234567890"].choose(random).unwrap()).to_owned(),
+            2 => (*["null", "true", "false"].choose(random).unwrap()).to_owned(),
+            3 | 4 => list(random, &|random| spelled(random, depth - 1), ["[", "]"]),
+            _ => {
+                let member = |random: &mut _| {
+                    format!(
+                        "{}{}:{}{}",
+                        key(random),
+                        space(random),
+                        space(random),
+                        spelled(random, depth - 1)
+                    )
+                };
+                list(random, &member, ["{", "}"])
+            }
+        }
+    }
+
+    #[test]
+    fn fingerprints_are_those_that_the_first_release_has_stored() {
+        let mut random = rand::rngs::SmallRng::seed_from_u64(1);
+        for _ in 0..5_000 {
+            let body = spelled(&mut random, 4);
+            assert_eq!(fingerprint("", body.as_bytes()), of_the_first_release(&body), "{body}");
+        }
+        let deep = |n: usize| format!("{}[1,{{}}]{}", r#"{"a":["#.repeat(n), "]}".repeat(n));
+        for n in [19, 20, 21] {
+            assert_eq!(fingerprint("", deep(n).as_bytes()), of_the_first_release(&deep(n)), "{n}");
+        }
     }
 
     #[test]

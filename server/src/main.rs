@@ -31,12 +31,16 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let server = Server::start(settings, Arc::default()).await?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let mut server = Server::start(settings, Arc::default()).await?;
+    let is_asked_to = tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+        () = server.listener_ended() => false,
+    };
     server.stop().await;
+    if !is_asked_to {
+        bail!("the listener has ended by itself");
+    }
     Ok(())
 }
 

@@ -135,6 +135,13 @@ impl Server {
         self.service.idle_reads()
     }
 
+    /// Resolves when nobody listens any more though nobody has stopped this server: it is of no use then.
+    pub async fn listener_ended(&mut self) {
+        if let Ok(Err(error)) = (&mut self.listener).await {
+            tracing::error!(%error, "the listener has failed");
+        }
+    }
+
     /// Stops gracefully: not ready any more, waiting calls answered, requests in flight done, loops ended.
     pub async fn stop(self) {
         tracing::info!("stopping");
@@ -147,8 +154,10 @@ impl Server {
         // Answers are with the kernel by then; idle connections are not worth waiting for.
         tokio::time::sleep(LINGER).await;
         self.handle.stop(false).await;
-        // The listener has nothing left to say that matters now.
-        let _ = self.listener.await;
+        if !self.listener.is_finished() {
+            // It has nothing left to say that matters now.
+            let _ = self.listener.await;
+        }
         self.upkeep.abort();
         self.service.stop().await;
         tracing::info!("stopped");

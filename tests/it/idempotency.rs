@@ -1,5 +1,9 @@
 //! `Idempotency-Key`: the same create twice makes one task.
 
+use std::collections::BTreeSet;
+
+use bson::{Document, doc};
+use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use task_repo_tests::{Answer, Call, TestServer, assert_problem, id_of, unique_type};
@@ -214,6 +218,31 @@ async fn of_many_at_once_one_creates() {
         ids.dedup();
         assert_eq!(ids.len(), 1, "{ids:?}");
         assert_eq!(count(&server, &task_type).await, round + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_repeat_after_a_day_one_creates_and_the_others_get_its_task() {
+    let server = TestServer::start().await;
+    let sibling = server.sibling().await;
+    let body = json!({"task_type": "t", "request": 1});
+    let first = keyed(server.post("/tasks").json(&body), "daily").send().await.ok();
+    let mut day_before = id_of(&first).to_owned();
+    for _ in 0..10 {
+        let yesterday = bson::DateTime::from_chrono(server.now() - TimeDelta::hours(25));
+        let tasks = server.database().collection::<Document>("tasks");
+        tasks.update_many(doc! {}, doc! { "$set": { "created_at": yesterday } }).await.expect("a write");
+        let create = |number: usize| {
+            let server = if number.is_multiple_of(2) { &server } else { &sibling };
+            keyed(server.post("/tasks").json(&body), "daily").send()
+        };
+        let answers = join_all((0..6).map(create)).await;
+        let created = answers.iter().filter(|answer| answer.header(REPLAYED).is_none());
+        assert_eq!(created.count(), 1);
+        let ids: BTreeSet<_> = answers.iter().map(|answer| id_of(&answer.ok()).to_owned()).collect();
+        assert_eq!(ids.len(), 1, "{ids:?}");
+        assert!(!ids.contains(&day_before));
+        day_before = ids.into_iter().next().expect("one");
     }
 }
 

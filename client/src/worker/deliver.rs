@@ -29,8 +29,8 @@ const MAX_BYTES: usize = 8 << 20;
 pub(crate) struct Delivery {
     /// What became of each attempt.
     pub(crate) results: Vec<Delivered>,
-    /// How many could not be delivered.
-    pub(crate) unsettled: u64,
+    /// Those that could not be delivered.
+    pub(crate) unsettled: Vec<Finished>,
     /// What was asked for along with it, and under which id.
     pub(crate) plan: Option<(Plan, Uuid)>,
     /// The next work.
@@ -73,7 +73,7 @@ pub(crate) async fn deliver(
                         Delivered { finished, kind, result }
                     };
                 let results = results.into_iter().zip(batch).zip(kinds).map(delivered).collect();
-                return Delivery { results, unsettled: 0, plan, next };
+                return Delivery { results, unsettled: Vec::new(), plan, next };
             }
             Err(unsettled) => unsettled,
         };
@@ -93,8 +93,7 @@ pub(crate) async fn deliver(
                 for finished in &batch {
                     settings.events.emit(WorkerEvent::Unsettled { task: &finished.task, error: &error });
                 }
-                let unsettled = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-                return Delivery { results: Vec::new(), unsettled, plan, next: Taken::none() };
+                return Delivery { results: Vec::new(), unsettled: batch, plan, next: Taken::none() };
             }
         }
     }

@@ -21,20 +21,16 @@ impl Run {
         if finished.settlement.is_some() {
             self.finished.push(finished);
         } else {
-            if let Some(place) = finished.place.take() {
-                self.slots.free(place);
-            }
+            self.free(finished.place.take());
             self.lost(&finished);
         }
     }
 
     /// The service said what became of an attempt.
     pub(super) fn delivered(&mut self, Delivered { mut finished, kind, result }: Delivered) {
-        // Its slot was freed when it was sent.
-        finished.place = None;
         let (problem, mut settlement) = match (result, finished.settlement.take()) {
             (Err(problem), Some(settlement)) => (problem, settlement),
-            (Err(_), None) => return,
+            (Err(_), None) => return self.free(finished.place),
             (Ok(receipt), _) => {
                 *match kind {
                     OutcomeKind::Completed => &mut self.report.completed,
@@ -44,6 +40,7 @@ impl Run {
                 } += 1;
                 // No more heartbeats for what is over.
                 drop(finished.lease.take());
+                self.free(finished.place);
                 let event = WorkerEvent::Settled { task: &finished.task, receipt: &receipt };
                 return self.settings.events.emit(event);
             }
@@ -62,12 +59,23 @@ impl Run {
                 finished.settlement = Some(settlement);
                 self.finished.push(finished);
             }
-            Refused::Lost => self.lost(&finished),
+            Refused::Lost => {
+                self.free(finished.place);
+                self.lost(&finished);
+            }
             Refused::Unsettled => {
+                self.free(finished.place);
                 let error = ClientError::Refused(problem);
                 self.settings.events.emit(WorkerEvent::Unsettled { task: &finished.task, error: &error });
                 self.report.unsettled += 1;
             }
+        }
+    }
+
+    /// A task whose slot that was is not held any more.
+    pub(super) fn free(&mut self, place: Option<usize>) {
+        if let Some(place) = place {
+            self.slots.free(place);
         }
     }
 

@@ -138,7 +138,10 @@ impl Run {
                     // by the same id, what it has claimed comes with the next claim.
                     self.spare_claim_id = Some(claim_id).filter(|_| next.is_empty());
                 }
-                self.report.unsettled += unsettled;
+                for finished in unsettled {
+                    self.report.unsettled += 1;
+                    self.free(finished.place);
+                }
                 for delivered in results {
                     self.delivered(delivered);
                 }
@@ -161,11 +164,9 @@ impl Run {
     pub(super) fn deliver(&mut self) {
         while !self.finished.is_empty() && self.deliveries.len() < MAX_DELIVERIES {
             let batch = deliver::take_batch(&mut self.finished);
-            // Their slots are free once the service has seen to the outcomes, and that is before it claims.
-            for place in batch.iter().filter_map(|finished| finished.place) {
-                self.slots.free(place);
-            }
-            let plan = if self.is_stopping { None } else { self.slots.plan() };
+            // The service sees to the outcomes before it claims.
+            let places: Vec<_> = batch.iter().filter_map(|finished| finished.place).collect();
+            let plan = if self.is_stopping { None } else { self.slots.plan_after(&places) };
             self.deliveries.push(deliver::deliver(Arc::clone(&self.settings), batch, plan).boxed());
         }
     }

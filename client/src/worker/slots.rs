@@ -62,6 +62,19 @@ impl Slots {
         Some(Plan { types, limit })
     }
 
+    /// The same for a claim that the service carries out once tasks of these types are settled, which are held until then.
+    /// Until it is answered, nobody else is offered their slots.
+    pub(crate) fn plan_after(&mut self, settled: &[usize]) -> Option<Plan> {
+        for place in settled {
+            self.free(*place);
+        }
+        let plan = self.plan();
+        for place in settled {
+            self.take(*place);
+        }
+        plan
+    }
+
     /// The claim is answered; what it brought is [taken](Self::take) now.
     pub(crate) fn answered(&mut self, plan: &Plan) {
         self.all.asked = self.all.asked.saturating_sub(plan.limit);
@@ -125,6 +138,25 @@ mod tests {
         assert_eq!(waiting, Plan { types: vec![1], limit: 4 });
         slots.free(0);
         assert_eq!(slots.plan(), Some(Plan { types: vec![0], limit: 1 }));
+    }
+
+    #[test]
+    fn a_slot_whose_task_is_being_settled_is_free_for_the_claim_that_goes_with_it_alone() {
+        let mut slots = Slots::new(4, [4]);
+        let waiting = slots.plan().expect("free");
+        slots.answered(&waiting);
+        (0..4).for_each(|_| slots.take(0));
+        // Two are settled with a claim, and that takes long.
+        let with = slots.plan_after(&[0, 0]).expect("free by then");
+        assert_eq!(with.limit, 2);
+        assert_eq!(slots.plan(), None, "four are held");
+        // One is over without a word.
+        slots.free(0);
+        assert_eq!(slots.plan(), None, "three are held, and two may come");
+        slots.answered(&with);
+        slots.free(0);
+        slots.free(0);
+        assert_eq!(slots.plan().map(|plan| plan.limit), Some(3));
     }
 
     /// Whatever claims bring, and in whichever order they are answered, no limit is passed.

@@ -5,7 +5,7 @@
 
 use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
-use super::Store;
+use super::{Store, StoreError};
 use crate::mistake::{self, Mistake};
 
 /// Most bytes of statements in one command; a single larger statement goes alone.
@@ -26,6 +26,8 @@ pub(super) enum Written {
     },
     /// Whether it was applied, and whether it will stay, must be found out.
     Unknown,
+    /// It was not sent: too much is on its way to the database already.
+    Unsent,
 }
 
 /// Why one statement of many failed.
@@ -70,7 +72,8 @@ impl Store {
                 array.push(&***item);
             }
             match self.write_array(verb, field, array).await {
-                Written::Unknown => return Written::Unknown,
+                Written::Unsent if sent == 0 => return Written::Unsent,
+                Written::Unknown | Written::Unsent => return Written::Unknown,
                 Written::Answered { matched: here, errors: broken } => {
                     matched += here;
                     errors.extend(broken.into_iter().map(|it| WriteError { index: it.index + sent, ..it }));
@@ -96,6 +99,7 @@ impl Store {
         let database = self.database.clone();
         match self.call(verb, async move { database.run_raw_command(command).await }).await {
             Ok(reply) => answered(verb, &reply),
+            Err(StoreError::Overloaded) => Written::Unsent,
             Err(_) => Written::Unknown,
         }
     }

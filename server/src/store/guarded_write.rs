@@ -201,6 +201,9 @@ impl Store {
     async fn write_now(&self, staged: Vec<Staged>) -> Vec<Fate> {
         let mut refused = Vec::new();
         let mut written = self.update_command(&statement::statements(&staged)).await;
+        if let Written::Unsent = written {
+            return vec![Fate::Failed(StoreError::Overloaded); staged.len()];
+        }
         if let Written::Answered { matched: before, errors } = &written
             && !errors.is_empty()
         {
@@ -215,7 +218,7 @@ impl Store {
         }
         let landed = match written {
             Written::Answered { matched, .. } => Some(matched),
-            Written::Unknown => None,
+            Written::Unknown | Written::Unsent => None,
         };
         let mut fates = if landed == Some(staged.len()) {
             vec![Fate::Landed; staged.len()]

@@ -125,11 +125,14 @@ impl Store {
                     }
                     open.clear();
                 }
-                Written::Unknown if Instant::now() < give_up => {
+                Written::Unsent if !sent_before => {
+                    return vec![Err(InsertRefused::Store(StoreError::Overloaded)); documents.len()];
+                }
+                Written::Unknown | Written::Unsent if Instant::now() < give_up => {
                     sent_before = true;
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
-                Written::Unknown => return results,
+                Written::Unknown | Written::Unsent => return results,
             }
         }
         results

@@ -123,7 +123,7 @@ impl TaskService {
         let (mut seat, unserved) = self.desk.join(&selection, waiter, answer);
         if let Some(group) = unserved {
             let service = Arc::clone(self);
-            self.background.spawn_on(async move { service.serve(group).await }, &self.runtime);
+            self.background.spawn_on(async move { service.serve_safely(group).await }, &self.runtime);
         }
         let answer = seat.answer();
         if wait.is_zero() {

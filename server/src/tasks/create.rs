@@ -149,10 +149,10 @@ impl TaskService {
                 (Err(Failure::IdempotencyKeyReused { id: None }), Some(task)) => (Ok(Arc::new(task)), true),
                 // The key had had its day and has just been forgotten.
                 (Err(Failure::IdempotencyKeyReused { id: None }), None) => {
-                    let draft = [draft];
-                    let again = self.insert(&draft).await.pop();
-                    let [draft] = draft;
-                    (again.unwrap_or(Err(Failure::Store(StoreError::Unavailable))).and(draft), false)
+                    // Another repetition may be faster: then this one has its task.
+                    let again = Box::pin(self.insert_once(scope, vec![draft], key)).await;
+                    let again = again.map_err(|failure| beside_written(failure, is_written))?.pop();
+                    again.unwrap_or((Err(Failure::Store(StoreError::Unavailable)), false))
                 }
                 (done, _) => (done.and(draft), false),
             });

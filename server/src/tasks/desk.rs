@@ -49,6 +49,24 @@ struct Groups {
     by_type: HashMap<Arc<str>, HashMap<String, Vec<Arc<Group>>>>,
 }
 
+impl Groups {
+    fn remove(&mut self, group: &Arc<Group>) {
+        self.by_selection.remove(&group.selection);
+        let tenant = &group.selection.scope.tenant;
+        if let Some(types) = self.by_type.get_mut(tenant) {
+            for task_type in &group.selection.task_types {
+                if let Some(members) = types.get_mut(task_type) {
+                    members.retain(|member| !Arc::ptr_eq(member, group));
+                }
+            }
+            types.retain(|_, members| !members.is_empty());
+            if types.is_empty() {
+                self.by_type.remove(tenant);
+            }
+        }
+    }
+}
+
 /// Callers with one selection.
 pub(super) struct Group {
     pub(super) selection: Selection,
@@ -280,19 +298,42 @@ impl Desk {
         if !lock(&group.waiters).is_over() {
             return false;
         }
-        groups.by_selection.remove(&group.selection);
-        let tenant = &group.selection.scope.tenant;
-        if let Some(types) = groups.by_type.get_mut(tenant) {
-            for task_type in &group.selection.task_types {
-                if let Some(members) = types.get_mut(task_type) {
-                    members.retain(|member| !Arc::ptr_eq(member, group));
-                }
-            }
-            types.retain(|_, members| !members.is_empty());
-            if types.is_empty() {
-                groups.by_type.remove(tenant);
-            }
-        }
+        groups.remove(group);
         true
+    }
+
+    /// Removes a group that is not served any more. Who waits in it is answered that the database does not answer.
+    pub(super) fn abandon(&self, group: &Arc<Group>) {
+        // Under the lock in which callers join.
+        let mut groups = lock(&self.groups);
+        groups.remove(group);
+        drop(std::mem::take(&mut *lock(&group.waiters)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::waiters::tests::waiter;
+    use super::*;
+    use crate::scope::Scope;
+
+    #[tokio::test]
+    async fn who_comes_after_a_group_was_abandoned_is_served_anew() {
+        let desk = Desk::default();
+        let selection =
+            Selection { scope: Scope::tenant("t"), task_types: vec!["a".to_owned()], tags: Vec::new() };
+        let join = |name| {
+            let (waiter, answer) = waiter(name, true);
+            desk.join(&selection, waiter, answer)
+        };
+        let (mut early, unserved) = join("early");
+        let group = unserved.expect("nobody serves it yet");
+        assert!(join("beside").1.is_none(), "it is being served");
+        desk.abandon(&group);
+        assert!(early.answer().await.is_err(), "nobody will answer it");
+        let (_seat, unserved) = join("late");
+        assert!(!Arc::ptr_eq(&group, &unserved.expect("nobody serves it yet")));
+        drop(early);
+        assert_eq!(desk.waiting(), 1);
     }
 }

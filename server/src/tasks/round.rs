@@ -1,9 +1,11 @@
 //! Claim rounds: one read and one guarded write for all who ask for the same.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use rand::RngExt as _;
 use task_repo_protocol::{Priority, Uuid};
 
@@ -125,8 +127,17 @@ enum Pass {
 }
 
 impl TaskService {
+    /// [Serves](Self::serve) a group. A defect that ends that early ends the calls that wait there, not those to come.
+    pub(super) async fn serve_safely(self: Arc<Self>, group: Arc<Group>) {
+        let served = AssertUnwindSafe(Arc::clone(&self).serve(Arc::clone(&group))).catch_unwind().await;
+        if served.is_err() {
+            tracing::error!("claims were answered with an error because of a defect");
+            self.desk.abandon(&group);
+        }
+    }
+
     /// Serves a group until nobody waits in it any more, nor comes back soon.
-    pub(super) async fn serve(self: Arc<Self>, group: Arc<Group>) {
+    async fn serve(self: Arc<Self>, group: Arc<Group>) {
         loop {
             if lock(&group.waiters).is_empty() {
                 // Who has got work asks for more in a moment; what was read ahead for it is still there then.

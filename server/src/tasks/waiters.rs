@@ -110,6 +110,10 @@ impl Waiters {
     pub(super) fn put_back(&mut self, number: u64, waiter: Waiter) {
         self.lent -= 1;
         if !waiter.reply.is_closed() {
+            if !waiter.waits {
+                // A look that was made meanwhile has not answered it; the next one does.
+                self.unseen = self.unseen.min(number);
+            }
             self.by_number.insert(number, waiter);
         }
     }
@@ -140,10 +144,10 @@ impl Waiters {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn waiter(name: &str, waits: bool) -> (Waiter, oneshot::Receiver<Answer>) {
+    pub(in crate::tasks) fn waiter(name: &str, waits: bool) -> (Waiter, oneshot::Receiver<Answer>) {
         let (reply, answer) = oneshot::channel();
         let waiter = Waiter {
             limit: 1,
@@ -199,6 +203,18 @@ mod tests {
         drop(stays);
         waiters.put_back(number, b);
         assert!(waiters.is_over());
+    }
+
+    #[test]
+    fn who_does_not_wait_and_was_away_during_a_look_is_answered_by_the_next() {
+        let mut waiters = Waiters::default();
+        let (caller, _answer) = waiter("away", false);
+        waiters.push(caller);
+        let (number, caller) = first(&mut waiters).unwrap();
+        let until = waiters.next();
+        assert!(waiters.found_nothing(until).is_empty());
+        waiters.put_back(number, caller);
+        assert_eq!(waiters.found_nothing(until).len(), 1);
     }
 
     #[test]
