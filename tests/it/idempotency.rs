@@ -247,6 +247,27 @@ async fn of_many_who_repeat_after_a_day_one_creates_and_the_others_get_its_task(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_whose_first_task_was_refused_takes_no_other_body() {
+    let server = TestServer::start().await;
+    let task_type = unique_type();
+    let too_large = "x".repeat(1 << 20);
+    let good = json!({"task_type": task_type, "name": "good"});
+    let batch = json!({"tasks": [{"task_type": task_type, "request": too_large}, good, good]});
+    let send = async |body: &Value| keyed(server.post("/tasks/batch").json(body), "k").send().await;
+    let first = send(&batch).await;
+    assert_eq!(first.ok()["results"][0]["problem"]["code"], "payload_too_large");
+    assert_eq!(count(&server, &task_type).await, 2);
+    assert_replay(&send(&batch).await, &first);
+    for other in [json!({"tasks": [good]}), json!({"tasks": [good, good, good]})] {
+        let problem = send(&other).await.problem(422, "idempotency_key_reused");
+        assert_eq!(problem.get("task_id"), None, "no task has it alone");
+    }
+    let single = keyed(server.post("/tasks").json(&good), "k").send().await;
+    single.problem(422, "idempotency_key_reused");
+    assert_eq!(count(&server, &task_type).await, 2, "nothing was created beside");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_for_fewer_types_gets_its_part_of_a_batch_again() {
     let server = TestServer::start().await;
     let (a, b) = (unique_type(), unique_type());

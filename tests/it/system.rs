@@ -165,6 +165,25 @@ async fn the_openapi_document_shows_an_example_of_every_problem() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_openapi_document_shows_no_body_as_null() {
+    let server = TestServer::start().await;
+    let document = server.get("/openapi.json").no_key().send().await.ok();
+    let (mut required, mut optional) = (0, 0);
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let body = &operation["requestBody"];
+            if body.is_null() {
+                continue;
+            }
+            let schema = &body["content"]["application/json"]["schema"];
+            assert!(schema["$ref"].is_string(), "{method} {path}: {schema}");
+            *if body["required"] == true { &mut required } else { &mut optional } += 1;
+        }
+    }
+    assert_eq!(optional, 3, "cancel, execute and rotate; {required} need one");
+}
+
 /// What `src` and `href` attributes of a page name.
 fn links(page: &str) -> Vec<String> {
     ["src=\"", "href=\"", "src='", "href='"]

@@ -3,9 +3,10 @@
 use task_repo_protocol::{ErrorCode, Problem, path};
 use utoipa::openapi::example::{Example, ExampleBuilder};
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder, Type,
+    ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, RefOr, Required, ResponseBuilder, Schema, Type,
 };
 use utoipa::{Modify, OpenApi};
 
@@ -84,7 +85,22 @@ impl Modify for Shared {
     }
 }
 
+/// A body that need not be there is not one that may be `null`.
+fn without_null(body: &mut RequestBody) {
+    for content in body.content.values_mut() {
+        let RefOr::T(content) = content else { continue };
+        let Some(RefOr::T(Schema::OneOf(either))) = &content.schema else { continue };
+        if let Some(what) = either.items.iter().find(|it| matches!(it, RefOr::Ref(_))).cloned() {
+            content.schema = Some(what);
+            body.required = Some(Required::False);
+        }
+    }
+}
+
 fn complete(operation: &mut Operation, route: &str, has_body: bool) {
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        without_null(body);
+    }
     let has_id = route.contains('{');
     let is_public = operation.security.as_ref().is_some_and(|security| security.len() == 1);
     if !is_public {
@@ -107,7 +123,7 @@ fn complete(operation: &mut Operation, route: &str, has_body: bool) {
             let parameter = ParameterBuilder::new()
                 .name(name)
                 .parameter_in(ParameterIn::Header)
-                .required(utoipa::openapi::Required::False)
+                .required(Required::False)
                 .description(Some(what))
                 .schema(Some(schema))
                 .build();

@@ -96,7 +96,9 @@ impl Store {
         let (tasks, documents): (Vec<_>, Vec<_>) =
             drafted.into_iter().map(|drafted| (drafted.task, drafted.document)).unzip();
         let results = self.insert_all(&documents).await;
-        for (task, _) in tasks.iter().zip(&results).filter(|(_, result)| result.is_ok()) {
+        let is_told =
+            |(task, result): &(&Arc<TaskRecord>, &Result<_, _>)| result.is_ok() && !task.only_holds_a_key();
+        for (task, _) in tasks.iter().zip(&results).filter(is_told) {
             self.hub.emit(&TaskEvent { before: None, moves: &[MoveRecord::creation(task)], task });
         }
         results

@@ -271,6 +271,11 @@ impl TaskRecord {
         }
     }
 
+    /// Whether it never was a task: it was created as deleted, to hold an idempotency key.
+    pub(crate) fn only_holds_a_key(&self) -> bool {
+        self.version == 1 && self.deleted_at.is_some()
+    }
+
     /// Notes that the next write creates it.
     pub(crate) fn note_creation(&mut self) {
         self.note(&[MoveRecord::creation(self)]);

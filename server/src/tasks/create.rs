@@ -1,19 +1,15 @@
 //! New tasks, one or many, and repeats of the same call.
-//!
-//! An idempotency key lives in the task it made: a unique index over tenant and a hash of user, key and place in the
-//! batch. The first answer is a pure function of the request, the id, the time of creation and the limits that were chosen
-//! then, so a repeat draws it up again from the stored task and needs no record beside it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sha2::{Digest, Sha256};
 use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{NewTask, Uuid};
 
 use super::desk::Lent;
+use super::idempotency::{IdempotencyKey, REMEMBERED};
 use super::{Failure, TaskService};
 use crate::json_value;
 use crate::lifecycle::{LEASE_SECONDS, MAX_ATTEMPTS, TIMEOUT_SECONDS};
@@ -22,21 +18,8 @@ use crate::scope::Scope;
 use crate::store::{InsertRefused, StoreError, new_stamp};
 use crate::task::{Kept, LimitsRecord, Reason, RetryRecord, Status, TaskRecord};
 
-/// How long an idempotency key is remembered.
-const REMEMBERED: TimeDelta = TimeDelta::days(1);
 /// How long a task whose insert nobody heard of may take until a majority has it.
 const UNHEARD: Duration = Duration::from_secs(30);
-
-/// What makes a create safe to repeat.
-#[derive(Debug, Clone)]
-pub struct IdempotencyKey {
-    /// As the caller sent it.
-    pub key: String,
-    /// Hash of the path and the body's JSON value.
-    pub body: [u8; 32],
-    /// The request that brings it.
-    pub request_id: String,
-}
 
 /// What came of a create.
 #[derive(Debug)]
@@ -93,30 +76,37 @@ impl TaskService {
         mut drafts: Vec<Draft>,
         key: &IdempotencyKey,
     ) -> Result<Created, Failure> {
-        // The first task is the anchor: whoever gets it in first owns the key, and the others follow.
-        let Some(anchor) = drafts.iter().position(Result::is_ok) else {
+        let Some(accepted) = drafts.iter().find_map(|draft| draft.as_ref().ok()) else {
             let tasks = drafts.into_iter().map(|draft| draft.map(Arc::unwrap_or_clone)).collect();
             return Ok(Created { tasks, replayed: None });
         };
-        let first = std::mem::replace(&mut drafts[anchor], Err(Failure::IdempotencyKeyReused { id: None }));
-        let mut answer = self.insert_once(scope, vec![first], key).await?;
+        // The first place is the anchor: whoever gets it in first owns the key, and the others follow. Where the first
+        // task is refused, what holds the place is no task, and answers for none.
+        let holder = Ok(Arc::new(key.holder(scope, accepted)));
+        let refused =
+            drafts[0].is_err().then(|| std::mem::replace(&mut drafts[0], holder)).and_then(Result::err);
+        let rest = drafts.split_off(1);
+        let mut answer = self.insert_once(scope, drafts, key).await?;
         let replayed = answer.iter().find_map(|(stored, replayed)| match stored {
             Ok(task) if *replayed => task.idempotency_request.clone(),
             _ => None,
         });
-        let rest: Vec<_> = drafts.drain(anchor + 1..).collect();
+        if let (Some(refused), Some(first)) = (refused, answer.first_mut()) {
+            if let (Err(failure), _) = first {
+                return Err(failure.clone());
+            }
+            *first = (Err(refused), false);
+        }
         if !rest.is_empty() {
             let is_written = answer.iter().any(|(_, replayed)| !replayed);
             let rest = self.insert_once(scope, rest, key).await;
             answer.extend(rest.map_err(|failure| beside_written(failure, is_written))?);
         }
-        drafts.truncate(anchor);
-        let now_as_then = answer.into_iter().zip(&tasks[anchor..]).map(|((stored, replayed), task)| {
+        let now_as_then = answer.into_iter().zip(tasks).map(|((stored, replayed), task)| {
             let stored = Arc::unwrap_or_clone(stored?);
             if replayed { draft_again(scope, task, &stored) } else { Ok(stored) }
         });
-        let refused = drafts.into_iter().map(|draft| draft.map(Arc::unwrap_or_clone));
-        Ok(Created { tasks: refused.chain(now_as_then).collect(), replayed })
+        Ok(Created { tasks: now_as_then.collect(), replayed })
     }
 
     /// Inserts drafts that carry an idempotency key; says of each whether it was there before.
@@ -160,8 +150,8 @@ impl TaskService {
         Ok(answer)
     }
 
-    /// The tasks that the keys of these drafts made within the time keys are remembered; older ones lose their key. Of
-    /// their payloads they have those that the drafts have too.
+    /// The tasks that the keys of these drafts made within the time keys are remembered; older ones lose their key, and so
+    /// does what only held the place of a task that this caller may create. Of their payloads they have those that the drafts have too.
     async fn before(
         &self,
         scope: &Scope,
@@ -185,11 +175,17 @@ impl TaskService {
         };
         let keys = by_key.keys().map(|key| (*key).clone()).collect();
         let mut before = self.store.by_idempotency_keys(&scope.tenant, keys, strip).await?;
+        let is_task = |hash: &Vec<u8>| by_key.get(hash).is_some_and(|draft| !draft.only_holds_a_key());
+        let makes_way = |hash: &Vec<u8>, stored: &TaskRecord| {
+            let is_same =
+                by_key.get(hash).is_some_and(|draft| draft.idempotency_body == stored.idempotency_body);
+            stored.created_at < since || stored.only_holds_a_key() && is_same && is_task(hash)
+        };
         let old: Vec<_> =
-            before.values().filter(|task| task.created_at < since).map(|task| task.id).collect();
+            before.iter().filter(|(hash, task)| makes_way(hash, task)).map(|(_, task)| task.id).collect();
         if !old.is_empty() {
             self.store.forget_idempotency_keys(&scope.tenant, &old).await?;
-            before.retain(|_, task| task.created_at >= since);
+            before.retain(|hash, task| !makes_way(hash, task));
         }
         Ok(before)
     }
@@ -344,21 +340,6 @@ impl From<InsertRefused> for Failure {
             InsertRefused::Duplicate => Self::IdempotencyKeyReused { id: None },
             InsertRefused::Store(error) => Self::Store(error),
         }
-    }
-}
-
-impl IdempotencyKey {
-    /// The key of the task at that place among the valid ones of the call.
-    fn at(&self, scope: &Scope, place: usize) -> Vec<u8> {
-        let mut hash = Sha256::new();
-        // The user comes with its length, so that no two pairs of user and key read the same.
-        let user = scope.user.as_deref().unwrap_or_default();
-        hash.update((user.len() as u64).to_be_bytes());
-        hash.update(user);
-        hash.update(&self.key);
-        hash.update(b"\0");
-        hash.update((place as u64).to_be_bytes());
-        hash.finalize().to_vec()
     }
 }
 

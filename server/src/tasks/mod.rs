@@ -17,6 +17,7 @@ mod claim;
 mod create;
 mod desk;
 mod failure;
+mod idempotency;
 mod key_end;
 mod keys;
 mod operate;
@@ -42,8 +43,9 @@ use crate::store::Store;
 use crate::task::Status;
 
 pub use claim::Handout;
-pub use create::{Created, IdempotencyKey};
+pub use create::Created;
 pub use failure::Failure;
+pub use idempotency::IdempotencyKey;
 pub use key_end::KeyEnd;
 pub use keys::Identity;
 pub use present::{execution_list, status_report, view, view_without_payload};
