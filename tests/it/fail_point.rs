@@ -1,18 +1,29 @@
-//! Faults of the database on purpose. A database has one such fail point, so tests take turns.
+//! Faults of the database on purpose. A MongoDB has one such fail point, so the tests that use it take turns.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex as StdMutex};
 
 use bson::{Bson, Document, doc};
 use mongodb::Database;
 use task_repo_tests::{TestServer, eventually};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
-static TURN: Mutex<()> = Mutex::const_new(());
+/// By the name under which a MongoDB knows itself.
+static TURNS: LazyLock<StdMutex<HashMap<String, Arc<Mutex<()>>>>> = LazyLock::new(StdMutex::default);
+
+async fn turn(admin: &Database) -> OwnedMutexGuard<()> {
+    let hello = admin.run_command(doc! { "hello": 1 }).await.expect("an answer");
+    let name = hello.get_str("me").expect("a member of a replica set").to_owned();
+    let turn = Arc::clone(TURNS.lock().expect("no panic under it").entry(name).or_default());
+    turn.lock_owned().await
+}
 
 /// While it is held, commands on a test's tasks fail.
 pub(crate) struct FailPoint {
     admin: Database,
     commands: Document,
     hits_before: i64,
-    _turn: MutexGuard<'static, ()>,
+    _turn: OwnedMutexGuard<()>,
 }
 
 impl FailPoint {
@@ -56,10 +67,10 @@ impl FailPoint {
         mode: impl Into<Bson>,
         how: Document,
     ) -> Self {
-        let turn = TURN.lock().await;
+        let admin = database.client().database("admin");
+        let turn = turn(&admin).await;
         let namespace = format!("{}.{collection}", database.name());
         let commands = doc! { "failCommands": commands, "namespace": namespace };
-        let admin = database.client().database("admin");
         let mut fail_point = Self { admin, commands, hits_before: 0, _turn: turn };
         fail_point.hits_before = fail_point.change(mode, how).await;
         fail_point
@@ -91,16 +102,16 @@ impl FailPoint {
 }
 
 /// While it is held, reads show what a majority of the database knew when it began, and no write is known to last. This is
-/// so for the whole database: for all tests.
+/// so for the whole MongoDB: for all tests that use it.
 pub(crate) struct StaleReads {
     admin: Database,
-    _turn: MutexGuard<'static, ()>,
+    _turn: OwnedMutexGuard<()>,
 }
 
 impl StaleReads {
     pub(crate) async fn begin(server: &TestServer) -> Self {
-        let turn = TURN.lock().await;
         let admin = server.database().client().database("admin");
+        let turn = turn(&admin).await;
         set_stale(&admin, "alwaysOn").await;
         Self { admin, _turn: turn }
     }

@@ -46,7 +46,7 @@ async fn large_results_that_wait_again_are_claimed_in_little_memory() {
     beside.complete(&claimed, text(MAX_TASK_BYTES)).await;
     let ids = copy(&beside, id_of(&task)).await;
 
-    let program = Program::start(beside.database().name(), API_KEY).await;
+    let program = Program::start(beside.test_database(), API_KEY).await;
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let post = |path: String, body: Value| {
         let call = http.post(format!("{}/api/v1{path}", program.url)).bearer_auth(API_KEY);

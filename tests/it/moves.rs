@@ -306,8 +306,7 @@ async fn a_late_completion_keeps_the_version_of_the_loss() {
 async fn an_undone_claim_is_kept_for_its_versions_and_shown_to_nobody() {
     let server = TestServer::start().await;
     let task = server.create(json!({})).await;
-    let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
-    let settings = Settings::for_tests(&uri, server.database().name());
+    let settings = Settings::for_tests(server.mongodb_uri(), server.database().name());
     let store = Store::connect(&settings.database, std::sync::Arc::default()).await.expect("a store");
     let (scope, id) = (Scope::tenant("default"), Uuid::parse_str(id(&task)).expect("a UUID"));
     // As the service does for a caller who has gone by the time the claim is written.

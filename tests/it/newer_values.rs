@@ -306,8 +306,9 @@ async fn a_schema_of_a_newer_minor_version_is_taken_and_of_a_newer_major_one_is_
         .update_one(doc! {"_id": "schema"}, doc! {"$set": {"major": 2, "minor": 3}})
         .await
         .expect("an answer");
-    let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
-    let Err(error) = Server::start(Settings::for_tests(&uri, database.name()), Arc::default()).await else {
+    let Err(error) =
+        Server::start(Settings::for_tests(server.mongodb_uri(), database.name()), Arc::default()).await
+    else {
         panic!("it starts on what it does not understand")
     };
     let error = error.to_string();

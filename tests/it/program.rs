@@ -6,7 +6,7 @@ use std::process::{Command as StdCommand, Stdio};
 use std::sync::LazyLock;
 
 use serde_json::Value;
-use task_repo_tests::eventually;
+use task_repo_tests::{TestDatabase, eventually};
 use tokio::process::{Child, Command};
 
 /// The server program, built as it is now.
@@ -36,11 +36,11 @@ pub(crate) struct Program {
 
 impl Program {
     /// Starts it on that database; ready when this returns.
-    pub(crate) async fn start(database: &str, api_key: &str) -> Self {
+    pub(crate) async fn start(database: &TestDatabase, api_key: &str) -> Self {
         let port = free_port();
-        let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
         let mut command = Command::new(&*PROGRAM);
-        command.env("MONGODB_URI", uri).env("MONGODB_DATABASE", database).env("API_KEY", api_key);
+        command.env("MONGODB_URI", database.uri()).env("MONGODB_DATABASE", database.name());
+        command.env("API_KEY", api_key);
         command.env("HOST", "127.0.0.1").env("PORT", port.to_string()).env("LOG_LEVEL", "warn");
         command.stdout(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().expect("the program starts");

@@ -330,10 +330,9 @@ struct Released {
 
 impl Released {
     async fn start(program: &Path, server: &TestServer) -> Self {
-        let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
         let mut process = tokio::process::Command::new(program)
             .env_clear()
-            .env("MONGODB_URI", uri)
+            .env("MONGODB_URI", server.mongodb_uri())
             .env("MONGODB_DATABASE", server.database().name())
             .env("API_KEY", API_KEY)
             .env("HOST", "127.0.0.1")

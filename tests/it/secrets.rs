@@ -68,8 +68,7 @@ async fn nothing_secret_is_logged_at_any_level() {
     let database = beside.database();
     let user = doc! {"createUser": "canary", "pwd": "c4n4ry-password", "roles": ["readWrite"]};
     database.run_command(user).await.expect("a user");
-    let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
-    let uri = with_password(&uri, database.name(), "c4n4ry-password");
+    let uri = with_password(beside.mongodb_uri(), database.name(), "c4n4ry-password");
     let key = "c4n4ry-bootstrap-key";
     let (url, process, printed) = start(database.name(), uri.as_ref(), key.as_ref());
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");

@@ -26,16 +26,17 @@ async fn a_port_that_is_taken_is_named() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_weaker_write_concern_is_refused() {
-    let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
+    let database = TestDatabase::create().await;
+    let uri = database.uri();
     let with = |uri: &str, option: &str| {
         format!("{uri}{}{option}", if uri.contains('?') { "&" } else { "/?" }).as_str().into()
     };
     for weak in ["w=1", "w=2", "w=0"] {
-        let error = refusal(|settings| settings.database.mongodb_uri = with(&uri, weak)).await;
+        let error = refusal(|settings| settings.database.mongodb_uri = with(uri, weak)).await;
         assert!(error.contains("MONGODB_URI") && error.contains("w=majority"), "{weak}: {error}");
     }
     // What the service promises may be spelled out: nothing but the port stands in the way.
-    let error = refusal(|settings| settings.database.mongodb_uri = with(&uri, "w=majority")).await;
+    let error = refusal(|settings| settings.database.mongodb_uri = with(uri, "w=majority")).await;
     assert!(error.contains("cannot listen"), "{error}");
 }
 

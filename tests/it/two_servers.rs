@@ -256,8 +256,7 @@ async fn a_look_behind_a_task_can_leave_a_half_to_the_other() {
     let server = TestServer::start().await;
     let queue = unique_type();
     create_many(&server, 40, |n| json!({"task_type": queue, "priority": 9 - n % 2})).await;
-    let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
-    let settings = Settings::for_tests(&uri, server.database().name());
+    let settings = Settings::for_tests(server.mongodb_uri(), server.database().name());
     let store =
         Store::connect(&settings.database, std::sync::Arc::default()).await.expect("the database is there");
     let selection = Selection { scope: Scope::tenant("default"), task_types: vec![queue], tags: Vec::new() };

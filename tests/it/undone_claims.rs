@@ -13,8 +13,7 @@ use crate::verbs::{claim_one, executions, id, post, settle, shown, until_status}
 
 /// Claims the task and undoes that, as a server does for a caller that has gone by the time the claim is written.
 async fn claim_and_undo(server: &TestServer, task: &Value) {
-    let uri = std::env::var("TEST_MONGODB_URI").expect("a MongoDB");
-    let settings = Settings::for_tests(&uri, server.database().name());
+    let settings = Settings::for_tests(server.mongodb_uri(), server.database().name());
     let store = Store::connect(&settings.database, std::sync::Arc::default()).await.expect("a store");
     let (scope, id) = (Scope::tenant("default"), Uuid::parse_str(id(task)).expect("a UUID"));
     let token = Uuid::new_v4();

@@ -1,5 +1,7 @@
 //! The database of one test.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use uuid::Uuid;
 
 use crate::waiting::run_elsewhere;
@@ -11,9 +13,14 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// A fresh one in the MongoDB that `TEST_MONGODB_URI` names.
+    /// A fresh one in the MongoDB that `TEST_MONGODB_URI` names. Where it names several, parted by spaces, tests take them
+    /// in turn: a fault that is made in one is no fault in the others.
     pub async fn create() -> Self {
-        let Ok(uri) = std::env::var("TEST_MONGODB_URI") else {
+        static TURN: AtomicUsize = AtomicUsize::new(0);
+        let named = std::env::var("TEST_MONGODB_URI").unwrap_or_default();
+        let uris: Vec<_> = named.split_whitespace().collect();
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
+        let Some(uri) = turn.checked_rem(uris.len()).map(|place| uris[place].to_owned()) else {
             panic!(
                 "TEST_MONGODB_URI is not set. Run the tests with `cargo xtask test`, which starts a MongoDB for them, \
                  or set it to a replica set of your own, such as mongodb://127.0.0.1:27017/?replicaSet=rs0"

@@ -9,7 +9,7 @@
 //! | [`routes`] | every route of the contract, who may call it, and a body it takes |
 //! | [`waiting`] | waiting for something that another party does |
 //!
-//! `cargo xtask test` brings the MongoDB; `TEST_MONGODB_URI` names one of your own.
+//! `cargo xtask test` brings MongoDB; `TEST_MONGODB_URI` names one of your own, or several.
 
 #![allow(
     clippy::unwrap_used,

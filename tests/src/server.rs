@@ -56,6 +56,16 @@ impl TestServer {
         Self::start_on(Arc::new(database), settings, Arc::default(), Arc::default()).await
     }
 
+    /// Its database.
+    pub fn test_database(&self) -> &TestDatabase {
+        &self.database
+    }
+
+    /// The MongoDB that its database is in.
+    pub fn mongodb_uri(&self) -> &str {
+        self.database.uri()
+    }
+
     /// A second server on the same database, with the same settings and the same clock.
     pub async fn sibling(&self) -> Self {
         Self::start_on(

@@ -10,6 +10,9 @@ use crate::mongod::{Database, Purpose};
 use crate::process;
 use crate::release;
 
+/// How many `mongod`s the tests share. In each, one test at a time may make faults.
+const DATABASES: usize = 3;
+
 /// Options of `cargo xtask test`.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
@@ -24,22 +27,29 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args) -> Result<()> {
     // First of all what needs no database: a compile error should not wait for one.
     process::run(&mut cargo_test(&["--no-run".into()])).await?;
-    run_on_database(&mut cargo_test(&words(args))).await
+    run_on_databases(&mut cargo_test(&words(args)), DATABASES).await
 }
 
 /// Has the tests write the documents of this version, which later ones must read, into `tests/fixtures/`.
 pub(crate) async fn write_fixture() -> Result<()> {
     let words = ["release_fixture::the_documents_of_this_version".into()];
-    run_on_database(cargo_test(&words).env("TASK_REPO_WRITE_FIXTURE", "1")).await
+    run_on_databases(cargo_test(&words).env("TASK_REPO_WRITE_FIXTURE", "1"), 1).await
 }
 
-async fn run_on_database(command: &mut Command) -> Result<()> {
-    let database = Database::throw_away(Purpose::Tests).await?;
+/// Runs it on so many databases of our own, or on the one that is named.
+async fn run_on_databases(command: &mut Command, count: usize) -> Result<()> {
+    let mut databases = vec![Database::throw_away(Purpose::Tests).await?];
+    while databases.len() < count && !databases[0].is_given() {
+        databases.push(Database::throw_away(Purpose::Tests).await?);
+    }
+    let uris: Vec<_> = databases.iter().map(Database::uri).collect();
     let scratch = Scratch::new()?;
     let released = env::join_paths(release::servers(scratch.path()).await?)?;
-    command.env("TEST_MONGODB_URI", database.uri()).env("RELEASED_SERVERS", released);
+    command.env("TEST_MONGODB_URI", uris.join(" ")).env("RELEASED_SERVERS", released);
     let outcome = process::run(command).await;
-    database.stop().await?;
+    for database in databases {
+        database.stop().await?;
+    }
     outcome
 }
 

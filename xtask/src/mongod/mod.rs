@@ -73,6 +73,11 @@ impl Database {
         Some(Self { uri, mongod: None, _scratch: None })
     }
 
+    /// Whether it is somebody else's.
+    pub(crate) fn is_given(&self) -> bool {
+        self.mongod.is_none()
+    }
+
     /// What clients connect with.
     pub(crate) fn uri(&self) -> &str {
         &self.uri
