@@ -58,6 +58,10 @@ const FILES_LIMIT: u64 = 40;
 const CROWD: i64 = 500;
 /// How often everything is measured.
 const MEASURED: Duration = Duration::from_secs(2);
+/// The longest that a call is held up which is answered at last.
+const HELD_UP: Duration = Duration::from_secs(6);
+/// How often it is looked whether a fault shows.
+const LOOK: Duration = Duration::from_millis(50);
 /// Calm after each fault.
 const CALM: Duration = Duration::from_secs(1);
 /// The longest that tasks may take to become final when nothing is broken any more: the longest lease and all its
@@ -274,10 +278,25 @@ async fn storm(world: &World, plan: &Plan, crew: &Crew, bar: &ProgressBar) -> Re
         bar.set_position(began.elapsed().as_secs().min(plan.seconds));
         let calm = CALM.mul_f64(dice.random_range(0.3..2.0));
         tokio::time::sleep(calm).await;
-        let effects = effects.unwrap_or_else(|| crew.history().troubled() - troubled);
+        let effects = match effects {
+            Some(effects) => effects,
+            None => trouble_since(crew, troubled).await,
+        };
         struck.push(Strike { fault, at, effects });
     }
     Ok(struck)
+}
+
+/// How many more calls were troubled than `before`. One that is held up says so only when it ends.
+async fn trouble_since(crew: &Crew, before: u64) -> u64 {
+    let until = Instant::now() + HELD_UP;
+    loop {
+        let since = crew.history().troubled() - before;
+        if since > 0 || Instant::now() >= until {
+            return since;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 async fn is_drained(reader: &TaskClient) -> Result<bool> {
