@@ -43,11 +43,13 @@ fn short(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// The arrays and objects of a valid JSON text, in the order in which they begin. Known beforehand, they need not be read
-/// once more for each that they are in.
+/// The arrays and objects of a valid JSON text, in the order in which they begin, as far down as they are taken apart. Known
+/// beforehand, they need not be read once more for each that they are in.
 fn containers(text: &[u8]) -> Vec<Container> {
     let mut found: Vec<Container> = Vec::new();
     let mut open: Vec<usize> = Vec::new();
+    // How many are open that are not noted.
+    let mut deeper = 0_usize;
     let mut at = 0;
     while let Some(byte) = text.get(at) {
         if let Some(outer) = open.last().map(|outer| &mut found[*outer].items) {
@@ -58,6 +60,8 @@ fn containers(text: &[u8]) -> Vec<Container> {
             }
         }
         match byte {
+            b'[' | b'{' if open.len() > MAX_DEPTH => deeper += 1,
+            b']' | b'}' if deeper > 0 => deeper -= 1,
             b'[' | b'{' => {
                 open.push(found.len());
                 found.push(Container { end: 0, items: 0, next: 0 });
@@ -102,10 +106,8 @@ fn unescaped(literal: &str) -> Cow<'_, str> {
     }
 }
 
-/// A member of an object: where its key begins, where its value does, and the first container from there on.
-#[derive(Clone, Copy)]
+/// A member of an object: where its value begins, and the first container from there on.
 struct Member {
-    key: u32,
     value: u32,
     next: u32,
 }
@@ -188,27 +190,20 @@ impl<'a> Walk<'a> {
     }
 
     fn object(&mut self, members: usize, depth: usize) {
-        let text = self.text;
-        let key = |member: &Member| {
-            let begin = member.key as usize;
-            unescaped(&text[begin..string_end(text.as_bytes(), begin)])
-        };
         let mut found = Vec::with_capacity(members);
         for _ in 0..members {
             self.skip(b", \n\r\t");
-            let key = short(self.at);
-            self.pass();
+            let key = unescaped(self.pass());
             self.skip(b": \n\r\t");
-            found.push(Member { key, value: short(self.at), next: short(self.next) });
+            found.push((key, Member { value: short(self.at), next: short(self.next) }));
             self.pass();
         }
         // Of several with one key the last one counts.
         found.reverse();
-        found.sort_by(|one, other| key(one).cmp(&key(other)));
-        found.dedup_by(|one, other| key(one) == key(other));
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        found.dedup_by(|(one, _), (other, _)| one == other);
         self.sized(b"{", &found.len().to_be_bytes());
-        for member in &found {
-            let name = key(member);
+        for (name, member) in &found {
             self.hash.update((name.len() as u64).to_be_bytes());
             self.hash.update(name.as_bytes());
             (self.at, self.next) = (member.value as usize, member.next as usize);

@@ -1,8 +1,10 @@
 //! More in one call than one database command could carry.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use bson::doc;
+use chrono::TimeDelta;
 use mongodb::options::ReadConcern;
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, eventually, unique_type};
@@ -80,6 +82,31 @@ async fn tasks_with_long_histories_are_moved_together() {
     let held = claim_all().await;
     report(&held, json!({"outcome": "completed"})).await;
     assert_eq!(executions(&server, &created[TASKS - 1]).await.len(), FAILURES + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_with_the_longest_histories_of_the_first_release_become_ready_together() {
+    const TASKS: usize = 20;
+    let server = TestServer::start().await;
+    let queue = unique_type();
+    let task = server.create(json!({"task_type": queue})).await;
+    let held = server.claim(&queue).await;
+    let error = json!({"message": "again", "details": "x".repeat(30 << 10)});
+    let later = json!({"error": error, "retry_after_seconds": 3600});
+    settle(&server, &held, "fail", later).await.ok();
+    // They are due together, and have 6 MiB each: more than all reads together may bring.
+    let documents = server.database().collection::<bson::Document>("tasks");
+    let mut stored = documents.find_one(doc! {}).await.expect("an answer").expect("the task");
+    let attempts = stored.get_array("attempts").expect("attempts").clone();
+    stored.insert("attempts", vec![attempts[0].clone(); 200]);
+    stored.insert("run_at", bson::DateTime::from_chrono(server.now() + TimeDelta::minutes(30)));
+    for _ in 0..TASKS {
+        stored.insert("_id", bson::Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes()));
+        documents.insert_one(&stored).await.expect("a task");
+    }
+    server.jump(Duration::from_secs(31 * 60));
+    eventually("they are ready", async || ready(&server, &queue).await == TASKS as u64).await;
+    assert_eq!(server.task(id(&task)).await["status"], "scheduled", "the one that is not due");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

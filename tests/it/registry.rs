@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use futures_util::TryStreamExt as _;
+use mongodb::IndexModel;
+use mongodb::options::IndexOptions;
 use serde_json::json;
 use task_repo_server::store::SCHEMA;
 use task_repo_tests::{TestServer, eventually};
@@ -41,6 +43,33 @@ async fn every_server_is_registered_while_it_runs() {
     server
         .while_time_passes(eventually("the dead one is gone", async || registered(&server).await.len() == 1))
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_of_the_first_release_stays_while_one_of_its_servers_is_registered() {
+    let server = TestServer::start().await;
+    let database = server.database();
+    let tasks = database.collection::<Document>("tasks");
+    let is_there = async || {
+        let names = tasks.list_index_names().await.expect("an answer");
+        names.iter().any(|name| name == "newest")
+    };
+    assert!(!is_there().await, "this version does not make it");
+    let options = IndexOptions::builder().name("newest".to_owned()).build();
+    let keys = doc! { "tenant": 1, "status": 1, "created_at": -1, "_id": -1 };
+    tasks.create_index(IndexModel::builder().keys(keys).options(options).build()).await.expect("an index");
+    let now = bson::DateTime::from_chrono(server.now());
+    let id = bson::Uuid::new();
+    let old = doc! {
+        "_id": id, "host": "h", "version": "0.1.0", "schema": "1.0", "started_at": now, "renewed_at": now,
+    };
+    let servers = database.collection::<Document>("servers");
+    servers.insert_one(old).await.expect("an answer");
+    server.sibling().await.stop().await;
+    assert!(is_there().await, "a server that reads it may run");
+    servers.delete_one(doc! { "schema": "1.0" }).await.expect("an answer");
+    server.sibling().await.stop().await;
+    assert!(!is_there().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -62,3 +62,24 @@ async fn calls_that_wait_end_with_their_key() {
         answer.problem(403, "forbidden");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_waits_for_the_next_work_ends_with_its_key() {
+    let server = TestServer::start().await;
+    let task = server.create(json!({"task_type": "once"})).await;
+    let issued = server.issue(&["worker"], json!({})).await;
+    let held = server.claim("once").await;
+    let outcome = json!({"id": task["id"], "lease_token": held["lease"]["token"], "outcome": "completed"});
+    let claim = json!({"task_types": ["nothing"], "worker_id": "w", "wait_ms": 30_000});
+    let body = json!({"outcomes": [outcome], "claim": claim});
+    let delivery = server.post("/tasks/outcomes").key(secret(&issued)).json(&body).send();
+    let end = async {
+        server.until_claims_wait("nothing", 1).await;
+        server.delete(&format!("/keys/{}", id_of(&issued))).send().await.success();
+    };
+    let delivery = tokio::time::timeout(Duration::from_secs(20), delivery);
+    let (answer, ()) = tokio::join!(delivery, end);
+    let answer = answer.expect("an answer before the wait is over").ok();
+    assert_eq!(answer["results"][0]["receipt"]["status"], "completed", "what was settled is settled");
+    assert_eq!(answer["tasks"], json!([]));
+}

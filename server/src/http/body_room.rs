@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// What a small body has at most, in bytes.
+const SMALL: usize = 4 << 10;
+
 /// Room for the bodies of all requests that are on their way or being answered.
 pub(crate) struct BodyRoom {
     held: Arc<AtomicUsize>,
@@ -30,12 +33,13 @@ impl BodyRoom {
 }
 
 impl BodyShare {
-    /// Adds bytes that have come. `false`: there is no room for them.
+    /// Adds bytes that have come. `false`: there is no room for them. There always is for a small body: large ones must not
+    /// keep heartbeats out.
     #[must_use]
     pub(super) fn add(&mut self, bytes: usize) -> bool {
         let before = self.held.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
-        before + bytes <= self.most
+        before + bytes <= self.most || self.bytes <= SMALL
     }
 }
 

@@ -204,11 +204,18 @@ impl Call {
         self.params()?.finish()
     }
 
+    /// The idempotency key, to be [bound](Self::bound) to the body once that is known to fit.
+    pub(super) fn idempotency_key(&self) -> Result<Option<&str>, Rejection> {
+        self.header("Idempotency-Key", 255)
+    }
+
     /// The idempotency key, bound to this body.
-    pub(super) fn idempotency_key(&self, body: &[u8]) -> Result<Option<IdempotencyKey>, Rejection> {
-        let Some(key) = self.header("Idempotency-Key", 255)? else { return Ok(None) };
-        let body = fingerprint(self.request.path(), body);
-        Ok(Some(IdempotencyKey { key: key.to_owned(), body, request_id: self.request_id.clone() }))
+    pub(super) fn bound(&self, key: Option<&str>, body: &[u8]) -> Option<IdempotencyKey> {
+        key.map(|key| IdempotencyKey {
+            key: key.to_owned(),
+            body: fingerprint(self.request.path(), body),
+            request_id: self.request_id.clone(),
+        })
     }
 
     /// Whether the request has an idempotency key, valid or not.

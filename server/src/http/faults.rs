@@ -17,6 +17,8 @@ use super::expected::{self, Kind};
 
 /// Most faults that one answer names.
 pub(super) const MAX_FAULTS: usize = 20;
+/// How many members of a body are noted. No body has so many fields; one with more is full of faults.
+const MAX_MEMBERS: usize = 256;
 /// Longest field name that an answer repeats, in characters.
 const MAX_NAME: usize = 128;
 /// Longest message that serde or garde may give, in characters.
@@ -88,7 +90,10 @@ impl<'a> Faults<'a> {
     /// The body without its faulty members, with a placeholder for each of them that is required and a plain string
     /// or list; and the names of those members. `None` where a rule of another member could depend on one of them.
     pub(super) fn sound_part(&self) -> Option<(String, HashSet<String>)> {
-        if Kind::of(self.text) != Kind::Object || self.found.len() >= MAX_FAULTS {
+        if Kind::of(self.text) != Kind::Object
+            || self.found.len() >= MAX_FAULTS
+            || self.members.len() > MAX_MEMBERS
+        {
             return None;
         }
         let faulty: HashSet<String> = self
@@ -295,7 +300,7 @@ fn members_of<'a>(text: &str, raw: &'a str) -> Vec<(String, &'a str, usize)> {
     each_member(raw, |name, value| {
         let at = (value.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
         members.push((name, value, at));
-        true
+        members.len() <= MAX_MEMBERS
     });
     members
 }

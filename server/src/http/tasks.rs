@@ -62,8 +62,9 @@ fn task_answer(status: u16, task: TaskRecord) -> HttpResponse {
 pub(super) async fn create(mut call: Call) -> Answer {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
-    let key = call.idempotency_key(&body)?;
+    let key = call.idempotency_key()?;
     let new: NewTask = parse(&body).map_err(|rejection| or_foreign_user(&call, &body, rejection))?;
+    let key = call.bound(key, &body);
     let created = call.service().create(&call.scope, vec![new], key).await?;
     let task = created.tasks.into_iter().next().unwrap_or(Err(Failure::UserForbidden))?;
     Ok(replayed(task_answer(201, task), created.replayed.is_some()))
@@ -107,7 +108,7 @@ fn replayed(mut response: HttpResponse, replayed: bool) -> HttpResponse {
 pub(super) async fn create_batch(mut call: Call) -> Answer {
     let body = call.body(MAX_BATCH_BYTES).await?;
     call.no_params()?;
-    let key = call.idempotency_key(&body)?;
+    let key = call.idempotency_key()?;
     let batch: TaskBatch = read(&body)?;
     at_most(batch.tasks.len(), "tasks")?;
     let mut problems = Vec::with_capacity(batch.tasks.len());
@@ -123,6 +124,7 @@ pub(super) async fn create_batch(mut call: Call) -> Answer {
             }
         }
     }
+    let key = call.bound(key, &body);
     let created = call.service().create(&call.scope, tasks, key).await?;
     // A repeat is the first answer again, down to the request its problems name.
     let request_id = created.replayed.clone().unwrap_or_else(|| call.request_id.clone());

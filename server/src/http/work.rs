@@ -29,10 +29,15 @@ pub(super) async fn claim(mut call: Call) -> Answer {
     let claim: Claim = parse(&body)?;
     // The call may wait for long, and many do.
     drop(body);
+    let handout = claim_for(&call, claim).await?;
+    Ok(hand_over(handout, |tasks| Claimed { tasks }))
+}
+
+/// Claims for the caller, and waits no longer than its key allows it.
+async fn claim_for(call: &Call, claim: Claim) -> Result<Handout, Rejection> {
     let waits = claim.wait_ms.is_some_and(|wait| wait > 0);
     let claiming = call.service().claim(&call.scope, claim);
-    let handout = if waits { call.while_allowed(claiming).await? } else { claiming.await? };
-    Ok(hand_over(handout, |tasks| Claimed { tasks }))
+    if waits { call.while_allowed(claiming).await } else { Ok(claiming.await?) }
 }
 
 /// An answer whose tasks go back to the queue unless it is really sent.
@@ -167,11 +172,12 @@ pub(super) async fn outcomes(mut call: Call) -> Answer {
     let Some(claim) = batch.claim else {
         return Ok(json(200, &OutcomesAnswer { results, tasks: Vec::new() }));
     };
-    match call.service().claim(&call.scope, claim).await {
+    match claim_for(&call, claim).await {
         Ok(handout) => Ok(hand_over(handout, |tasks| OutcomesAnswer { results, tasks })),
         // What was settled is settled; the caller asks for more when it likes.
-        Err(failure) => {
-            tracing::warn!(%failure, "tasks were settled, but no work could be claimed");
+        Err(rejection) => {
+            let why = rejection.problem(&call.request_id).detail;
+            tracing::warn!(why, "tasks were settled, but no work could be claimed");
             Ok(json(200, &OutcomesAnswer { results, tasks: Vec::new() }))
         }
     }

@@ -191,8 +191,6 @@ impl Store {
             let ids: Vec<_> = passed_by.into_iter().map(stored_id).collect();
             filter.insert("$nor", vec![doc! { "_id": { "$in": ids } }]);
         }
-        // The answer shows no more, and the write that takes them does not change it.
-        options.projection = Some(super::query::without_idempotency());
         let reading = self.find_within("ready work", filter, options, MAX_READ_BYTES).await?;
         Ok(Ready { tasks: reading.found, is_cut: reading.is_cut })
     }

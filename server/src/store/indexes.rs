@@ -1,7 +1,7 @@
 //! Which indexes there are, and why. All are made at start; making them again changes nothing.
 //!
-//! Reads name their index, so an index may only be dropped by the second release that does not use it: servers of the
-//! release before may still run, or come back.
+//! Reads name their index, so one that this release does not use is dropped at a start when no server is registered that
+//! reads it. One that comes back makes it again.
 //!
 //! Partial wherever a field is rare, so that a plain task pays only for what it uses.
 
@@ -18,8 +18,10 @@ pub(super) const READY: &str = "ready";
 pub(super) const READY_BY_USER: &str = "ready_by_user_and_type";
 /// Ready work with a tag in claim order.
 pub(super) const READY_BY_TAG: &str = "ready_by_tag_and_type";
-/// Tasks in a status, newest first. Nothing reads it: servers of 0.1.0 do, and the next release drops it.
+/// Tasks in a status, newest first. Only servers of 0.1.0 read it, and make it. Each move of a task writes to it.
 const NEWEST_BY_STATUS: &str = "newest";
+/// The stored form that those servers write.
+const READS_NEWEST_BY_STATUS: &str = "1.0";
 /// A tenant's tasks, newest first.
 pub(super) const NEWEST_OF_ALL: &str = "newest_of_all";
 /// Tasks of a type, newest first.
@@ -87,7 +89,6 @@ fn models() -> Vec<IndexModel> {
             typed(doc! { "tags": 1 }),
             partial(doc! { "status": "pending", "tags": { "$exists": true } }),
         ),
-        index(NEWEST_BY_STATUS, keyed(doc! { "status": 1 }, &newest), IndexOptions::default()),
         // Without the status: a move writes nothing to them.
         index(NEWEST_OF_ALL, keyed(doc! {}, &newest), IndexOptions::default()),
         index(NEWEST_BY_TYPE, keyed(doc! { "task_type": 1 }, &newest), IndexOptions::default()),
@@ -135,6 +136,25 @@ impl Store {
                 index("tenant", doc! { "tenant": 1, "created_at": -1 }, IndexOptions::default()),
             ])
             .await?;
+        self.drop_unread().await;
         Ok(())
+    }
+
+    /// Drops the index that no server reads any more, if it is there. The next start does what this one cannot.
+    async fn drop_unread(&self) {
+        let Ok(servers) = self.servers().await else { return };
+        if servers.iter().any(|server| server.schema == READS_NEWEST_BY_STATUS) {
+            tracing::info!(
+                "servers of 0.1.0 are registered: their index is kept, and costs each write a little"
+            );
+            return;
+        }
+        let names = self.tasks.list_index_names().await.unwrap_or_default();
+        if names.iter().any(|name| name == NEWEST_BY_STATUS) {
+            match self.tasks.drop_index(NEWEST_BY_STATUS).await {
+                Ok(()) => tracing::info!("the index that only servers of 0.1.0 read is dropped"),
+                Err(error) => tracing::warn!(%error, "the index that only servers of 0.1.0 read stays"),
+            }
+        }
     }
 }

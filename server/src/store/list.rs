@@ -30,6 +30,8 @@ const MAX_MERGED_TYPES: usize = 100;
 const MAX_MERGED_TYPES_BEHIND: usize = 50;
 /// Most tasks that a page looks at.
 const MAX_LOOKED_AT: usize = 10_000;
+/// How many of these a page looks at when more took too long.
+const FEW: usize = 100;
 /// How many of these the short look takes.
 const SHORT_LOOK: usize = 1_000;
 /// How many tasks that somebody works on are sorted. Of these there are few, whatever the number of tasks.
@@ -157,12 +159,15 @@ impl Store {
         let Route { index, fixed, mut types, rest } = listing.route();
         let mut budget = MAX_LOOKED_AT;
         if listing.is_of_processing(index) {
-            let look = self.look_at_processing(listing).await?;
-            if !look.is_cut {
-                self.read_look(listing, look, &mut page).await?;
-                return Ok(page.finish());
+            match self.look_at_processing(listing).await {
+                Ok(look) if !look.is_cut => {
+                    self.read_look(listing, look, &mut page).await?;
+                    return Ok(page.finish());
+                }
+                // Too many, or too large.
+                Ok(_) | Err(StoreError::Unavailable) => budget -= MAX_SORTED,
+                Err(error) => return Err(error),
             }
-            budget -= MAX_SORTED;
         }
         if index == READY && types.is_none() {
             types = Some(self.pending_types(&listing.scope.tenant).await?);
@@ -196,7 +201,11 @@ impl Store {
             }
         } else if !is_whole && tasks.len() <= listing.limit {
             let budget = if part.rest.is_empty() { part.budget } else { part.budget - part.short() };
-            let look = self.look_long(listing, part, budget).await?;
+            // Large tasks may take too long. A page that looks at few of them comes, and the next one goes on behind it.
+            let look = match self.look_long(listing, part, budget).await {
+                Err(StoreError::Unavailable) => self.look_long(listing, part, FEW).await?,
+                look => look?,
+            };
             return self.read_look(listing, look, page).await;
         }
         page.add(tasks);
@@ -277,7 +286,9 @@ impl Store {
         index: &'static str,
     ) -> Result<Look, StoreError> {
         let tasks = self.tasks.clone();
-        let options = self.aggregate_by_index(index);
+        let mut options = self.aggregate_by_index(index);
+        // One that takes too long leaves time for another way.
+        options.max_time = Some(self.timeout / 2);
         let look = async move {
             let cursor = tasks.aggregate(pipeline).with_options(options).await?;
             cursor.try_collect::<Vec<_>>().await

@@ -14,8 +14,11 @@
 //! | [`transition`] | changing a task: reading it, applying the lifecycle, writing what has changed |
 //! | [`guarded_write`] | THE guarded write: every move of a task |
 //! | [`claim`] | ready work in claim order, and taking it |
+//! | [`by_id`] | reading tasks by id before they are changed or called missing |
 //! | [`read`] | reading documents one by one, past those that cannot be read |
-//! | [`query`] | reading: by id, by result, lists |
+//! | [`query`] | reading: by id, by result |
+//! | [`listing`] | what a list is asked for, and which part of which index it is in |
+//! | [`list`] | pages of lists |
 //! | [`deadline`] | by when a request is answered |
 //! | [`due`] | what the background loops look for |
 //! | [`outage`] | when leases could not be renewed |
@@ -26,6 +29,7 @@
 //! | [`removal`] | removing tasks whose retention has ended |
 //! | [`job_lease`] | what only one server does at a time |
 
+mod by_id;
 mod claim;
 mod command;
 mod connect;
@@ -113,7 +117,8 @@ const MAX_READ_BYTES: usize = 16 << 20;
 struct Groups {
     inserts: GroupCommit<insert::Drafted, Result<(), InsertRefused>>,
     writes: GroupCommit<guarded_write::Staged, guarded_write::Fate>,
-    reads: GroupCommit<transition::Wanted, Result<transition::Read, StoreError>>,
+    reads: GroupCommit<by_id::Wanted, Result<by_id::Read, StoreError>>,
+    certain_reads: GroupCommit<by_id::Wanted, Result<by_id::Read, StoreError>>,
     claim_ids: GroupCommit<claim::ClaimId, Result<Vec<TaskRecord>, StoreError>>,
 }
 
@@ -127,12 +132,14 @@ impl Default for Groups {
             waiting_items: 20_000,
             waiting_bytes: 64 << 20,
         };
+        // A question is small, what it brings may be a whole task.
+        let reads = Limits { bytes: 32 << 20, waiting_bytes: usize::MAX, ..limits };
         Self {
             inserts: GroupCommit::new(limits),
             // Much of what the database does for a move keeps one thread busy: two commands at once use both ends.
             writes: GroupCommit::new(Limits { enough: 32, ..limits }),
-            // A question is small, what it brings may be a whole task.
-            reads: GroupCommit::new(Limits { bytes: 32 << 20, waiting_bytes: usize::MAX, ..limits }),
+            reads: GroupCommit::new(reads),
+            certain_reads: GroupCommit::new(reads),
             claim_ids: GroupCommit::new(limits),
         }
     }

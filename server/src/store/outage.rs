@@ -55,7 +55,11 @@ impl Store {
         let away = doc! { "$max": [{ "$subtract": [now, "$seen_at"] }, millis(silent)] };
         let began = doc! { "$subtract": [now, "$away"] };
         let renewable = doc! { "$max": [0_i64, { "$subtract": [began, "$outage.ended_at"] }] };
-        let outage = doc! { "ended_at": now, "lasted_ms": "$away", "earlier": earlier() };
+        // Servers of 0.1.0 know nothing of earlier ones. They read as its length what is left of the one before, if more.
+        let left = doc! { "$subtract": [{ "$add": ["$outage.ended_at", "$outage.lasted_ms"] }, now] };
+        let outage = doc! {
+            "ended_at": now, "lasted_ms": { "$max": ["$away", left] }, "own_ms": "$away", "earlier": earlier(),
+        };
         let is_outage = doc! { "$gt": ["$away", millis(stall)] };
         let update = vec![
             doc! { "$set": { "away": away } },
@@ -96,7 +100,7 @@ impl Store {
 fn earlier() -> Document {
     let with_last = doc! { "$cond": [
         { "$eq": [{ "$type": "$outage.ended_at" }, "date"] },
-        [{ "lasted_ms": "$outage.lasted_ms", "renewable_ms": 0_i64 }],
+        [{ "lasted_ms": { "$ifNull": ["$outage.own_ms", "$outage.lasted_ms"] }, "renewable_ms": 0_i64 }],
         [],
     ] };
     let all = doc! { "$concatArrays": [with_last, { "$ifNull": ["$outage.earlier", []] }] };
@@ -118,7 +122,7 @@ fn read(pulse: &Document) -> Option<Outage> {
     });
     Some(Outage {
         ended_at: outage.get_datetime("ended_at").ok()?.to_chrono(),
-        lasted: millis(outage, "lasted_ms")?,
+        lasted: millis(outage, "own_ms").or_else(|| millis(outage, "lasted_ms"))?,
         earlier: earlier.collect(),
     })
 }

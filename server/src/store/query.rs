@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
-use mongodb::options::{FindOptions, ReadConcern};
+use mongodb::options::FindOptions;
 use task_repo_protocol::Uuid;
 
+use super::by_id::Read;
 use super::indexes::RESULTS;
-use super::read::Reading;
 use super::{Store, StoreError, stored_id};
 use crate::scope::Scope;
 use crate::task::{Status, TaskRecord};
@@ -32,38 +32,28 @@ impl Store {
         wants: &[Want],
         payload: bool,
     ) -> Result<Vec<Result<Option<TaskRecord>, StoreError>>, StoreError> {
-        let mut reading = self.find_by_ids(wants, payload, None).await?;
-        let seen: HashSet<_> = (reading.unreadable.iter().map(|(id, _)| *id))
-            .chain(reading.found.iter().map(|task| task.id))
-            .collect();
-        let missing: Vec<_> = wants.iter().filter(|want| !seen.contains(&want.id)).cloned().collect();
-        if !missing.is_empty() {
-            // A new primary may show for a moment less than a majority has.
-            let again = self.find_by_ids(&missing, payload, Some(ReadConcern::linearizable())).await?;
-            reading.found.extend(again.found);
-            reading.unreadable.extend(again.unreadable);
+        let ids: Vec<_> = wants.iter().map(|want| stored_id(want.id)).collect();
+        let mut options = FindOptions::builder().max_time(self.timeout).build();
+        options.projection = (!payload).then(without_payload);
+        let reading = self.find("by id", doc! { "_id": { "$in": ids } }, options).await?;
+        let mut unreadable: HashMap<_, _> = reading.unreadable.into_iter().collect();
+        let mut found: HashMap<_, _> = reading.found.into_iter().map(|task| (task.id, task)).collect();
+        let is_missing = |id: &Uuid| !unreadable.contains_key(id) && !found.contains_key(id);
+        let missing: Vec<_> = wants.iter().map(|want| want.id).filter(is_missing).collect();
+        // A new primary may show for a moment less than a majority has.
+        for (id, read) in self.read_certainly(&missing, payload).await? {
+            match read {
+                Read::Task(task) => drop(found.insert(id, *task)),
+                Read::Unreadable(tenant) => drop(unreadable.insert(id, tenant)),
+                Read::Missing => {}
+            }
         }
-        let unreadable: HashMap<_, _> = reading.unreadable.into_iter().collect();
-        let found: HashMap<_, _> = reading.found.into_iter().map(|task| (task.id, task)).collect();
         let read = |want: &Want| match unreadable.get(&want.id) {
             // Whose it is must be known, or it does not exist for that caller.
             Some(Some(tenant)) if **tenant == *want.scope.tenant => Err(StoreError::Unreadable),
             _ => Ok(found.get(&want.id).filter(|task| want.scope.sees(task)).cloned()),
         };
         Ok(wants.iter().map(read).collect())
-    }
-
-    async fn find_by_ids(
-        &self,
-        wants: &[Want],
-        payload: bool,
-        read_concern: Option<ReadConcern>,
-    ) -> Result<Reading<TaskRecord>, StoreError> {
-        let ids: Vec<_> = wants.iter().map(|want| stored_id(want.id)).collect();
-        let mut options = FindOptions::builder().max_time(self.timeout).build();
-        options.projection = (!payload).then(without_payload);
-        options.read_concern = read_concern;
-        self.find("by id", doc! { "_id": { "$in": ids } }, options).await
     }
 
     /// Which of these tasks are not final and not deleted.

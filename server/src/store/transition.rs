@@ -11,14 +11,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::{Binary, doc};
-use futures_util::future::join_all;
-use mongodb::options::{FindOptions, ReadConcern};
-use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{Receipt, Uuid};
 
+use super::by_id::{Kind, Read, Wanted};
 use super::guarded_write::{Fate, Mark, News, Staged, Staging};
-use super::query::without_payload;
 use super::{Store, StoreError, stored_id};
 use crate::lifecycle::{self, Effect, Intent, Refusal};
 use crate::mistake::{self, Mistake};
@@ -54,32 +50,6 @@ pub enum Refused {
     Task(Refusal),
     /// The database could not do it.
     Store(StoreError),
-}
-
-/// What a read before a change has found.
-#[derive(Clone)]
-pub(super) enum Read {
-    /// The task.
-    Task(Box<TaskRecord>),
-    /// None.
-    Missing,
-    /// One of that tenant that this server cannot read.
-    Unreadable(Option<String>),
-}
-
-/// A task to be read before it is changed.
-#[derive(Clone, Copy)]
-pub(super) struct Wanted {
-    id: Uuid,
-    kind: Kind,
-}
-
-/// How a task is read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Kind {
-    payload: bool,
-    /// As of now and for certain, not only as a majority was known to have it.
-    certain: bool,
 }
 
 /// How long to wait before asking a database again that did not answer.
@@ -257,61 +227,6 @@ impl Store {
                 }
             }
         });
-    }
-
-    /// Each of these tasks as a majority has it.
-    async fn read_for_change(
-        &self,
-        wanted: Vec<Wanted>,
-        until: Instant,
-    ) -> Result<Vec<(Uuid, Read)>, StoreError> {
-        let ids: Vec<_> = wanted.iter().map(|it| it.id).collect();
-        let store = self.clone();
-        let run = move |wanted| {
-            let store = store.clone();
-            async move { store.read_now(wanted).await }
-        };
-        // Its input, and a result from before.
-        let bytes = wanted.iter().filter(|it| it.kind.payload).count() * 2 * MAX_TASK_BYTES;
-        let read = self.groups.reads.submit(wanted, bytes, until, &self.runtime, run).await?;
-        ids.into_iter().zip(read).map(|(id, record)| Ok((id, record?))).collect()
-    }
-
-    async fn read_now(&self, wanted: Vec<Wanted>) -> Vec<Result<Read, StoreError>> {
-        let kinds = [(false, false), (false, true), (true, false), (true, true)];
-        let kinds = kinds.map(|(payload, certain)| Kind { payload, certain });
-        let found = join_all(kinds.map(|kind| {
-            let of_kind = wanted.iter().filter(|it| it.kind == kind);
-            self.read_kind(kind, of_kind.map(|it| stored_id(it.id)).collect())
-        }));
-        let found: Vec<_> = kinds.into_iter().zip(found.await).collect();
-        let answer = |it: &Wanted| {
-            let (_, found) =
-                found.iter().find(|(kind, _)| *kind == it.kind).ok_or(StoreError::Unavailable)?;
-            found
-                .as_ref()
-                .map_err(|error| *error)
-                .map(|found| found.get(&it.id).cloned().unwrap_or(Read::Missing))
-        };
-        wanted.iter().map(answer).collect()
-    }
-
-    /// These tasks, read in that way.
-    async fn read_kind(&self, kind: Kind, ids: Vec<Binary>) -> Result<HashMap<Uuid, Read>, StoreError> {
-        if ids.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let mut options = FindOptions::builder().max_time(self.timeout).build();
-        options.projection = Some(if kind.payload {
-            doc! { "moved": 0 }
-        } else {
-            without_payload()
-        });
-        options.read_concern = kind.certain.then(ReadConcern::linearizable);
-        let reading = self.find("for a change", doc! { "_id": { "$in": ids } }, options).await?;
-        let unreadable = reading.unreadable.into_iter().map(|(id, tenant)| (id, Read::Unreadable(tenant)));
-        let found = reading.found.into_iter().map(|task| (task.id, Read::Task(Box::new(task))));
-        Ok(unreadable.chain(found).collect())
     }
 }
 

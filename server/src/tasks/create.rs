@@ -87,10 +87,14 @@ impl TaskService {
             drafts[0].is_err().then(|| std::mem::replace(&mut drafts[0], holder)).and_then(Result::err);
         let rest = drafts.split_off(1);
         let mut answer = self.insert_once(scope, drafts, key).await?;
-        let replayed = answer.iter().find_map(|(stored, replayed)| match stored {
-            Ok(task) if *replayed => task.idempotency_request.clone(),
-            _ => None,
-        });
+        let replayed = |answer: &[(Draft, bool)]| {
+            answer.iter().find_map(|(stored, replayed)| match stored {
+                Ok(task) if *replayed => task.idempotency_request.clone(),
+                _ => None,
+            })
+        };
+        let mut first_request = replayed(&answer);
+        let is_held = refused.is_some();
         if let (Some(refused), Some(first)) = (refused, answer.first_mut()) {
             if let (Err(failure), _) = first {
                 return Err(failure.clone());
@@ -102,11 +106,15 @@ impl TaskService {
             let rest = self.insert_once(scope, rest, key).await;
             answer.extend(rest.map_err(|failure| beside_written(failure, is_written))?);
         }
+        if is_held {
+            // A server of 0.1.0 may have made the others, without a holder.
+            first_request = first_request.or_else(|| replayed(&answer));
+        }
         let now_as_then = answer.into_iter().zip(tasks).map(|((stored, replayed), task)| {
             let stored = Arc::unwrap_or_clone(stored?);
             if replayed { draft_again(scope, task, &stored) } else { Ok(stored) }
         });
-        Ok(Created { tasks: now_as_then.collect(), replayed })
+        Ok(Created { tasks: now_as_then.collect(), replayed: first_request })
     }
 
     /// Inserts drafts that carry an idempotency key; says of each whether it was there before.

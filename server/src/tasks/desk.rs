@@ -307,7 +307,7 @@ impl Desk {
         // Under the lock in which callers join.
         let mut groups = lock(&self.groups);
         groups.remove(group);
-        drop(std::mem::take(&mut *lock(&group.waiters)));
+        lock(&group.waiters).abandon();
     }
 }
 

@@ -11,6 +11,8 @@ use crate::store::KeyRecord;
 
 /// How long to wait before asking a database again that did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long a key is believed at most while nobody says that it has changed: perhaps because this server cannot hear it.
+const AGAIN: Duration = Duration::from_secs(4);
 
 /// Why a key does not allow any more what it allowed when a call came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,17 +36,14 @@ impl TaskService {
             let again = match look.await {
                 Ok(Ok(None)) => return KeyEnd::Gone,
                 Ok(Ok(Some(now))) if !allows(&now, key) => return KeyEnd::Narrowed,
-                Ok(Ok(Some(now))) => self.ends_at(&now, hash),
-                Ok(Err(_)) | Err(_) => Some(self.store.clock().now() + PAUSE),
-            };
-            let expires = async {
-                match again {
-                    Some(at) => tokio::time::sleep(self.store.clock().until(at)).await,
-                    None => pending().await,
+                Ok(Ok(Some(now))) => {
+                    let soon = self.store.clock().now() + AGAIN;
+                    self.ends_at(&now, hash).map_or(soon, |at| at.min(soon))
                 }
+                Ok(Err(_)) | Err(_) => self.store.clock().now() + PAUSE,
             };
             tokio::select! {
-                () = expires => {}
+                () = tokio::time::sleep(self.store.clock().until(again)) => {}
                 _ = changes.changed() => {}
             }
         }

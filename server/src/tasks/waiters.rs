@@ -52,6 +52,8 @@ pub(super) struct Waiters {
     unseen: u64,
     /// Callers taken out of here who may yet come back.
     lent: usize,
+    /// Nobody serves them any more.
+    is_abandoned: bool,
 }
 
 impl Waiters {
@@ -109,7 +111,7 @@ impl Waiters {
     /// A caller is where it was before, unless it has gone away meanwhile.
     pub(super) fn put_back(&mut self, number: u64, waiter: Waiter) {
         self.lent -= 1;
-        if !waiter.reply.is_closed() {
+        if !waiter.reply.is_closed() && !self.is_abandoned {
             if !waiter.waits {
                 // A look that was made meanwhile has not answered it; the next one does.
                 self.unseen = self.unseen.min(number);
@@ -134,6 +136,12 @@ impl Waiters {
             }
         }
         done.into_iter().filter_map(|number| self.by_number.remove(&number)).collect()
+    }
+
+    /// All leave at once without an answer, and nobody comes back.
+    pub(super) fn abandon(&mut self) {
+        self.is_abandoned = true;
+        self.by_number.clear();
     }
 
     /// All who came before `until` leave at once.
