@@ -15,6 +15,8 @@ const TENANT: &str = "many";
 /// Pending tasks, and as many completed ones, that are of the common kind.
 const CROWD: usize = 10_500;
 const STATUSES: [&str; 6] = ["pending", "scheduled", "processing", "completed", "failed", "cancelled"];
+/// How many tasks that somebody works on are sorted.
+const MOST_SORTED: usize = 5_000;
 /// What a page may look at.
 const MOST_LOOKED_AT: i64 = 10_000;
 const LIMIT: i64 = 3;
@@ -216,6 +218,27 @@ async fn a_viewer_of_some_types_makes_the_database_look_at_no_more() {
     assert!(objections.is_empty(), "{}", objections.join("\n"));
 }
 
+/// The ids of all pages of a list, and whether one of them had no task and yet another behind it.
+async fn all_pages(server: &TestServer, query: &[(&str, &str)]) -> (Vec<String>, bool) {
+    let (mut found, mut some_page_was_empty) = (Vec::new(), false);
+    let mut cursor: Option<String> = None;
+    for page in 0.. {
+        assert!(page < 10, "{query:?}: the pages never end");
+        let call = server.get("/tasks").tenant(TENANT).query(query).query(&[("limit", "2")]);
+        let call = cursor.iter().fold(call, |call, cursor| call.query(&[("cursor", cursor)]));
+        let page = call.send().await.ok();
+        let ids: Vec<_> =
+            crate::verbs::tasks(&page).iter().map(|task| crate::verbs::id(task).to_owned()).collect();
+        some_page_was_empty |= ids.is_empty() && !page["next_cursor"].is_null();
+        found.extend(ids);
+        match &page["next_cursor"] {
+            Value::Null => break,
+            next => cursor = next.as_str().map(str::to_owned),
+        }
+    }
+    (found, some_page_was_empty)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_goes_on_until_there_is_no_cursor_finds_what_is_rare() {
     let server = TestServer::start().await;
@@ -248,22 +271,8 @@ async fn who_goes_on_until_there_is_no_cursor_finds_what_is_rare() {
     ];
     let mut had_an_empty_page = false;
     for (query, expected) in queries {
-        let mut found = Vec::new();
-        let mut cursor: Option<String> = None;
-        for page in 0.. {
-            assert!(page < 10, "{query:?}: the pages never end");
-            let call = server.get("/tasks").tenant(TENANT).query(&query).query(&[("limit", "2")]);
-            let call = cursor.iter().fold(call, |call, cursor| call.query(&[("cursor", cursor)]));
-            let page = call.send().await.ok();
-            let ids: Vec<_> =
-                crate::verbs::tasks(&page).iter().map(|task| crate::verbs::id(task).to_owned()).collect();
-            had_an_empty_page |= ids.is_empty() && !page["next_cursor"].is_null();
-            found.extend(ids);
-            match &page["next_cursor"] {
-                Value::Null => break,
-                next => cursor = next.as_str().map(str::to_owned),
-            }
-        }
+        let (found, some_page_was_empty) = all_pages(&server, &query).await;
+        had_an_empty_page |= some_page_was_empty;
         assert_eq!(found.iter().cloned().collect::<BTreeSet<_>>(), expected, "{query:?}");
         assert_eq!(found.len(), expected.len(), "{query:?}: a row came twice");
     }
@@ -274,4 +283,20 @@ async fn who_goes_on_until_there_is_no_cursor_finds_what_is_rare() {
     let failed = client.task_stream(ListTasks::new().status(Status::Failed).limit(2));
     let failed: Vec<_> = failed.try_collect().await.expect("pages");
     assert_eq!(failed.iter().map(|task| task.id.to_string()).collect::<BTreeSet<_>>(), of(&["failed"]));
+
+    // Another tenant works on more tasks than are sorted. Then the tasks of this one are looked at, page by page.
+    let tasks = server.database().collection::<Document>("tasks");
+    let model = tasks.find_one(doc! {"tenant": TENANT, "status": "processing"}).await;
+    let model = model.expect("an answer").expect("the rare one");
+    let created_at = DateTime::now().timestamp_millis();
+    let kind = Kind { status: "processing", name: "common", priority: 50, created_at };
+    let theirs = (0..=MOST_SORTED).map(|_| {
+        let mut task = stored(&model, &kind);
+        task.insert("tenant", "others");
+        task
+    });
+    tasks.insert_many(theirs.collect::<Vec<_>>()).await.expect("tasks");
+    let (found, some_page_was_empty) = all_pages(&server, &[("status", "processing")]).await;
+    assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), of(&["processing"]));
+    assert!(some_page_was_empty, "the rare one is behind more tasks than a page looks at");
 }

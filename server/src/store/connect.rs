@@ -83,6 +83,7 @@ impl Store {
                 is_later: settings.stores_later_form,
             },
             places: Arc::new(Semaphore::new(super::PLACES)),
+            payload_pages: Arc::new(Semaphore::new(super::PAYLOAD_PAGES)),
             client,
             database,
         };

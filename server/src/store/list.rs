@@ -14,6 +14,7 @@ use std::cmp::Ordering;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt as _;
 use task_repo_protocol::Uuid;
+use tokio::time::timeout_at;
 
 use super::indexes::{LEASES, NEWEST_BY_TYPE, NEWEST_OF_ALL, READY};
 use super::listing::{Listing, Order, Position, Route, not_deleted};
@@ -152,6 +153,9 @@ impl Store {
         if listing.is_empty() {
             return Ok(page.finish());
         }
+        // The driver holds 16 MiB of a page with payloads before any of it is counted.
+        let place = timeout_at(self.deadline().into(), self.payload_pages.acquire());
+        let _place = if listing.payload { Some(place.await.map_err(|_| StoreError::Overloaded)?) } else { None };
         if let Some(ids) = &listing.ids {
             self.read_found(listing, ids, &mut page).await?;
             return Ok(page.finish());

@@ -105,10 +105,13 @@ pub struct Store {
     hub: Arc<Hub>,
     form: form::Form,
     places: Arc<Semaphore>,
+    payload_pages: Arc<Semaphore>,
 }
 
 /// How many calls may be with the driver, sent or waiting for a connection.
 const PLACES: usize = 2048;
+/// How many pages of lists with payloads are read at once.
+const PAYLOAD_PAGES: usize = 4;
 
 /// Most bytes of tasks that one read brings; the first comes whatever its size.
 const MAX_READ_BYTES: usize = 16 << 20;
