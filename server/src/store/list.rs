@@ -155,7 +155,8 @@ impl Store {
         }
         // The driver holds 16 MiB of a page with payloads before any of it is counted.
         let place = timeout_at(self.deadline().into(), self.payload_pages.acquire());
-        let _place = if listing.payload { Some(place.await.map_err(|_| StoreError::Overloaded)?) } else { None };
+        let _place =
+            if listing.payload { Some(place.await.map_err(|_| StoreError::Overloaded)?) } else { None };
         if let Some(ids) = &listing.ids {
             self.read_found(listing, ids, &mut page).await?;
             return Ok(page.finish());
