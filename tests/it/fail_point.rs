@@ -116,7 +116,7 @@ impl StaleReads {
         Self { admin, _turn: turn }
     }
 
-    /// Ends it when a read of that test's tasks is under way that is certain, or none is and `FEW` looks found none.
+    /// Ends it once a read of that test's tasks is under way that is certain, or [`FEW`] looks have found none.
     pub(crate) async fn end_once_confirmed(self, server: &TestServer) {
         let namespace = format!("{}.tasks", server.database().name());
         let certain = doc! { "ns": namespace, "command.readConcern.level": "linearizable" };

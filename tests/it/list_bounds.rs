@@ -1,9 +1,11 @@
 //! `GET /tasks`: by id, by the time of the end, and pages that are bounded in bytes.
 
+use bson::doc;
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, id_of, unique_type};
 use uuid::Uuid;
 
+use crate::fail_point::FailPoint;
 use crate::verbs::{ids, tasks};
 
 const FINAL: [&str; 3] = ["completed", "failed", "cancelled"];
@@ -175,5 +177,23 @@ async fn deleted_tasks_take_no_places() {
     for filter in [vec![], vec![("task_type", "gone")], vec![("user_id", "ann")]] {
         let query = [vec![("status", "any"), ("limit", "2")], filter].concat();
         assert_eq!(walk(&server, &query).await, (left.clone(), 2), "{query:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_that_takes_too_long_is_followed_by_one_at_few_tasks() {
+    let server = TestServer::start().await;
+    let kept = server.create_in("processing", json!({})).await;
+    for _ in 0..3 {
+        let gone = server.create(json!({})).await;
+        assert_eq!(server.delete(&format!("/tasks/{}", id_of(&gone))).send().await.status, 204);
+    }
+    // What a look meets that has had its time.
+    let late = doc! {"errorCode": 50};
+    for query in [[("status", "any"), ("limit", "2")], [("status", "processing"), ("limit", "2")]] {
+        let broken = FailPoint::set(&server, "aggregate", doc! {"times": 1}, late.clone()).await;
+        let found = walk(&server, &query).await.0;
+        assert_eq!(broken.end().await, 1, "{query:?}");
+        assert_eq!(found, [id_of(&kept)], "{query:?}");
     }
 }

@@ -1,11 +1,13 @@
 //! What a server refuses to start with, before it listens.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::process::Command;
 use std::sync::Arc;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
-
 use task_repo_server::{Server, Settings};
-use task_repo_tests::TestDatabase;
+use task_repo_tests::{TestDatabase, TestServer};
+
+use crate::program::{PROGRAM, free_port};
 
 /// Why the server does not start with those settings. Its port is taken: one that came to listening would say so.
 async fn refusal(configure: impl FnOnce(&mut Settings)) -> String {
@@ -67,4 +69,28 @@ async fn servers_that_start_together_on_a_new_database_do_not_hinder_each_other(
     for server in [one, two] {
         server.expect("it starts").stop().await;
     }
+}
+
+/// What `task-repo-server health` says in a folder with that `.env` file: whether all is well, and what was printed.
+fn health_with(env_file: &str) -> (bool, String) {
+    let folder = std::env::temp_dir().join(format!("task-repo-{}", uuid::Uuid::now_v7().simple()));
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::write(folder.join(".env"), env_file).expect("a file");
+    let mut program = Command::new(&*PROGRAM);
+    let output = program.arg("health").current_dir(&folder).env_remove("HOST").env_remove("PORT").output();
+    std::fs::remove_dir_all(&folder).expect("it is removed");
+    let output = output.expect("the program runs");
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_health_check_asks_where_the_env_file_says() {
+    let server = TestServer::start().await;
+    let port = server.url().rsplit_once(':').expect("a port").1.to_owned();
+    let good = format!("HOST=127.0.0.1\nPORT={port}\n");
+    assert_eq!(health_with(&good), (true, String::new()));
+    let (is_well, said) = health_with(&format!("HOST=127.0.0.1\nPORT={}\n", free_port()));
+    assert!(!is_well, "nobody listens there: {said}");
+    let (is_well, said) = health_with("a c4n4ry secret\n");
+    assert!(!is_well && said.contains(".env") && !said.contains("c4n4ry"), "{said}");
 }

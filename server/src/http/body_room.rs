@@ -48,3 +48,20 @@ impl Drop for BodyShare {
         self.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_body_finds_room_where_there_is_none_for_others() {
+        let room = BodyRoom::new(2 * SMALL);
+        let mut large = room.share();
+        assert!(large.add(2 * SMALL));
+        let mut small = room.share();
+        assert!(small.add(SMALL));
+        assert!(!small.add(1), "it is not small any more");
+        drop((large, small));
+        assert!(room.share().add(2 * SMALL), "they have given it back");
+    }
+}

@@ -14,6 +14,7 @@ use task_repo_protocol::Violation;
 use utoipa::ToSchema;
 
 use super::expected::{self, Kind};
+use crate::tasks::shortened;
 
 /// Most faults that one answer names.
 pub(super) const MAX_FAULTS: usize = 20;
@@ -303,14 +304,6 @@ fn members_of<'a>(text: &str, raw: &'a str) -> Vec<(String, &'a str, usize)> {
         members.len() <= MAX_MEMBERS
     });
     members
-}
-
-/// A name or message as an answer repeats it.
-fn shortened(name: &str, most: usize) -> String {
-    match name.char_indices().nth(most) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name.to_owned(),
-    }
 }
 
 /// Shows the items of a list in turn, until `show` has seen enough.

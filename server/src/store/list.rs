@@ -208,7 +208,7 @@ impl Store {
             let budget = if part.rest.is_empty() { part.budget } else { part.budget - part.short() };
             // Large tasks may take too long. A page that looks at few of them comes, and the next one goes on behind it.
             let look = match self.look_long(listing, part, budget).await {
-                Err(StoreError::Unavailable) => self.look_long(listing, part, FEW).await?,
+                Err(StoreError::Unavailable) => self.look_long(listing, part, budget.min(FEW)).await?,
                 look => look?,
             };
             return self.read_look(listing, look, page).await;

@@ -82,9 +82,12 @@ impl TaskService {
         };
         // The first place is the anchor: whoever gets it in first owns the key, and the others follow. Where the first
         // task is refused, what holds the place is no task, and answers for none.
-        let holder = Ok(Arc::new(key.holder(scope, accepted)));
-        let refused =
-            drafts[0].is_err().then(|| std::mem::replace(&mut drafts[0], holder)).and_then(Result::err);
+        let refused = if drafts[0].is_err() {
+            let holder = Ok(Arc::new(key.holder(scope, accepted)));
+            std::mem::replace(&mut drafts[0], holder).err()
+        } else {
+            None
+        };
         let rest = drafts.split_off(1);
         let mut answer = self.insert_once(scope, drafts, key).await?;
         let replayed = |answer: &[(Draft, bool)]| {
@@ -159,7 +162,8 @@ impl TaskService {
     }
 
     /// The tasks that the keys of these drafts made within the time keys are remembered; older ones lose their key, and so
-    /// does what only held the place of a task that this caller may create. Of their payloads they have those that the drafts have too.
+    /// does what only held the place of a task that this caller may create. Of their payloads they have those that the
+    /// drafts have too.
     async fn before(
         &self,
         scope: &Scope,

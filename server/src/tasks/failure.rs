@@ -94,17 +94,17 @@ const MAX_ID: usize = 64;
 impl Failure {
     /// There is no task of that id, or it is none.
     pub fn no_task(id: &str) -> Self {
-        Self::TaskNotFound(shortened(id))
+        Self::TaskNotFound(shortened(id, MAX_ID))
     }
 
     /// There is no key of that id, or it is none.
     pub fn no_key(id: &str) -> Self {
-        Self::KeyNotFound(shortened(id))
+        Self::KeyNotFound(shortened(id, MAX_ID))
     }
 
     /// No task has that result.
     pub fn no_result(id: &str) -> Self {
-        Self::ResultNotFound(shortened(id))
+        Self::ResultNotFound(shortened(id, MAX_ID))
     }
 
     /// Why a change of that task was refused.
@@ -139,9 +139,10 @@ impl Failure {
     }
 }
 
-fn shortened(id: &str) -> String {
-    match id.char_indices().nth(MAX_ID) {
-        Some((end, _)) => format!("{}…", &id[..end]),
-        None => id.to_owned(),
+/// What a caller sent, as an answer repeats it: so many characters of it at most.
+pub fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }

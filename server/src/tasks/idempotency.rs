@@ -1,8 +1,8 @@
 //! Idempotency keys.
 //!
-//! One lives in the task it made: a unique index over tenant and a hash of user, key and place in the
-//! batch. The first answer is a pure function of the request, the id, the time of creation and the limits that were chosen
-//! then, so a repeat draws it up again from the stored task and needs no record beside it.
+//! One lives in the task it made: a unique index over tenant and a hash of user, key and place in the batch. The first
+//! answer is a pure function of the request, the id, the time of creation and the limits that were chosen then, so a repeat
+//! draws it up again from the stored task and needs no record beside it.
 
 use chrono::TimeDelta;
 use sha2::{Digest, Sha256};

@@ -44,7 +44,7 @@ use crate::task::Status;
 
 pub use claim::Handout;
 pub use create::Created;
-pub use failure::Failure;
+pub use failure::{Failure, shortened};
 pub use idempotency::IdempotencyKey;
 pub use key_end::KeyEnd;
 pub use keys::Identity;

@@ -226,6 +226,18 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn nobody_comes_back_to_a_group_that_was_abandoned() {
+        let mut waiters = Waiters::default();
+        let (caller, answer) = waiter("lent", true);
+        waiters.push(caller);
+        let (number, caller) = first(&mut waiters).unwrap();
+        waiters.abandon();
+        waiters.put_back(number, caller);
+        assert!(waiters.is_over());
+        assert!(answer.blocking_recv().is_err(), "nobody will answer it");
+    }
+
+    #[test]
     fn a_round_is_for_those_who_came_before_it() {
         let mut waiters = Waiters::default();
         let (early, _answer) = waiter("early", false);
