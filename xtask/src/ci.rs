@@ -24,7 +24,7 @@ async fn steps(report: &mut Report) -> Result<()> {
     report.step("protocol alone", cargo(&["check", "--package", "task-repo-protocol"])).await?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     report.step("clippy", cargo(&clippy)).await?;
-    report.step("tidy", async { tidy::run() }).await?;
+    report.step("tidy", async { tidy::run(&tidy::Args::default()) }).await?;
     report.step("documentation", documentation()).await?;
     report.skippable("dependencies", dependencies()).await?;
     report.step("tests", test::run(&test::Args::default())).await?;

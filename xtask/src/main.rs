@@ -52,7 +52,7 @@ enum Command {
     /// Look for known vulnerabilities of the packages we build on
     Audit,
     /// Check the rules of this repository that no compiler knows
-    Tidy,
+    Tidy(tidy::Args),
     /// Pack this version for this platform, with its notices and checksum, into target/releases/
     Release(release::Args),
 }
@@ -79,7 +79,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Bench(args) => process::unless_interrupted(Box::pin(bench::run(&args))).await,
         Command::Chaos(args) => process::unless_interrupted(Box::pin(chaos::run(&args))).await,
         Command::Audit => process::unless_interrupted(dependencies::audit()).await,
-        Command::Tidy => tidy::run(),
+        Command::Tidy(args) => tidy::run(&args),
         Command::Release(args) => process::unless_interrupted(Box::pin(release::run(&args))).await,
     }
 }

@@ -1,6 +1,6 @@
 //! Documents that must keep up with the code: every error code, setting and route is where a reader looks for it.
 
-use super::{File, Violation};
+use super::file::{File, Violation};
 
 const CODES: &str = "protocol/src/error.rs";
 const ROUTES: &str = "protocol/src/path.rs";
@@ -137,7 +137,7 @@ fn names_route(document: &str, route: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::file;
+    use crate::tidy::file::file;
 
     #[test]
     fn error_codes_are_read_from_tables_and_matches() {

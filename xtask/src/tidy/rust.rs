@@ -1,6 +1,6 @@
 //! Rules about Rust code: sizes, names, and who may name whom.
 
-use super::{File, Violation};
+use super::file::{File, Violation};
 
 /// A longer file is about two things.
 const LONGEST: usize = 400;
@@ -122,7 +122,7 @@ fn code_lines(file: &File) -> impl Iterator<Item = (usize, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::file;
+    use crate::tidy::file::file;
 
     fn broken(path: &str, text: &str) -> Vec<(usize, String)> {
         check(&file(path, text)).into_iter().map(|violation| (violation.line, violation.rule)).collect()

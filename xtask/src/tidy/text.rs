@@ -1,6 +1,6 @@
 //! Rules about every text: nothing that belongs to one machine, nothing left over from work in progress.
 
-use super::{File, Violation};
+use super::file::{File, Violation};
 
 /// Folders that exist on somebody's machine.
 const MACHINE_PATHS: [&str; 4] = ["/work/", "/tmp/", "/root/", "/home/"];
@@ -54,7 +54,7 @@ fn has_word(line: &str, word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::file;
+    use crate::tidy::file::file;
 
     fn rules(line: &str) -> usize {
         check(&file("README.md", line)).len()
