@@ -57,10 +57,10 @@ impl<'a> Tree<'a> {
     pub(super) fn imports(&self) -> Imports {
         let mut imports = Imports::new();
         for (place, module) in &self.modules {
-            let Source { imports: uses, named, .. } = &module.source;
+            let Source { imports: brought, named, .. } = &module.source;
             let firsts: BTreeSet<_> = named.iter().map(|name| &name.path[0]).collect();
-            let uses = uses.iter().filter(|import| !import.is_door || firsts.contains(&import.name));
-            let used = uses.map(|import| &import.from).chain(named.iter().filter(|it| it.path.len() > 1));
+            let brought = brought.iter().filter(|import| !import.is_door || firsts.contains(&import.name));
+            let used = brought.map(|import| &import.from).chain(named.iter().filter(|it| it.path.len() > 1));
             for Named { path, line } in used {
                 let Some(target) = self.file_of(place, path, 0).filter(|target| *target != module.path)
                 else {
