@@ -13,8 +13,8 @@ use crate::clock::Clock;
 use crate::config::{Settings, SettingsError};
 use crate::http::{self, App};
 use crate::store::{ConnectError, Store};
-use crate::tasks::TaskService;
 use crate::telemetry;
+use crate::usecases::TaskService;
 
 /// A running server.
 pub struct Server {

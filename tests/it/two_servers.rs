@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 use task_repo_server::Settings;
-use task_repo_server::scope::Scope;
-use task_repo_server::store::{From, Selection, Store};
+use task_repo_server::access::Scope;
+use task_repo_server::store::{ReadyFrom, Selection, Store};
+use task_repo_server::task::Order;
 use task_repo_tests::{TestServer, eventually, unique_type};
 use uuid::Uuid;
 
@@ -261,10 +262,10 @@ async fn a_look_behind_a_task_can_leave_a_half_to_the_other() {
         Store::connect(&settings.database, std::sync::Arc::default()).await.expect("the database is there");
     let selection = Selection { scope: Scope::tenant("default"), task_types: vec![queue], tags: Vec::new() };
 
-    let all = store.ready(&selection, From::Front, 100).await.expect("an answer").tasks;
+    let all = store.ready(&selection, ReadyFrom::Front, 100).await.expect("an answer").tasks;
     assert_eq!(all.len(), 40);
     for bit in [None, Some(false), Some(true)] {
-        let from = From::After(all[9].claim_order(), bit);
+        let from = ReadyFrom::After(Order::Claim.position(&all[9]), bit);
         let found = store.ready(&selection, from, 100).await.expect("an answer").tasks;
         let is_wanted = |id: &Uuid| bit.is_none_or(|bit| (id.as_u128() & 1 == 1) == bit);
         let wanted: Vec<_> = all[10..].iter().map(|task| task.id).filter(is_wanted).collect();

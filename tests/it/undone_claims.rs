@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use task_repo_server::Settings;
+use task_repo_server::access::Scope;
 use task_repo_server::lifecycle::{Grant, Intent};
-use task_repo_server::scope::Scope;
 use task_repo_server::store::{Change, Store};
 use task_repo_tests::TestServer;
 use uuid::Uuid;

@@ -8,9 +8,9 @@ use actix_web::web::Bytes;
 use task_repo_protocol::{ErrorCode, path};
 use utoipa_swagger_ui::Config;
 
-use super::call::Call;
 use super::openapi::document;
-use super::rejection::{Answer, Rejection};
+use super::problems::{Answer, Rejection};
+use super::request::call::Call;
 
 /// Only what this server itself serves; the page's own script and styles are inline.
 const POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";

@@ -21,10 +21,10 @@ use task_repo_protocol::{Uuid, path};
 use tracing::Instrument as _;
 
 use super::App;
-use super::call::{RequestId, Spent, UNKNOWN_KEY, header_text, unauthenticated};
-use super::rejection::Rejection;
-use crate::tasks::Identity;
+use super::problems::Rejection;
+use super::request::call::{RequestId, Spent, UNKNOWN_KEY, header_text, unauthenticated};
 use crate::telemetry::masked;
+use crate::usecases::Identity;
 
 /// What requests that match no route are counted under.
 const NO_ROUTE: &str = "none";

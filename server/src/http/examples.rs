@@ -2,12 +2,12 @@
 
 use task_repo_protocol::{ErrorCode, Problem, Status, Uuid, Violation, timestamp};
 
-use super::call::{UNKNOWN_KEY, unauthenticated};
-use super::rejection::Rejection;
+use super::problems::Rejection;
+use super::request::call::{UNKNOWN_KEY, unauthenticated};
 use crate::lifecycle::Verb;
 use crate::store::StoreError;
 use crate::task::{AttemptEnd, AttemptStatus};
-use crate::tasks::Failure;
+use crate::usecases::Failure;
 
 const REQUEST: &str = "0198f2c4-7a10-7000-8000-00000000000a";
 const TASK: Uuid = Uuid::from_u128(0x0198_f2c4_7a10_7000_8000_0000_0000_0001);

@@ -4,9 +4,9 @@ use task_repo_protocol::{IssuedKey, KeyInfo, KeyList, KeyRotation, NewKey};
 
 use actix_web::HttpResponse;
 
-use super::body::parse;
-use super::call::Call;
-use super::rejection::{Answer, Rejection};
+use super::problems::{Answer, Rejection};
+use super::request::body::parse;
+use super::request::call::Call;
 use super::tasks::{MAX_BODY, json};
 
 /// Issues a key. Its secret is shown this once.

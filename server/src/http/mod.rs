@@ -1,18 +1,13 @@
 //! actix at the edge: routes, credentials, bodies, problems. A file per resource.
 
-mod body;
-mod body_room;
-mod call;
 mod docs;
 mod edge;
 mod examples;
-mod expected;
-mod faults;
 mod keys;
 mod near_path;
 mod openapi;
-mod params;
-mod rejection;
+mod problems;
+mod request;
 mod routes;
 mod system;
 mod tasks;
@@ -21,11 +16,11 @@ mod work;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::tasks::TaskService;
+use crate::usecases::TaskService;
 
-pub(crate) use body_room::BodyRoom;
 pub(crate) use edge::{InFlight, edge};
 pub use openapi::document as openapi_document;
+pub(crate) use request::body_room::BodyRoom;
 pub(crate) use routes::configure;
 
 /// What every request needs.

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use task_repo_protocol::{Uuid, path};
 
-use super::expected::distance;
+use super::request::expected::distance;
 use super::routes::{is_at_root, routes};
 
 /// Longest path that is looked at, in bytes.

@@ -10,9 +10,9 @@ use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use task_repo_protocol::{ErrorCode, Role, path};
 
-use super::call::{Access, Call, RequestId, Spent};
 use super::edge::Tally;
-use super::rejection::{Answer, Rejection};
+use super::problems::{Answer, Rejection};
+use super::request::call::{Access, Call, RequestId, Spent};
 use super::{App, docs, keys, near_path, system, tasks, work};
 
 type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Answer>>>;

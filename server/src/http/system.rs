@@ -8,8 +8,8 @@ use task_repo_protocol::system::{
     Dependency, DetailedHealth, Health, ServerEntry, Unreadable, UnreadableDocument as Document,
 };
 
-use super::call::Call;
-use super::rejection::{Answer, Rejection};
+use super::problems::{Answer, Rejection};
+use super::request::call::Call;
 use super::tasks::json;
 use crate::store::ServerRecord;
 use crate::telemetry;

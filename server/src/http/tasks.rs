@@ -15,13 +15,14 @@ use task_repo_protocol::{
 };
 use task_repo_protocol::{SelfManagedStatus, task_type_is_valid};
 
-use super::body::{parse, parse_item, read, violation};
-use super::call::Call;
-use super::expected::nearest;
-use super::params::unfit;
-use super::rejection::{Answer, Rejection};
+use super::problems::{Answer, Rejection};
+use super::request::body::{parse, parse_item, read, violation};
+use super::request::call::Call;
+use super::request::expected::nearest;
+use super::request::params::unfit;
 use crate::task::TaskRecord;
-use crate::tasks::{Failure, ListQuery, execution_list, status_report, view, view_without_payload};
+use crate::task::view::{execution_list, status_report, view, view_without_payload};
+use crate::usecases::{Failure, ListQuery};
 
 /// Most bytes of the body of anything but a batch: a task of 1 MiB, and room for how it is spelled.
 pub(super) const MAX_BODY: usize = 2 << 20;

@@ -14,11 +14,11 @@ use task_repo_protocol::{
     OutcomesAnswer, Receipt, Release, Task,
 };
 
-use super::body::{Body, check_part, parse, parse_item, read};
-use super::call::Call;
-use super::rejection::{Answer, Rejection};
+use super::problems::{Answer, Rejection};
+use super::request::body::{Body, check_part, parse, parse_item, read};
+use super::request::call::Call;
 use super::tasks::{MAX_BODY, at_most, fits, json};
-use crate::tasks::{Failure, Handout};
+use crate::usecases::{Failure, Handout};
 
 /// Claims work: up to `limit` tasks in order of priority, then age.
 #[utoipa::path(post, path = "/api/v1/tasks/claim", tag = "work", request_body = Claim,

@@ -10,7 +10,7 @@ use task_repo_protocol::{ProgressUpdate, Retry, Uuid};
 
 use super::apply::{end_attempt, finish, lease_end};
 use super::{Effect, Failure, MAX_LOSSES, Now, Refusal, Verb, backoff, rest_seconds};
-use crate::mistake::{self, Mistake};
+use crate::fault_injection::{self, InjectedFault};
 use crate::task::{
     AttemptRecord, AttemptStatus, BeforeClaimRecord, ErrorRecord, Kept, ProgressRecord, Reason, Status,
     TaskRecord, UsageRecord,
@@ -21,7 +21,7 @@ use chrono::TimeDelta;
 pub(super) fn recall(task: &TaskRecord, token: Uuid, verb: Verb) -> Result<Option<Effect>, Refusal> {
     let holds =
         task.status == Status::Processing && task.lease.as_ref().is_some_and(|lease| lease.token == token);
-    if holds || (mistake::is_made(Mistake::AnyToken) && task.status == Status::Processing) {
+    if holds || (fault_injection::is_injected(InjectedFault::AnyToken) && task.status == Status::Processing) {
         return Ok(None);
     }
     let attempt = task.attempts.iter().rev().find(|attempt| attempt.token == Some(token));

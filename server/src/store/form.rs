@@ -7,15 +7,15 @@ use crate::task::TaskRecord;
 
 /// Which form a server writes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Form {
+pub(in crate::store) struct Form {
     /// The made-up form of a later release.
     #[cfg(debug_assertions)]
-    pub(super) is_later: bool,
+    pub(in crate::store) is_later: bool,
 }
 
 impl Form {
     /// A task's stored form. `None`: BSON cannot hold it.
-    pub(super) fn of(self, record: &TaskRecord) -> Option<RawDocumentBuf> {
+    pub(in crate::store) fn of(self, record: &TaskRecord) -> Option<RawDocumentBuf> {
         let stored = bson::serialize_to_raw_document_buf(record)
             .inspect_err(|error| tracing::error!(%error, "a task has no stored form"))
             .ok()?;

@@ -9,7 +9,7 @@ use bson::{Document, doc};
 use mongodb::IndexModel;
 use mongodb::options::IndexOptions;
 
-use super::Store;
+use super::driver::Store;
 use super::removal::BESIDE;
 
 /// Ready work in claim order.

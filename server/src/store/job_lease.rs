@@ -9,7 +9,9 @@ use bson::{DateTime, Document, doc};
 use mongodb::error::{ErrorKind, WriteFailure};
 use task_repo_protocol::Uuid;
 
-use super::{Store, StoreError, stored_id};
+use super::driver::Store;
+use super::error::StoreError;
+use super::ids::stored_id;
 
 /// The leases of jobs.
 const JOB_LEASES: &str = "job_leases";

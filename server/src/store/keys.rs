@@ -10,8 +10,10 @@ use serde_with::{Bytes, serde_as, skip_serializing_none};
 use subtle::ConstantTimeEq as _;
 use task_repo_protocol::Uuid;
 
-use super::read::Reading;
-use super::{Store, StoreError, stored_bytes, stored_id};
+use super::driver::Reading;
+use super::driver::Store;
+use super::error::StoreError;
+use super::ids::{stored_bytes, stored_id};
 use crate::task::{Kept, Role};
 
 /// An issued key.

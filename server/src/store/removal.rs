@@ -5,8 +5,9 @@ use chrono::{DateTime as Time, Utc};
 use futures_util::TryStreamExt;
 use mongodb::options::FindOptions;
 
+use super::driver::Store;
+use super::error::StoreError;
 use super::indexes::REMOVAL;
-use super::{Store, StoreError};
 
 /// The collections beside the tasks, by what follows the name of theirs. Each of their documents names its task in `task`.
 pub(super) const BESIDE: [&str; 2] = ["checkpoints", "logs"];

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_with::serde_as;
 use task_repo_protocol::Uuid;
 
+use super::driver::Store;
+use super::error::StoreError;
+use super::ids::stored_id;
 use super::schema::INSTALLATION;
-use super::{Store, StoreError, stored_id};
 
 /// The registry of servers.
 const SERVERS: &str = "servers";

@@ -9,9 +9,11 @@
 
 mod history;
 mod kept;
+mod order;
 mod parts;
 mod size;
 mod usual;
+pub mod view;
 pub mod words;
 
 use chrono::{DateTime, Utc};
@@ -23,6 +25,7 @@ use bson::serde_helpers::datetime::FromChrono04DateTime as Date;
 use bson::serde_helpers::uuid_1::AsBinary as Id;
 
 pub use kept::Kept;
+pub use order::{Order, Position};
 pub use parts::{
     AttemptEnd, AttemptRecord, BeforeClaimRecord, ErrorRecord, LeaseRecord, LimitsRecord, MoveRecord,
     ProgressRecord, ReceiptRecord, RetryRecord, UsageRecord,

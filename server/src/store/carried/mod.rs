@@ -1,0 +1,13 @@
+//! What one command carries for many callers, and what becomes of each item.
+
+mod drafted;
+mod staged;
+mod wanted;
+
+pub(super) use drafted::Drafted;
+pub use drafted::InsertRefused;
+pub use staged::new_stamp;
+#[cfg(test)]
+pub(super) use staged::tests::write as staged_for_tests;
+pub(super) use staged::{Fate, Mark, News, Staged, Staging};
+pub(super) use wanted::{ClaimId, Kind, Read, Wanted};

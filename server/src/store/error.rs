@@ -1,0 +1,60 @@
+//! Why the database could not do something, and why a server does not start on it.
+
+use super::schema::SCHEMA;
+
+/// Why the database could not do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing was applied.
+    #[error("the database does not answer: nothing was applied, try again later")]
+    Unavailable,
+    /// Too much waits already; nothing was applied.
+    #[error("too much waits for the database already: nothing was applied, try again later")]
+    Overloaded,
+    /// It may have been applied.
+    #[error(
+        "the database did not say whether it was applied: repeat the call with the same idempotency key, claim id or lease token"
+    )]
+    OutcomeUnknown,
+    /// The document is there, but this server cannot read it; one of another version may. Nothing was applied.
+    #[error("it is stored in a form that this server cannot read; a server of a newer version may")]
+    Unreadable,
+}
+
+/// Why the service does not start on this database. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// `MONGODB_URI` is no connection string. Nothing of it is repeated: a password with a `/` in it is read as a part
+    /// of the address, and the driver's message names that.
+    #[error(
+        "MONGODB_URI cannot be read. mongodb://USER:PASSWORD@HOST:PORT/DATABASE?replicaSet=NAME is expected, with \
+         whatever is no letter or digit in user and password percent-encoded, and options that MongoDB knows."
+    )]
+    Uri,
+    /// No answer, or no permission.
+    #[error(
+        "MongoDB at MONGODB_URI does not answer: {0}. Check that it runs, and the address, user and password."
+    )]
+    Unreachable(String),
+    /// No replica set: no majority, no journaled acknowledgement worth its name.
+    #[error(
+        "MongoDB at MONGODB_URI is a standalone server. Start it with --replSet NAME and initiate the set \
+         (one member is enough): without one no write is safe from a failover."
+    )]
+    Standalone,
+    /// The URI asks for less than the service promises.
+    #[error(
+        "MONGODB_URI asks for the write concern w={0}. Leave w out or set w=majority: the service promises it."
+    )]
+    WriteConcern(String),
+    /// A newer server has changed the stored form so that this one would do harm.
+    #[error(
+        "the database has the schema version {0}, and this server (version {version}) knows {known}. Start a server of \
+         the release that wrote it or a later one; this one would do harm to what it does not know.",
+        version = env!("CARGO_PKG_VERSION"), known = SCHEMA
+    )]
+    NewerSchema(String),
+    /// The indexes could not be made.
+    #[error("the indexes could not be made: {0}")]
+    Indexes(String),
+}

@@ -1,0 +1,75 @@
+//! What owners do: cancel, execute, edit, delete, run their own work.
+
+use std::sync::Arc;
+
+use task_repo_protocol::{Execute, Receipt, StatusChange, TaskEdit, Uuid};
+
+use super::{Failure, TaskService};
+use crate::access::Scope;
+use crate::lifecycle::Intent;
+use crate::task::TaskRecord;
+
+impl TaskService {
+    /// Ends a task that nobody works on; asks its worker to stop otherwise.
+    ///
+    /// # Errors
+    /// When there is no such task or it is done.
+    pub async fn cancel(&self, scope: &Scope, id: Uuid) -> Result<Receipt, Failure> {
+        Ok(self.change(scope, id, Intent::Cancel).await?.receipt)
+    }
+
+    /// Makes a task ready now, or again, or at the time that `with` names; its new limits come with the same write.
+    ///
+    /// # Errors
+    /// When there is no such task, or it is ready or under way.
+    pub async fn execute(&self, scope: &Scope, id: Uuid, with: Execute) -> Result<Receipt, Failure> {
+        Ok(self.change(scope, id, Intent::Execute(Box::new(with))).await?.receipt)
+    }
+
+    /// Changes fields of a task that nobody works on.
+    ///
+    /// # Errors
+    /// When there is no such task, its status forbids it, `if_match` does not name its version, or it would get too
+    /// large.
+    pub async fn edit(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        edit: TaskEdit,
+        if_match: Option<Vec<i64>>,
+    ) -> Result<TaskRecord, Failure> {
+        let intent = Intent::Edit { edit: Box::new(edit), if_match };
+        Ok(Arc::unwrap_or_clone(self.change(scope, id, intent).await?.task))
+    }
+
+    /// Hides a task at once; it is kept until its retention ends.
+    ///
+    /// # Errors
+    /// When there is no such task, or a worker has it and `force` is not set.
+    pub async fn delete(&self, scope: &Scope, id: Uuid, force: bool) -> Result<(), Failure> {
+        self.change(scope, id, Intent::Delete { force }).await.map(|_| ())
+    }
+
+    /// Moves a task whose work the calling service runs itself; answers the whole task.
+    ///
+    /// # Errors
+    /// When there is no such task, its status does not allow it, a worker holds it, or `if_match` does not name its
+    /// version.
+    pub async fn self_managed(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        body: StatusChange,
+        if_match: Option<Vec<i64>>,
+    ) -> Result<TaskRecord, Failure> {
+        let intent = Intent::SelfManaged {
+            status: body.status,
+            result: body.result.map(task_repo_protocol::Json::into_text),
+            result_id: body.result_id,
+            error_message: body.error_message,
+            execution_id: Uuid::now_v7(),
+            if_match,
+        };
+        Ok(Arc::unwrap_or_clone(self.change(scope, id, intent).await?.task))
+    }
+}

@@ -1,0 +1,186 @@
+//! What workers report: heartbeats, and how their tasks ended.
+
+use rand::RngExt as _;
+use task_repo_protocol::{
+    Complete, Fail, Heartbeat, HeartbeatReceipt, Outcome, OutcomeKind, Receipt, Release, Uuid,
+};
+
+use super::{Failure, TaskService};
+use crate::access::Scope;
+use crate::lifecycle::{self, Intent};
+use crate::store::{Applied, Change};
+use crate::task::view::token;
+
+/// What came of one of many reports.
+pub type Settled = Result<Receipt, Failure>;
+
+impl TaskService {
+    /// The work is done.
+    ///
+    /// # Errors
+    /// When the token does not hold the task, or the result is too large.
+    pub async fn complete(&self, scope: &Scope, id: Uuid, body: Complete) -> Settled {
+        self.settle(scope, id, completed(id, body)).await
+    }
+
+    /// The attempt failed.
+    ///
+    /// # Errors
+    /// When the token does not hold the task.
+    pub async fn fail(&self, scope: &Scope, id: Uuid, body: Fail) -> Settled {
+        self.settle(scope, id, failed(id, body)).await
+    }
+
+    /// The worker gives the task back.
+    ///
+    /// # Errors
+    /// When the token does not hold the task.
+    pub async fn release(&self, scope: &Scope, id: Uuid, body: Release) -> Settled {
+        self.settle(scope, id, released(id, &body)).await
+    }
+
+    /// The worker acknowledges the cancellation.
+    ///
+    /// # Errors
+    /// When the token does not hold the task.
+    pub async fn acknowledge_cancel(&self, scope: &Scope, id: Uuid, lease_token: &str) -> Settled {
+        self.settle(scope, id, Intent::AcknowledgeCancel { token: token(id, lease_token) }).await
+    }
+
+    /// Settles many tasks; a bad one does not stop the others.
+    pub async fn settle_many(&self, scope: &Scope, outcomes: Vec<Result<Outcome, Failure>>) -> Vec<Settled> {
+        let changes = outcomes
+            .into_iter()
+            .map(|outcome| {
+                let outcome = outcome?;
+                let id = task_id(&outcome.id)?;
+                Ok(Change { scope: scope.clone(), id, intent: settlement(id, outcome) })
+            })
+            .collect();
+        self.change_many(changes).await.into_iter().map(|applied| Ok(applied?.receipt)).collect()
+    }
+
+    /// Renews a lease, and keeps the progress.
+    ///
+    /// # Errors
+    /// When the token does not hold the task.
+    pub async fn heartbeat(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        body: Heartbeat,
+    ) -> Result<HeartbeatReceipt, Failure> {
+        self.change(scope, id, beat(id, body)).await.map(|applied| alive(&applied))
+    }
+
+    /// Renews many leases; a bad one does not stop the others.
+    pub async fn heartbeat_many(
+        &self,
+        scope: &Scope,
+        beats: Vec<Result<(String, Heartbeat), Failure>>,
+    ) -> Vec<Result<HeartbeatReceipt, Failure>> {
+        let changes = beats
+            .into_iter()
+            .map(|item| {
+                let (id, body) = item?;
+                let id = task_id(&id)?;
+                Ok(Change { scope: scope.clone(), id, intent: beat(id, body) })
+            })
+            .collect();
+        self.change_many(changes).await.into_iter().map(|applied| Ok(alive(&applied?))).collect()
+    }
+
+    async fn settle(&self, scope: &Scope, id: Uuid, intent: Intent) -> Settled {
+        Ok(self.change(scope, id, intent).await?.receipt)
+    }
+
+    /// Makes the changes that are ones, keeping everything in order.
+    async fn change_many(&self, changes: Vec<Result<Change, Failure>>) -> Vec<Result<Applied, Failure>> {
+        let wanted: Vec<_> = changes.iter().filter_map(|change| change.as_ref().ok()).cloned().collect();
+        let mut results =
+            if wanted.is_empty() { Vec::new() } else { self.store.apply(wanted).await }.into_iter();
+        changes
+            .into_iter()
+            .filter_map(|change| match change {
+                Err(failure) => Some(Err(failure)),
+                Ok(change) => {
+                    let failure = |refused| Failure::of(change.id, change.intent.verb(), &refused);
+                    Some(results.next()?.map_err(failure))
+                }
+            })
+            .collect()
+    }
+}
+
+/// An id in a batch: one that is no UUID names no task.
+fn task_id(text: &str) -> Result<Uuid, Failure> {
+    Uuid::try_parse(text).map_err(|_| Failure::no_task(text))
+}
+
+fn alive(applied: &Applied) -> HeartbeatReceipt {
+    HeartbeatReceipt {
+        expires_at: applied.task.lease_until.unwrap_or(applied.task.updated_at),
+        cancel_requested: applied.task.cancel_requested_at.is_some(),
+    }
+}
+
+fn beat(id: Uuid, body: Heartbeat) -> Intent {
+    Intent::Heartbeat {
+        token: token(id, &body.lease_token),
+        lease_seconds: whole(body.lease_seconds),
+        progress: body.progress,
+    }
+}
+
+fn completed(id: Uuid, body: Complete) -> Intent {
+    Intent::Complete {
+        token: token(id, &body.lease_token),
+        result: body.result.map(task_repo_protocol::Json::into_text),
+        result_id: body.result_id,
+        usage: body.usage.unwrap_or_default().into(),
+    }
+}
+
+fn failed(id: Uuid, body: Fail) -> Intent {
+    Intent::Fail {
+        token: token(id, &body.lease_token),
+        failure: lifecycle::Failure {
+            error: body.error.into(),
+            retry: body.retry.unwrap_or_default(),
+            retry_after_seconds: whole(body.retry_after_seconds),
+            jitter: rand::rng().random_range(-1.0..=1.0),
+        },
+        usage: body.usage.unwrap_or_default().into(),
+    }
+}
+
+fn released(id: Uuid, body: &Release) -> Intent {
+    Intent::Release { token: token(id, &body.lease_token), delay_seconds: whole(body.delay_seconds) }
+}
+
+fn settlement(id: Uuid, outcome: Outcome) -> Intent {
+    let Outcome { lease_token, usage, .. } = outcome;
+    match outcome.outcome {
+        OutcomeKind::Completed => completed(
+            id,
+            Complete { lease_token, result: outcome.result, result_id: outcome.result_id, usage },
+        ),
+        OutcomeKind::Failed => failed(
+            id,
+            Fail {
+                lease_token,
+                error: outcome.error.unwrap_or_default(),
+                retry: outcome.retry,
+                retry_after_seconds: outcome.retry_after_seconds,
+                usage,
+            },
+        ),
+        OutcomeKind::Released => released(id, &Release { lease_token, delay_seconds: outcome.delay_seconds }),
+        OutcomeKind::Cancelled => Intent::AcknowledgeCancel { token: token(id, &lease_token) },
+    }
+}
+
+/// Seconds that have been checked to be few enough.
+fn whole(seconds: Option<i64>) -> Option<u32> {
+    seconds.and_then(|seconds| u32::try_from(seconds).ok())
+}
