@@ -12,6 +12,8 @@ use crate::tags::Tags;
 use crate::task::Task;
 use crate::timestamp;
 
+pub use crate::report::{Progress, ProgressUpdate};
+
 /// Most task types that one claim may name.
 pub const MAX_CLAIM_TYPES: usize = 100;
 /// Most tasks that one claim may bring.
@@ -79,44 +81,6 @@ pub struct ClaimOne {
 pub struct Claimed {
     /// With lease and payload; empty when nothing was ready before the wait ended.
     pub tasks: Vec<Task>,
-}
-
-/// How far a task is, as its worker last said.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Progress {
-    /// 0–1.
-    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
-    pub value: Option<f64>,
-    /// For people.
-    pub text: Option<String>,
-}
-
-/// What a heartbeat says of the progress: value, text or both. What is not said stays.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Validate)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct ProgressUpdate {
-    /// 0–1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[garde(range(min = 0.0, max = 1.0), custom(is_said(self.text.is_some())))]
-    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
-    pub value: Option<f64>,
-    /// Up to 4 096 characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[garde(length(chars, max = 4096))]
-    #[cfg_attr(feature = "openapi", schema(max_length = 4096))]
-    pub text: Option<String>,
-}
-
-fn is_said(has_text: bool) -> impl FnOnce(&Option<f64>, &()) -> garde::Result {
-    move |value, ()| {
-        if value.is_some() || has_text {
-            Ok(())
-        } else {
-            Err(garde::Error::new("value, text or both are expected"))
-        }
-    }
 }
 
 /// Body of `POST /tasks/{id}/heartbeat`.

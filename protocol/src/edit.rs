@@ -5,11 +5,11 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 
 use crate::json::{Json, maybe_object, present, present_object};
-use crate::new_task::NewRetryPolicy;
+use crate::limits::MAX_DELAY_SECONDS;
+use crate::new_task::{NewRetryPolicy, NewTemplate};
 use crate::priority::Priority;
 use crate::rules::{are_tags, is_metadata, is_only_delay, is_payload};
 use crate::tags::Tags;
-use crate::task::{MAX_DELAY_SECONDS, NewTemplate};
 use crate::timestamp;
 
 /// Body of `PUT /tasks/{id}`: absent fields stay, `null` clears a field or sets its default.

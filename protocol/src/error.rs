@@ -3,8 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::ExecutionStatus;
-use crate::state::{Reason, Status};
+use crate::state::{ExecutionStatus, Reason, Status};
 use crate::timestamp;
 use crate::word::Word;
 

@@ -10,6 +10,8 @@ use crate::timestamp;
 use crate::word::all_known;
 use crate::words;
 
+pub use crate::rules::visible_ascii;
+
 words! {
     /// What a key may do. Roles do not contain each other, but every role reads.
     pub enum Role {
@@ -151,16 +153,4 @@ fn is_tenant_id(tenant: &str, _: &()) -> garde::Result {
         return Err(garde::Error::new("tenants that begin with _ are the service's own"));
     }
     visible_ascii(tenant, 128).map_err(garde::Error::new)
-}
-
-/// Whether `text` is 1–`max` visible ASCII characters, as tenant and user ids and idempotency keys are.
-///
-/// # Errors
-/// The rule, in words.
-pub fn visible_ascii(text: &str, max: usize) -> Result<(), String> {
-    if (1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(())
-    } else {
-        Err(format!("1 to {max} visible ASCII characters are expected"))
-    }
 }

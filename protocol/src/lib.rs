@@ -6,10 +6,10 @@
 //! |---|---|
 //! | [`task`] | a task as answers show it |
 //! | [`new_task`], [`edit`] | what creates a task, what changes one |
-//! | [`state`] | statuses and the reasons that go with them |
+//! | [`state`] | statuses of tasks and of attempts, and the reasons that go with them |
 //! | [`claim`] | asking for work, leases, heartbeats |
 //! | [`outcome`] | settling work: complete, fail, release, cancel; receipts and executions |
-//! | [`report`] | errors and usage, as workers report them and as answers show them |
+//! | [`report`] | errors, usage and progress, as workers report them and as answers show them |
 //! | [`page`] | lists and batches |
 //! | [`key`] | issued API keys and their roles |
 //! | [`system`] | health answers |
@@ -33,6 +33,7 @@ pub mod edit;
 pub mod error;
 pub mod json;
 pub mod key;
+mod limits;
 pub mod new_task;
 pub mod outcome;
 pub mod page;
@@ -51,23 +52,21 @@ pub mod word;
 pub use chrono::{DateTime, Utc};
 pub use uuid::Uuid;
 
-pub use claim::{
-    Claim, Claimed, Heartbeat, HeartbeatItem, HeartbeatReceipt, HeartbeatResult, Progress, ProgressUpdate,
-};
+pub use claim::{Claim, Claimed, Heartbeat, HeartbeatItem, HeartbeatReceipt, HeartbeatResult};
 pub use edit::{Execute, SelfManagedStatus, StatusChange, TaskEdit};
 pub use error::{AttemptEnd, ErrorCode, Problem, Violation};
 pub use json::{Json, Payload};
 pub use key::{IssuedKey, KeyInfo, KeyList, KeyRotation, NewKey, Role};
-pub use new_task::{Backoff, NewRetryPolicy, NewTask, RetryPolicy};
+pub use new_task::{Backoff, NewRetryPolicy, NewTask, NewTemplate, RetryPolicy};
 pub use outcome::{
-    Cancel, Complete, Execution, ExecutionList, ExecutionStatus, Fail, Outcome, OutcomeKind, OutcomeResult,
-    Outcomes, OutcomesAnswer, Receipt, Release, Retry, Trigger,
+    Cancel, Complete, Execution, ExecutionList, Fail, Outcome, OutcomeKind, OutcomeResult, Outcomes,
+    OutcomesAnswer, Receipt, Release, Retry, Trigger,
 };
 pub use page::{BatchAnswer, BatchItem, TaskBatch, TaskPage};
 pub use priority::Priority;
-pub use report::{ErrorReport, TaskError, Usage, UsageReport};
+pub use report::{ErrorReport, Progress, ProgressUpdate, TaskError, Usage, UsageReport};
 pub use rules::task_type_is_valid;
-pub use state::{Reason, Status};
+pub use state::{ExecutionStatus, Reason, Status};
 pub use tags::Tags;
-pub use task::{Lease, NewTemplate, StatusReport, Task, Template};
+pub use task::{Lease, StatusReport, Task, Template};
 pub use word::{Known, Word};

@@ -4,11 +4,13 @@ use chrono::{DateTime, Utc};
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
-use crate::json::{Json, maybe_object, present};
+use crate::json::{Json, Payload, maybe_object, present};
+use crate::limits::MAX_DELAY_SECONDS;
 use crate::priority::Priority;
-use crate::rules::{are_tags, is_metadata, is_only_delay, is_payload, is_task_type, is_user_id};
+use crate::rules::{
+    are_tags, is_metadata, is_only_delay, is_parameters, is_payload, is_task_type, is_user_id,
+};
 use crate::tags::Tags;
-use crate::task::{MAX_DELAY_SECONDS, NewTemplate};
 use crate::timestamp;
 use crate::word::known;
 use crate::words;
@@ -72,6 +74,23 @@ pub struct RetryPolicy {
     pub cap_seconds: i64,
     /// The wait is drawn from ± this share of itself.
     pub jitter: f64,
+}
+
+/// What kind of service is to do a task, and with which parameters.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NewTemplate {
+    /// 1–255 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(length(chars, min = 1, max = 255))]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 255))]
+    pub service_type: Option<String>,
+    /// Any JSON, kept exactly as sent.
+    #[serde(default, skip_serializing_if = "Payload::is_omitted")]
+    #[garde(custom(is_parameters))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
+    pub parameters: Payload,
 }
 
 /// Body of `POST /tasks`.

@@ -8,12 +8,15 @@ use uuid::Uuid;
 use crate::claim::Claim;
 use crate::error::Problem;
 use crate::json::{Json, maybe_object, object};
+use crate::limits::MAX_DELAY_SECONDS;
 use crate::report::{ErrorReport, TaskError, Usage, UsageReport};
 use crate::rules::is_payload;
 use crate::state::{Reason, Status};
-use crate::task::{MAX_DELAY_SECONDS, Task};
+use crate::task::Task;
 use crate::timestamp;
 use crate::words;
+
+pub use crate::state::ExecutionStatus;
 
 /// Body of `POST /tasks/{id}/complete`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Validate)]
@@ -247,26 +250,6 @@ pub struct Receipt {
 }
 
 words! {
-    /// How an attempt ended, or that it goes on.
-    pub enum ExecutionStatus {
-        /// It goes on.
-        Processing = "processing",
-        /// It brought the result.
-        Completed = "completed",
-        /// It failed.
-        Failed = "failed",
-        /// The worker gave the task back; the attempt does not count.
-        Released = "released",
-        /// The lease ran out.
-        Lost = "lost",
-        /// It ran past `timeout_seconds`.
-        Timeout = "timeout",
-        /// It was cancelled.
-        Cancelled = "cancelled",
-    }
-}
-
-words! {
     /// What started an attempt.
     pub enum Trigger {
         /// A worker claimed the task.
@@ -281,7 +264,7 @@ words! {
 }
 
 #[cfg(feature = "openapi")]
-crate::word_schema!(ExecutionStatus, Trigger);
+crate::word_schema!(Trigger);
 
 /// One attempt at a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -89,6 +89,44 @@ pub struct Usage {
     pub api_calls_made: i64,
 }
 
+/// How far a task is, as its worker last said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Progress {
+    /// 0–1.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
+    pub value: Option<f64>,
+    /// For people.
+    pub text: Option<String>,
+}
+
+/// What a heartbeat says of the progress: value, text or both. What is not said stays.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ProgressUpdate {
+    /// 0–1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 0.0, max = 1.0), custom(is_said(self.text.is_some())))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
+    pub value: Option<f64>,
+    /// Up to 4 096 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(length(chars, max = 4096))]
+    #[cfg_attr(feature = "openapi", schema(max_length = 4096))]
+    pub text: Option<String>,
+}
+
+fn is_said(has_text: bool) -> impl FnOnce(&Option<f64>, &()) -> garde::Result {
+    move |value, ()| {
+        if value.is_some() || has_text {
+            Ok(())
+        } else {
+            Err(garde::Error::new("value, text or both are expected"))
+        }
+    }
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "garde's signature")]
 fn are_details(details: &Json, context: &()) -> garde::Result {
     if details.as_str().len() > MAX_DETAILS_BYTES {

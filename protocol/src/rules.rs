@@ -3,10 +3,9 @@
 use chrono::{DateTime, Utc};
 
 use crate::json::{Json, Payload};
-use crate::key::visible_ascii;
+use crate::limits::MAX_METADATA_BYTES;
 use crate::payload::{self, Numbers};
 use crate::tags::Tags;
-use crate::task::MAX_METADATA_BYTES;
 
 /// 1–128 of `[A-Za-z0-9._:-]`.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "garde's signature")]
@@ -22,6 +21,18 @@ pub(crate) fn is_task_type(task_type: &str, _: &()) -> garde::Result {
 /// Whether `task_type` could be one: 1–128 of `[A-Za-z0-9._:-]`.
 pub fn task_type_is_valid(task_type: &str) -> bool {
     is_task_type(task_type, &()).is_ok()
+}
+
+/// Whether `text` is 1–`max` visible ASCII characters, as tenant and user ids and idempotency keys are.
+///
+/// # Errors
+/// The rule, in words.
+pub fn visible_ascii(text: &str, max: usize) -> Result<(), String> {
+    if (1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(())
+    } else {
+        Err(format!("1 to {max} visible ASCII characters are expected"))
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "garde's signature")]

@@ -1,4 +1,4 @@
-//! Statuses and the reasons that go with them.
+//! Statuses of tasks and of attempts, and the reasons that go with them.
 
 use crate::words;
 
@@ -45,5 +45,25 @@ words! {
     }
 }
 
+words! {
+    /// How an attempt ended, or that it goes on.
+    pub enum ExecutionStatus {
+        /// It goes on.
+        Processing = "processing",
+        /// It brought the result.
+        Completed = "completed",
+        /// It failed.
+        Failed = "failed",
+        /// The worker gave the task back; the attempt does not count.
+        Released = "released",
+        /// The lease ran out.
+        Lost = "lost",
+        /// It ran past `timeout_seconds`.
+        Timeout = "timeout",
+        /// It was cancelled.
+        Cancelled = "cancelled",
+    }
+}
+
 #[cfg(feature = "openapi")]
-crate::word_schema!(Status, Reason);
+crate::word_schema!(Status, Reason, ExecutionStatus);

@@ -1,26 +1,19 @@
 //! A task as answers show it.
 
 use chrono::{DateTime, Utc};
-use garde::Validate;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::claim::Progress;
 use crate::json::{Json, Payload};
 use crate::new_task::RetryPolicy;
 use crate::priority::Priority;
-use crate::report::{TaskError, Usage};
-use crate::rules::is_parameters;
+use crate::report::{Progress, TaskError, Usage};
 use crate::state::{Reason, Status};
 use crate::tags::Tags;
 use crate::timestamp;
 
-/// Most bytes of JSON text that request, template, metadata and result of one task may have together.
-pub const MAX_TASK_BYTES: usize = 1 << 20;
-/// Most bytes of JSON text that a task's metadata may have.
-pub const MAX_METADATA_BYTES: usize = 16 << 10;
-/// Longest delay and retention, in seconds: a year.
-pub const MAX_DELAY_SECONDS: i64 = 31_536_000;
+pub use crate::limits::{MAX_DELAY_SECONDS, MAX_METADATA_BYTES, MAX_TASK_BYTES};
+pub use crate::new_task::NewTemplate;
 
 /// A task as an answer shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,23 +125,6 @@ pub struct Lease {
     /// When the task is taken back unless a heartbeat comes.
     #[serde(with = "timestamp")]
     pub expires_at: DateTime<Utc>,
-}
-
-/// What kind of service is to do a task, and with which parameters.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Validate)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct NewTemplate {
-    /// 1–255 characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[garde(length(chars, min = 1, max = 255))]
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 255))]
-    pub service_type: Option<String>,
-    /// Any JSON, kept exactly as sent.
-    #[serde(default, skip_serializing_if = "Payload::is_omitted")]
-    #[garde(custom(is_parameters))]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
-    pub parameters: Payload,
 }
 
 /// What kind of service does a task, and with which parameters, as answers show it.
