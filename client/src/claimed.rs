@@ -7,15 +7,16 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use task_repo_protocol::{
-    Cancel, Complete, Fail, Heartbeat, HeartbeatReceipt, ProgressUpdate, Receipt, Release, Task, Uuid, path,
+    Cancel, Complete, Fail, Heartbeat, HeartbeatReceipt, Outcome, OutcomeKind, ProgressUpdate, Receipt,
+    Release, Task, Uuid, path,
 };
 
 use crate::call::Call;
 use crate::client::TaskClient;
+use crate::ending::{Completion, Ending};
 use crate::error::{ClientError, Result};
-use crate::failure::{TaskFailure, whole_seconds};
+use crate::failure::TaskFailure;
 use crate::retry::Repeat;
-use crate::settle::{Completion, Ending, Settlement};
 
 /// A task that this worker holds the lease of: the only thing that can complete, fail, release or heartbeat it.
 ///
@@ -167,22 +168,32 @@ pub(crate) async fn settle_one(
     lease_token: String,
     ending: Ending,
 ) -> Result<Receipt> {
-    let id = id.to_string();
+    let Outcome {
+        id,
+        lease_token,
+        outcome,
+        result,
+        result_id,
+        error,
+        retry,
+        retry_after_seconds,
+        delay_seconds,
+        usage,
+    } = ending.outcome(id, lease_token);
     let post = |endpoint| Call::post(endpoint, Repeat::Always).at(&id);
-    let call = match ending {
-        Ending::Completed(Completion { result, result_id, usage }) => {
+    let call = match outcome {
+        OutcomeKind::Completed => {
             post(path::TASK_COMPLETE)?.json(&Complete { lease_token, result, result_id, usage })?
         }
-        Ending::Failed(failure) => {
-            let (retry, retry_after_seconds) = failure.retry_fields();
-            let (error, usage) = (failure.error().clone(), failure.usage());
+        OutcomeKind::Failed => {
+            // The outcome of a failure always has an error.
+            let error = error.unwrap_or_default();
             post(path::TASK_FAIL)?.json(&Fail { lease_token, error, retry, retry_after_seconds, usage })?
         }
-        Ending::Released { delay } => {
-            let delay_seconds = Some(whole_seconds(delay)).filter(|seconds| *seconds > 0);
-            post(path::TASK_RELEASE)?.json(&Release { lease_token, delay_seconds })?
+        OutcomeKind::Released => post(path::TASK_RELEASE)?.json(&Release { lease_token, delay_seconds })?,
+        OutcomeKind::Cancelled => {
+            post(path::TASK_CANCEL)?.json(&Cancel { lease_token: Some(lease_token) })?
         }
-        Ending::Cancelled => post(path::TASK_CANCEL)?.json(&Cancel { lease_token: Some(lease_token) })?,
     };
     client.answer_of(call).await?.json()
 }
@@ -190,6 +201,16 @@ pub(crate) async fn settle_one(
 /// Reads a task's request; none reads as `null`.
 pub(crate) fn request_of<T: DeserializeOwned>(task: &Task) -> Result<T, serde_json::Error> {
     serde_json::from_str(task.request.json().map_or("null", |json| json.as_str()))
+}
+
+/// A claimed task and how work on it ends, not yet reported. Dropped, it ends when the lease does.
+#[derive(Debug)]
+#[must_use = "nothing is reported until it is given to TaskClient::settle"]
+pub struct Settlement {
+    /// The task.
+    pub claimed: ClaimedTask,
+    /// How it ends.
+    pub ending: Ending,
 }
 
 /// A task could not be settled.

@@ -5,7 +5,7 @@
 //! | [`client`] | [`TaskClient`]: one method per endpoint; how it is set up |
 //! | [`tasks`], [`list`], [`claiming`], [`keys`], [`system`] | those methods, by what they are about |
 //! | [`claimed`] | [`ClaimedTask`]: the only thing that can complete, fail, release or heartbeat a task |
-//! | [`settle`] | how work ends, and settling many tasks in one call |
+//! | [`settle`] | how work ends ([`Ending`]), and settling many tasks in one call |
 //! | [`failure`] | [`TaskFailure`]: why there is no result, and whether to try again |
 //! | [`error`] | [`ClientError`]: why a call did not succeed, and whether a repetition helps |
 //! | [`retry`] | [`RetryBudget`]: how long the client tries by itself |
@@ -45,6 +45,7 @@ mod call;
 pub mod claimed;
 pub mod claiming;
 pub mod client;
+mod ending;
 pub mod error;
 pub mod failure;
 pub mod keys;
@@ -68,13 +69,14 @@ pub use task_repo_protocol::{
     TaskError, TaskPage, Template, Trigger, Usage, UsageReport, Utc, Uuid, Word,
 };
 
-pub use claimed::{ClaimedTask, SettleError};
+pub use claimed::{ClaimedTask, SettleError, Settlement};
 pub use client::{TaskClient, TaskClientBuilder};
+pub use ending::{Completion, Ending};
 pub use error::{ClientError, TransportError};
 pub use failure::TaskFailure;
 pub use list::ListTasks;
 pub use retry::RetryBudget;
-pub use settle::{Completion, Ending, RefusedSettlement, Settled, Settlement, UnsettledError};
+pub use settle::{RefusedSettlement, Settled, UnsettledError};
 pub use tasks::Created;
 pub use worker::{
     CancelReason, HandlerOptions, TaskContext, Worker, WorkerBuilder, WorkerError, WorkerEvent, WorkerHandle,

@@ -1,91 +1,22 @@
-//! How work ends, and settling many tasks in one call.
+//! Settling many tasks in one call.
 
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use task_repo_protocol::{
-    Claim, Json, Outcome, OutcomeKind, OutcomeResult, Outcomes, Problem, Receipt, UsageReport, path,
-};
+use serde::Deserialize;
+use task_repo_protocol::{Claim, Json, OutcomeResult, Outcomes, Problem, Receipt, path};
 
 use crate::call::Call;
 use crate::claimed::ClaimedTask;
 use crate::claiming::named;
 use crate::client::TaskClient;
 use crate::error::{ClientError, Result};
-use crate::failure::{TaskFailure, whole_seconds};
 use crate::retry::Repeat;
 use crate::taken::Taken;
 use crate::tasks::neither;
 
-/// What came out of a task.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Completion {
-    /// The result itself, if it is to be kept with the task.
-    pub result: Option<Json>,
-    /// Where the result is kept, if elsewhere: 1–255 characters.
-    pub result_id: Option<String>,
-    /// What the attempt used.
-    pub usage: Option<UsageReport>,
-}
-
-impl Completion {
-    /// With `result` as the result.
-    ///
-    /// # Errors
-    /// When `result` has no JSON form.
-    pub fn of<T: Serialize + ?Sized>(result: &T) -> Result<Self> {
-        let result = Json::of(result).map_err(ClientError::Encode)?;
-        Ok(Self { result: Some(result), ..Self::default() })
-    }
-}
-
-/// How work on a task ends.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Ending {
-    /// With a result: the task is `completed`.
-    Completed(Completion),
-    /// Without one: the task is tried again or `failed`.
-    Failed(TaskFailure),
-    /// Given back: the attempt does not count. Nobody claims the task for `delay`, in whole seconds, rounded up. Without a
-    /// delay (zero) the first two releases in a row put the task back in its place; from the third on it waits 1, 2, 4 …
-    /// up to 60 seconds.
-    Released {
-        /// How long the task rests.
-        delay: Duration,
-    },
-    /// The cancellation that was asked for is acknowledged: the task is `cancelled`.
-    Cancelled,
-}
-
-impl Ending {
-    /// The name it has on the wire.
-    pub(crate) const fn kind(&self) -> OutcomeKind {
-        match self {
-            Self::Completed(_) => OutcomeKind::Completed,
-            Self::Failed(_) => OutcomeKind::Failed,
-            Self::Released { .. } => OutcomeKind::Released,
-            Self::Cancelled => OutcomeKind::Cancelled,
-        }
-    }
-}
-
-/// A failure that is [`TaskFailure::cancelled`] acknowledges the cancellation.
-impl From<TaskFailure> for Ending {
-    fn from(failure: TaskFailure) -> Self {
-        if failure.is_cancelled() { Self::Cancelled } else { Self::Failed(failure) }
-    }
-}
-
-/// A claimed task and how work on it ends, not yet reported. Dropped, it ends when the lease does.
-#[derive(Debug)]
-#[must_use = "nothing is reported until it is given to TaskClient::settle"]
-pub struct Settlement {
-    /// The task.
-    pub claimed: ClaimedTask,
-    /// How it ends.
-    pub ending: Ending,
-}
+pub use crate::claimed::Settlement;
+pub use crate::ending::{Completion, Ending};
 
 /// What settling many tasks brought.
 #[derive(Debug)]
@@ -186,7 +117,11 @@ impl TaskClient {
     ) -> Result<(Vec<Result<Receipt, Box<Problem>>>, Taken)> {
         let outcomes = settlements
             .iter()
-            .map(|settlement| Json::of(&outcome(settlement)))
+            .map(|settlement| {
+                let Settlement { claimed, ending } = settlement;
+                let outcome = ending.clone().outcome(claimed.id(), claimed.lease_token().to_owned());
+                Json::of(&outcome)
+            })
             .collect::<Result<_, _>>()
             .map_err(ClientError::Encode)?;
         let wait =
@@ -208,40 +143,6 @@ impl TaskClient {
 struct Unread {
     results: Vec<OutcomeResult>,
     tasks: Vec<Json>,
-}
-
-fn outcome(settlement: &Settlement) -> Outcome {
-    let outcome = Outcome {
-        id: settlement.claimed.id().to_string(),
-        lease_token: settlement.claimed.lease_token().to_owned(),
-        outcome: settlement.ending.kind(),
-        result: None,
-        result_id: None,
-        error: None,
-        retry: None,
-        retry_after_seconds: None,
-        delay_seconds: None,
-        usage: None,
-    };
-    match &settlement.ending {
-        Ending::Completed(Completion { result, result_id, usage }) => {
-            Outcome { result: result.clone(), result_id: result_id.clone(), usage: *usage, ..outcome }
-        }
-        Ending::Failed(failure) => {
-            let (retry, retry_after_seconds) = failure.retry_fields();
-            Outcome {
-                error: Some(failure.error().clone()),
-                retry,
-                retry_after_seconds,
-                usage: failure.usage(),
-                ..outcome
-            }
-        }
-        Ending::Released { delay } => {
-            Outcome { delay_seconds: Some(whole_seconds(*delay)).filter(|seconds| *seconds > 0), ..outcome }
-        }
-        Ending::Cancelled => outcome,
-    }
 }
 
 /// An outcome's result as the one of two things that it is.

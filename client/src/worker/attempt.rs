@@ -14,9 +14,9 @@ use super::builder::Settings;
 use super::context::{Notes, TaskContext};
 use super::heartbeat::LeaseGuard;
 use super::lease::{CancelReason, Signals};
-use crate::claimed::ClaimedTask;
+use crate::claimed::{ClaimedTask, Settlement};
+use crate::ending::{Completion, Ending};
 use crate::failure::TaskFailure;
-use crate::settle::{Completion, Ending, Settlement};
 
 /// An attempt whose end is still to be delivered.
 pub(crate) struct Finished {

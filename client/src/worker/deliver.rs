@@ -9,9 +9,11 @@ use super::attempt::Finished;
 use super::builder::Settings;
 use super::event::WorkerEvent;
 use super::slots::Plan;
+use crate::claimed::Settlement;
+use crate::ending::Ending;
 use crate::failure::TaskFailure;
 use crate::retry::{RetryBudget, endless_pauses, pause_after};
-use crate::settle::{Ending, RefusedSettlement, Settlement};
+use crate::settle::RefusedSettlement;
 use crate::taken::Taken;
 
 /// For how long a result that cannot be delivered is kept and tried again.
@@ -173,7 +175,7 @@ pub(crate) fn refused(
 
 #[cfg(test)]
 mod tests {
-    use crate::settle::Completion;
+    use crate::ending::Completion;
 
     use super::*;
 

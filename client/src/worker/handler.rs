@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::context::TaskContext;
+use crate::ending::Completion;
 use crate::failure::TaskFailure;
-use crate::settle::Completion;
 
 type HandlerFuture = Pin<Box<dyn Future<Output = Result<Completion, TaskFailure>> + Send>>;
 type Handle = Arc<dyn Fn(TaskContext) -> HandlerFuture + Send + Sync>;
