@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use super::builder::Settings;
 use super::context::{Notes, TaskContext};
 use super::heartbeat::LeaseGuard;
 use super::lease::{CancelReason, Signals};
+use super::settings::Settings;
 use crate::claimed::{ClaimedTask, Settlement};
 use crate::ending::{Completion, Ending};
 use crate::failure::TaskFailure;

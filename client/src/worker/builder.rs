@@ -7,61 +7,24 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use task_repo_protocol::Uuid;
 use task_repo_protocol::claim::{MAX_CLAIM_TYPES, MAX_WAIT_MS};
 use task_repo_protocol::task_type_is_valid;
-use task_repo_protocol::{Claim, Tags, Uuid};
 
 use super::context::TaskContext;
+use super::error::WorkerError;
 use super::event::{Events, WorkerEvent};
 use super::handler::{HandlerOptions, Registration};
-use super::slots::{Plan, Slots};
-use super::{Worker, WorkerError};
+use super::run::Worker;
+use super::settings::Settings;
 use crate::client::TaskClient;
 use crate::failure::{TaskFailure, whole_seconds};
 use crate::retry::RetryBudget;
 
-/// Everything that is said of a worker before it runs.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    /// The client as it was given, for handlers.
-    pub(crate) client: TaskClient,
-    /// The same without repetitions: the worker's loops have their own patience.
-    pub(crate) once: TaskClient,
-    pub(crate) worker_id: String,
-    pub(crate) concurrency: usize,
-    pub(crate) lease_seconds: Option<i64>,
-    pub(crate) wait: Duration,
-    pub(crate) grace: Duration,
-    pub(crate) stop_patience: Duration,
-    pub(crate) tags: Option<Tags>,
-    pub(crate) registrations: Vec<Registration>,
-    pub(crate) events: Events,
-}
-
-impl Settings {
-    /// All slots, free.
-    pub(crate) fn slots(&self) -> Slots {
-        let limit =
-            |registration: &Registration| registration.options.concurrency.unwrap_or(self.concurrency);
-        Slots::new(self.concurrency, self.registrations.iter().map(limit))
-    }
-
-    /// The claim for a plan. Its id keeps it single however often it is repeated.
-    pub(crate) fn claim(&self, plan: &Plan, wait: Duration, claim_id: Uuid) -> Claim {
-        Claim {
-            task_types: plan.types.iter().map(|place| self.registrations[*place].task_type.clone()).collect(),
-            limit: u32::try_from(plan.limit).ok(),
-            worker_id: self.worker_id.clone(),
-            lease_seconds: self.lease_seconds,
-            wait_ms: u64::try_from(wait.as_millis()).ok(),
-            claim_id: Some(claim_id),
-            tags: self.tags.clone(),
-        }
-    }
-
-    /// Which registration a task belongs to.
-    pub(crate) fn place_of(&self, task_type: &str) -> Option<usize> {
-        self.registrations.iter().position(|registration| registration.task_type == task_type)
+impl Worker {
+    /// Sets up a worker that works through `client`; see [`WorkerBuilder`].
+    pub fn builder(client: &TaskClient) -> WorkerBuilder {
+        WorkerBuilder::new(client.clone())
     }
 }
 
@@ -180,7 +143,7 @@ impl WorkerBuilder {
     /// one, with a concurrency of 0, or with a worker id or lease outside its bounds.
     pub fn build(self) -> Result<Worker, WorkerError> {
         check(&self.settings).map_err(WorkerError::Setup)?;
-        Ok(Worker { settings: Arc::new(self.settings) })
+        Ok(Worker::new(Arc::new(self.settings)))
     }
 }
 
@@ -220,6 +183,9 @@ fn check(settings: &Settings) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use task_repo_protocol::Tags;
+
+    use super::super::slots::Plan;
     use super::*;
 
     fn builder() -> WorkerBuilder {
@@ -245,8 +211,8 @@ mod tests {
 
     #[test]
     fn a_claim_names_the_types_of_its_plan() {
-        let worker = builder().register("a", nothing).register("b", nothing).only_tagged("run", "1").build();
-        let settings = worker.expect("is built").settings;
+        let WorkerBuilder { settings } =
+            builder().register("a", nothing).register("b", nothing).only_tagged("run", "1");
         let claim = settings.claim(&Plan { types: vec![1], limit: 3 }, Duration::from_secs(2), Uuid::nil());
         assert_eq!(claim.task_types, ["b"]);
         assert_eq!((claim.limit, claim.wait_ms), (Some(3), Some(2000)));

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use task_repo_protocol::{ErrorCode, OutcomeKind, Problem, Receipt, Uuid};
 
 use super::attempt::Finished;
-use super::builder::Settings;
 use super::event::WorkerEvent;
+use super::settings::Settings;
 use super::slots::Plan;
 use crate::claimed::Settlement;
 use crate::ending::Ending;

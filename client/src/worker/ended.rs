@@ -8,7 +8,7 @@ use task_repo_protocol::OutcomeKind;
 use super::attempt::Finished;
 use super::deliver::{self, Delivered, Refused};
 use super::event::WorkerEvent;
-use super::run::Run;
+use super::state::Run;
 use crate::error::ClientError;
 use crate::retry::{endless_pauses, pause_after};
 
@@ -69,13 +69,6 @@ impl Run {
                 self.settings.events.emit(WorkerEvent::Unsettled { task: &finished.task, error: &error });
                 self.report.unsettled += 1;
             }
-        }
-    }
-
-    /// A task whose slot that was is not held any more.
-    pub(super) fn free(&mut self, place: Option<usize>) {
-        if let Some(place) = place {
-            self.slots.free(place);
         }
     }
 

@@ -8,7 +8,7 @@ use task_repo_protocol::{ErrorCode, HeartbeatItem, HeartbeatResult};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::WorkerError;
+use super::error::WorkerError;
 use super::event::{Events, WorkerEvent};
 use super::lease::{CancelReason, HeldLease};
 use crate::claimed::ClaimedTask;

@@ -1,0 +1,91 @@
+//! Asks for the next work until the service answers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use task_repo_protocol::{ErrorCode, Uuid};
+
+use super::event::WorkerEvent;
+use super::settings::Settings;
+use super::slots::Plan;
+use crate::error::ClientError;
+use crate::retry::{endless_pauses, pause_after};
+use crate::taken::Taken;
+
+/// The first pause after a claim failed.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause after a claim failed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// What a claim brought.
+pub(crate) struct Answer {
+    pub(crate) plan: Plan,
+    pub(crate) taken: Result<Taken, ClientError>,
+    /// It was sent more than once: the leases may be older than they look.
+    pub(crate) is_repeated: bool,
+}
+
+/// Claims until an answer comes, whatever it takes; only refusals that would come again and again are errors.
+pub(crate) async fn claim(settings: Arc<Settings>, plan: Plan, claim_id: Uuid) -> Answer {
+    // One id for all repetitions: what an answer that was lost on its way has claimed comes with the next one.
+    let claim = settings.claim(&plan, settings.wait, claim_id);
+    let mut pauses = endless_pauses(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut is_repeated = false;
+    loop {
+        let asked = Instant::now();
+        let error = match settings.once.take(&claim).await {
+            Ok(taken) => {
+                // A server that is stopping, or one that cannot wait, answers early: do not ask it in a circle.
+                if taken.is_empty() && asked.elapsed() < (settings.wait / 2).max(FIRST_PAUSE) {
+                    tokio::time::sleep(pauses.next().unwrap_or(FIRST_PAUSE)).await;
+                }
+                return Answer { plan, taken: Ok(taken), is_repeated };
+            }
+            Err(error) if is_final(&error) => return Answer { plan, taken: Err(error), is_repeated },
+            Err(error) => error,
+        };
+        let retry_in = pause_after(&error, pauses.next().unwrap_or(LONGEST_PAUSE));
+        settings.events.emit(WorkerEvent::ClaimFailed { error: &error, retry_in });
+        tokio::time::sleep(retry_in).await;
+        is_repeated = true;
+    }
+}
+
+/// Whether a claim that was refused so will be refused again, until somebody changes the worker or its key.
+fn is_final(error: &ClientError) -> bool {
+    match error {
+        ClientError::InvalidArgument(_) | ClientError::Encode(_) => true,
+        ClientError::Refused(problem) => matches!(
+            problem.code,
+            ErrorCode::MalformedJson
+                | ErrorCode::InvalidParameter
+                | ErrorCode::Unauthenticated
+                | ErrorCode::Forbidden
+                | ErrorCode::NotFound
+                | ErrorCode::MethodNotAllowed
+                | ErrorCode::UnsupportedMediaType
+                | ErrorCode::ValidationFailed
+        ),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use task_repo_protocol::{Problem, Word};
+
+    use super::*;
+
+    #[test]
+    fn a_worker_gives_up_only_on_what_stays_refused() {
+        let refused = |code| ClientError::Refused(Box::new(Problem::new(code, "", "r")));
+        assert!(is_final(&refused(ErrorCode::Unauthenticated)));
+        assert!(is_final(&refused(ErrorCode::Forbidden)));
+        for code in
+            [ErrorCode::Internal, ErrorCode::Overloaded, ErrorCode::Unavailable, ErrorCode::LimitExceeded]
+        {
+            assert!(!is_final(&refused(code)), "{code}");
+        }
+        let unknown = Word::new("a_code_of_the_future").map(ErrorCode::Other).expect("short enough");
+        assert!(!is_final(&refused(unknown)), "it may pass");
+    }
+}

@@ -1,0 +1,55 @@
+//! Everything that is said of a worker before it runs.
+
+use std::time::Duration;
+
+use task_repo_protocol::{Claim, Tags, Uuid};
+
+use super::event::Events;
+use super::handler::Registration;
+use super::slots::{Plan, Slots};
+use crate::client::TaskClient;
+
+/// Everything that is said of a worker before it runs.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The client as it was given, for handlers.
+    pub(crate) client: TaskClient,
+    /// The same without repetitions: the worker's loops have their own patience.
+    pub(crate) once: TaskClient,
+    pub(crate) worker_id: String,
+    pub(crate) concurrency: usize,
+    pub(crate) lease_seconds: Option<i64>,
+    pub(crate) wait: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) stop_patience: Duration,
+    pub(crate) tags: Option<Tags>,
+    pub(crate) registrations: Vec<Registration>,
+    pub(crate) events: Events,
+}
+
+impl Settings {
+    /// All slots, free.
+    pub(crate) fn slots(&self) -> Slots {
+        let limit =
+            |registration: &Registration| registration.options.concurrency.unwrap_or(self.concurrency);
+        Slots::new(self.concurrency, self.registrations.iter().map(limit))
+    }
+
+    /// The claim for a plan. Its id keeps it single however often it is repeated.
+    pub(crate) fn claim(&self, plan: &Plan, wait: Duration, claim_id: Uuid) -> Claim {
+        Claim {
+            task_types: plan.types.iter().map(|place| self.registrations[*place].task_type.clone()).collect(),
+            limit: u32::try_from(plan.limit).ok(),
+            worker_id: self.worker_id.clone(),
+            lease_seconds: self.lease_seconds,
+            wait_ms: u64::try_from(wait.as_millis()).ok(),
+            claim_id: Some(claim_id),
+            tags: self.tags.clone(),
+        }
+    }
+
+    /// Which registration a task belongs to.
+    pub(crate) fn place_of(&self, task_type: &str) -> Option<usize> {
+        self.registrations.iter().position(|registration| registration.task_type == task_type)
+    }
+}
