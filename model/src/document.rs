@@ -3,7 +3,8 @@
 //! These are the rules of `server/src/lifecycle/` with what the protocol does not turn on left out: payloads, times,
 //! cancellation, editing, and the wait before a retry, which is over at once here.
 
-use crate::{Bounds, Variation};
+use crate::bounds::Bounds;
+use crate::fault::Variation;
 
 /// Most claims that one task can see within the bounds: one for each attempt, each release
 /// and each withdrawal.

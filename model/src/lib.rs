@@ -3,10 +3,12 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `bounds`, `fault` | how much of everything there is, and what can be wrong on purpose |
 //! | [`document`] | a task as the database keeps it, when a call is allowed, what it changes |
 //! | [`state`] | everything at one moment |
 //! | [`protocol`] | the steps of workers, servers and time |
 //! | [`properties`] | what must always hold, and what must happen at least once |
+//! | `checked` | the protocol as the checker sees it |
 //!
 //! # What is in it
 //!
@@ -41,58 +43,14 @@
 //! A test also breaks the protocol on purpose, once for each property, by a [`Variation`]: a property that finds nothing
 //! there would find nothing here either.
 
+mod bounds;
+mod checked;
 pub mod document;
+mod fault;
 pub mod properties;
 pub mod protocol;
 pub mod state;
 
+pub use bounds::Bounds;
+pub use fault::Variation;
 pub use protocol::Protocol;
-
-/// How much of everything there is. Of tasks, workers and servers, one or two.
-#[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// Tasks to be done.
-    pub tasks: usize,
-    /// Workers, each with one task at a time.
-    pub workers: usize,
-    /// Servers, each with one operation at a time.
-    pub servers: usize,
-    /// Attempts that a task has.
-    pub max_attempts: u8,
-    /// Lost leases after which a task fails.
-    pub max_losses: u8,
-    /// Releases that workers make of a task.
-    pub releases: usize,
-    /// Whether workers send heartbeats.
-    pub heartbeats: bool,
-    /// Whether settlements and heartbeats may still arrive after their worker has had its answer.
-    pub late_requests: bool,
-    /// How often servers take back what they claimed for a caller that has gone; `None`: claims have no ids, and nobody
-    /// notices that a caller has gone.
-    pub withdrawals: Option<usize>,
-}
-
-/// The protocol as it is built, or with one mistake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Variation {
-    /// No mistake.
-    AsBuilt,
-    /// A settlement is accepted whoever holds the task.
-    SettleWithoutToken,
-    /// A claim finds a ready task and then updates it, without looking whether it is still ready.
-    ClaimWithoutGuard,
-    /// The sweeper finds a lease that ran out and then takes the task back, whatever has happened to it since.
-    SweepWithoutGuard,
-    /// A completion is acknowledged before its write has landed.
-    AnswerBeforeWrite,
-    /// A repeated settlement is answered by where the task stands now.
-    ReceiptOfToday,
-    /// A lost lease does not count as an attempt.
-    LossGivesAttemptBack,
-    /// Nobody takes lost leases back.
-    NoSweeper,
-    /// A server takes back what it claimed, though the claim was answered once more.
-    WithdrawThoughKept,
-    /// A repeated claim is answered by what was read, and leaves no mark.
-    RepeatWithoutMark,
-}

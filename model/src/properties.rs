@@ -1,8 +1,8 @@
 //! What must always hold, and what must happen at least once for that to say anything.
 
-use stateright::{Model, Property};
+use stateright::Property;
 
-use crate::Bounds;
+use crate::bounds::Bounds;
 use crate::document::{Attempt, Call, Document, Status, Token, Verb};
 use crate::protocol::{Protocol, Step};
 use crate::state::{Answer, Held, Operation, Stage, State, Task};
@@ -190,10 +190,10 @@ fn can_finish(protocol: &Protocol, state: &State) -> bool {
             return true;
         }
         steps.clear();
-        protocol.actions(&state, &mut steps);
+        protocol.steps(&state, &mut steps);
         let onward = steps.iter().filter_map(|step| Some((distance(&state, *step)?, *step)));
         let Some((_, step)) = onward.min_by_key(|(distance, _)| *distance) else { return false };
-        let Some(next) = protocol.next_state(&state, step) else { return false };
+        let Some(next) = protocol.take(&state, step) else { return false };
         state = next;
     }
     false

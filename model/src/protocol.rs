@@ -1,10 +1,9 @@
 //! The steps that workers, servers and time take.
 
-use stateright::{Model, Property};
-
+use crate::bounds::Bounds;
 use crate::document::{Attempt, Call, ClaimId, Document, Ruling, Status, Token, Verb};
+use crate::fault::Variation;
 use crate::state::{Answer, Claim, FRESH, Held, Operation, Stage, State, Word};
-use crate::{Bounds, Variation, properties};
 
 /// The protocol within bounds, as it is built or broken on purpose.
 #[derive(Debug, Clone)]
@@ -76,6 +75,69 @@ pub enum Step {
 }
 
 impl Protocol {
+    /// The steps that can be taken from here.
+    pub(crate) fn steps(&self, state: &State, steps: &mut Vec<Step>) {
+        for (server, operation) in state.servers.iter().enumerate() {
+            if let Some(operation) = operation {
+                let Operation { task, call, stage } = *operation;
+                match stage {
+                    Stage::New if state.task(task).document.is_ready() => {
+                        steps.push(Step::Read { server, task, call });
+                    }
+                    Stage::New => {}
+                    Stage::Read(_) => steps.push(Step::Write { server }),
+                    Stage::Decided(_) => steps.push(Step::Answer { server }),
+                }
+                let is_lease = matches!((call, stage), (Call::Claim(_), Stage::Decided(Answer::Leased(_))));
+                if is_lease && self.bounds.withdrawals.is_some_and(|most| state.withdrawals() < most) {
+                    steps.push(Step::Gone { server });
+                }
+                steps.push(Step::Stop { server });
+            }
+        }
+        for (place, task) in (0..).zip(&state.tasks) {
+            if task.document.status == Status::Processing && !task.is_overdue {
+                steps.push(Step::RunOut { task: place });
+            }
+        }
+        self.sends(state, steps);
+        self.reads(state, steps);
+    }
+
+    /// Everything after one step; `None`: it cannot be taken.
+    pub(crate) fn take(&self, before: &State, step: Step) -> Option<State> {
+        let mut state = before.clone();
+        match step {
+            Step::Read { server, task, call } => self.read(&mut state, server, task, call),
+            Step::Look { server, task, id } => look(&mut state, server, task, id),
+            Step::Gone { server } => {
+                let Operation { task, stage: Stage::Decided(Answer::Leased(token)), .. } =
+                    state.servers[server]?
+                else {
+                    return None;
+                };
+                self.read(&mut state, server, task, Call::Withdraw(token));
+            }
+            Step::Write { server } => {
+                let operation = state.servers[server]?;
+                let Stage::Read(read) = operation.stage else { return None };
+                self.write(&mut state, server, operation, &read);
+            }
+            Step::Answer { server } => {
+                let Operation { task, call, stage } = state.servers[server].take()?;
+                let Stage::Decided(answer) = stage else { return None };
+                hear(&mut state, task, call, answer, self.bounds.withdrawals.is_some());
+            }
+            Step::Stop { server } => state.servers[server] = None,
+            Step::RunOut { task } => state.task_mut(task).is_overdue = true,
+            Step::Send { worker, verb } => {
+                let Held { task, token } = state.workers[worker]?;
+                state.task_mut(task).claims[usize::from(token)].as_mut()?.word = Word::Sent(verb);
+            }
+        }
+        Some(state.representative())
+    }
+
     fn reads(&self, state: &State, steps: &mut Vec<Step>) {
         let mut calls = Vec::new();
         for (place, task) in (0..).zip(&state.tasks) {
@@ -295,79 +357,5 @@ fn get(state: &mut State, task: u8, token: Token, id: ClaimId) {
     state.workers[usize::from(id.worker)] = Some(Held { task, token });
     if let Some(claim) = &mut state.task_mut(task).claims[usize::from(token)] {
         claim.word = Word::Heard;
-    }
-}
-
-impl Model for Protocol {
-    type State = State;
-    type Action = Step;
-
-    fn init_states(&self) -> Vec<State> {
-        vec![State::first(&self.bounds)]
-    }
-
-    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
-        for (server, operation) in state.servers.iter().enumerate() {
-            if let Some(operation) = operation {
-                let Operation { task, call, stage } = *operation;
-                match stage {
-                    Stage::New if state.task(task).document.is_ready() => {
-                        steps.push(Step::Read { server, task, call });
-                    }
-                    Stage::New => {}
-                    Stage::Read(_) => steps.push(Step::Write { server }),
-                    Stage::Decided(_) => steps.push(Step::Answer { server }),
-                }
-                let is_lease = matches!((call, stage), (Call::Claim(_), Stage::Decided(Answer::Leased(_))));
-                if is_lease && self.bounds.withdrawals.is_some_and(|most| state.withdrawals() < most) {
-                    steps.push(Step::Gone { server });
-                }
-                steps.push(Step::Stop { server });
-            }
-        }
-        for (place, task) in (0..).zip(&state.tasks) {
-            if task.document.status == Status::Processing && !task.is_overdue {
-                steps.push(Step::RunOut { task: place });
-            }
-        }
-        self.sends(state, steps);
-        self.reads(state, steps);
-    }
-
-    fn next_state(&self, before: &State, step: Step) -> Option<State> {
-        let mut state = before.clone();
-        match step {
-            Step::Read { server, task, call } => self.read(&mut state, server, task, call),
-            Step::Look { server, task, id } => look(&mut state, server, task, id),
-            Step::Gone { server } => {
-                let Operation { task, stage: Stage::Decided(Answer::Leased(token)), .. } =
-                    state.servers[server]?
-                else {
-                    return None;
-                };
-                self.read(&mut state, server, task, Call::Withdraw(token));
-            }
-            Step::Write { server } => {
-                let operation = state.servers[server]?;
-                let Stage::Read(read) = operation.stage else { return None };
-                self.write(&mut state, server, operation, &read);
-            }
-            Step::Answer { server } => {
-                let Operation { task, call, stage } = state.servers[server].take()?;
-                let Stage::Decided(answer) = stage else { return None };
-                hear(&mut state, task, call, answer, self.bounds.withdrawals.is_some());
-            }
-            Step::Stop { server } => state.servers[server] = None,
-            Step::RunOut { task } => state.task_mut(task).is_overdue = true,
-            Step::Send { worker, verb } => {
-                let Held { task, token } = state.workers[worker]?;
-                state.task_mut(task).claims[usize::from(token)].as_mut()?.word = Word::Sent(verb);
-            }
-        }
-        Some(state.representative())
-    }
-
-    fn properties(&self) -> Vec<Property<Self>> {
-        properties::all(&self.bounds)
     }
 }

@@ -7,7 +7,7 @@
 //! - Workers are alike, and so are servers and tasks. Of all states that differ only in who is who, the smallest stands
 //!   for the others. A counterexample may therefore call a worker by another name from one step to the next.
 
-use crate::Bounds;
+use crate::bounds::Bounds;
 use crate::document::{Attempt, Call, ClaimId, Document, MAX_CLAIMS, Receipt, Token, Verb};
 
 /// What the latest write of a task left in it.
