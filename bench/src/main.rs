@@ -6,6 +6,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
+//! | [`args`], [`run`](mod@run) | the options, and one run from start to end |
 //! | [`plan`] | the scenarios by name, in their order |
 //! | [`bench`](mod@bench) | what scenarios share: the database, starting servers |
 //! | [`load`], [`meter`], [`machine`] | callers in a closed loop, latencies, processor time, memory |
@@ -14,6 +15,7 @@
 //! | [`scenario`] | the service, over HTTP |
 //! | [`report`] | figures, targets, the table, the chart, the comparison |
 
+mod args;
 mod bench;
 mod load;
 mod machine;
@@ -26,38 +28,14 @@ mod scenario;
 mod server;
 mod work;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use clap::Parser;
+use clap::Parser as _;
+
+use args::Args;
 
 /// The server's as well: what is measured is not the system's allocator.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// Options of the program; `cargo xtask bench` gives them.
-#[derive(Debug, Parser)]
-#[command(about, version)]
-pub(crate) struct Args {
-    /// The replica set to measure on; only databases of our own are touched, and removed
-    #[arg(long, required_unless_present = "compare")]
-    mongodb_uri: Option<String>,
-    /// The server's program
-    #[arg(long, required_unless_present = "compare")]
-    server: Option<PathBuf>,
-    /// The folder for the results
-    #[arg(long, default_value = "target/bench")]
-    output: PathBuf,
-    /// Less of everything: under a minute in all
-    #[arg(long)]
-    quick: bool,
-    /// Only scenarios whose names begin with one of these; their raw limits come with them
-    #[arg(long, num_args = 1.., value_name = "NAME")]
-    scenario: Vec<String>,
-    /// Print the results of two earlier runs side by side
-    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with_all = ["quick", "scenario"])]
-    compare: Option<Vec<PathBuf>>,
-}
 
 #[tokio::main]
 async fn main() -> Result<()> {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use task_repo_client::Utc;
 
-use crate::Args;
+use crate::args::Args;
 use crate::bench::Bench;
 use crate::machine::Machine;
 use crate::plan::{self, Scenario};
