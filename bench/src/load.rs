@@ -12,6 +12,9 @@ use tokio::task::JoinSet;
 
 use crate::meter::{Meter, Processes, Usage};
 
+/// Callers of most scenarios and of the raw limits of single calls: the same, so that the two can be compared.
+pub(crate) const CALLERS: usize = 64;
+
 /// How many call, and until when. Whatever limit is met first ends it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {

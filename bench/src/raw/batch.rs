@@ -8,7 +8,9 @@ use mongodb::Cursor;
 use mongodb::bson::{Binary, RawDocumentBuf, doc};
 use tokio::sync::Mutex;
 
-use super::{BATCH, IN_FLIGHT, STATEMENTS, Shelf, Tasks, claim_order, document, ready};
+use super::document;
+use super::shelf::Shelf;
+use super::tasks::{BATCH, IN_FLIGHT, STATEMENTS, Tasks, claim_order, ready};
 use crate::bench::{Bench, Measured};
 use crate::load::{Load, Step, closed_loop};
 

@@ -11,7 +11,9 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use super::batch::Backlog;
-use super::{BATCH, IN_FLIGHT, STATEMENTS, Shelf, Tasks, claim_order, document, ready};
+use super::document;
+use super::shelf::Shelf;
+use super::tasks::{BATCH, IN_FLIGHT, STATEMENTS, Tasks, claim_order, ready};
 use crate::bench::{Bench, Measured};
 use crate::load::{Load, Step, closed_loop};
 

@@ -2,9 +2,11 @@
 
 use anyhow::{Result, ensure};
 
-use super::{CALLERS, Shelf, Tasks, claim_order, document, ready};
+use super::document;
+use super::shelf::Shelf;
+use super::tasks::{Tasks, claim_order, ready};
 use crate::bench::{Bench, Measured};
-use crate::load::{Load, Sample, Step, closed_loop};
+use crate::load::{CALLERS, Load, Sample, Step, closed_loop};
 
 /// `insertOne` by one caller: what a journaled write takes when nothing else goes on.
 pub(crate) async fn round_trip(bench: &Bench) -> Result<Measured> {

@@ -4,8 +4,9 @@
 
 use std::fmt::Write as _;
 
+use super::figure::Figure;
+use super::results::Report;
 use super::table::{grouped, millis};
-use super::{Figure, Report};
 
 const ROW: f64 = 26.0;
 const TOP: f64 = 64.0;

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::figure::Figure;
+use super::results::Report;
 use super::table::{grouped, millis};
-use super::{Figure, Report};
 
 /// Prints the runs of two files side by side.
 pub(crate) fn print(old: &Path, new: &Path) -> Result<()> {

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Figure, Report};
+use super::figure::Figure;
+use super::results::Report;
 
 /// From this share of the machine on, other programs are worth a remark.
 const DISTURBED: f64 = 0.05;

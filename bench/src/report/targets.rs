@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Figure;
+use super::figure::Figure;
 
 /// Something aimed at.
 #[derive(Debug, Clone, Serialize, Deserialize)]

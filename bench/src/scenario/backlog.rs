@@ -5,10 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use task_repo_client::NewTask;
 
-use super::CALLERS;
 use super::claim::claim_until_empty;
 use crate::bench::{Bench, Measured, Stage};
-use crate::load::{Load, Sample};
+use crate::load::{CALLERS, Load, Sample};
 use crate::work::{QUEUE, TEXT, claim, fill, fill_queue, task};
 
 /// Tasks of the shortest backlog.

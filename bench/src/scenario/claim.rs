@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Result;
 use task_repo_client::{Claim, TaskClient};
 
-use super::CALLERS;
 use crate::bench::{Bench, Measured};
-use crate::load::{Load, Sample, Step, closed_loop};
+use crate::load::{CALLERS, Load, Sample, Step, closed_loop};
 use crate::meter::Processes;
 use crate::work::{QUEUE, TEXT, claim, fill, fill_queue, task};
 

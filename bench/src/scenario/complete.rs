@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 
-use super::CALLERS;
 use crate::bench::{Bench, Measured};
-use crate::load::{Load, Step, closed_loop};
+use crate::load::{CALLERS, Load, Step, closed_loop};
 use crate::work::{QUEUE, complete, fill_queue, take};
 
 /// One task a call.

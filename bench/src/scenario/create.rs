@@ -2,9 +2,8 @@
 
 use anyhow::Result;
 
-use super::CALLERS;
 use crate::bench::{Bench, Measured};
-use crate::load::{Load, Step, closed_loop};
+use crate::load::{CALLERS, Load, Step, closed_loop};
 use crate::work::{BATCH, QUEUE, TEXT, create_all, task};
 
 /// Batches on their way at once.

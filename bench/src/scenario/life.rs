@@ -7,10 +7,9 @@ use std::time::Duration;
 use anyhow::Result;
 use task_repo_client::{Claim, NewTask};
 
-use super::CALLERS;
 use super::drain::Worker;
 use crate::bench::{Bench, Measured};
-use crate::load::{Load, Step, closed_loop};
+use crate::load::{CALLERS, Load, Step, closed_loop};
 use crate::work::{BATCH, QUEUE, TEXT, claim, complete, create_all, task};
 
 /// Those who create in batches, and those who work in batches.

@@ -21,6 +21,3 @@ pub(crate) use life::{batches as lives_in_batches, payload, singles as lives};
 pub(crate) use two_servers::{claims as two_servers_claims, drains as two_servers_drain};
 pub(crate) use waiting::waiting;
 pub(crate) use wake::{elsewhere as wake_elsewhere, here as wake};
-
-/// Callers of most scenarios.
-const CALLERS: usize = 64;

@@ -5,11 +5,10 @@ use std::time::Duration;
 use anyhow::Result;
 use task_repo_client::TaskClient;
 
-use super::CALLERS;
 use super::claim::claim_until_empty;
 use super::drain::drain;
 use crate::bench::{Bench, Measured};
-use crate::load::{Load, Sample};
+use crate::load::{CALLERS, Load, Sample};
 use crate::meter::Processes;
 use crate::work::{claim, fill_queue};
 
