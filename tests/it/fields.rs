@@ -5,42 +5,10 @@ use serde_json::{Value, json};
 use task_repo_tests::{TestServer, id_of, unique_type};
 use uuid::Uuid;
 
-use crate::times::time_of;
+use crate::create_fields::{keeps, refuses, takes, time_of};
 
 fn text(length: usize) -> String {
     "x".repeat(length)
-}
-
-/// A create of `task_type` `t` with that field.
-pub(crate) fn with(field: &str, value: &Value) -> Value {
-    let mut body = json!({"task_type": "t"});
-    body[field] = value.clone();
-    body
-}
-
-pub(crate) async fn takes(server: &TestServer, field: &str, values: &[Value]) {
-    for value in values {
-        let answer = server.post("/tasks").json(&with(field, value)).send().await;
-        assert_eq!(answer.status, 201, "{field} {value:.200}: {answer:?}");
-    }
-}
-
-pub(crate) async fn keeps(server: &TestServer, field: &str, values: &[Value]) {
-    for value in values {
-        let created = server.post("/tasks").json(&with(field, value)).send().await.ok();
-        assert_eq!(created[field], *value);
-        assert_eq!(server.task(id_of(&created)).await[field], *value);
-    }
-}
-
-pub(crate) async fn refuses(server: &TestServer, field: &str, values: &[Value]) {
-    for value in values {
-        let answer = server.post("/tasks").json(&with(field, value)).send().await;
-        assert_eq!(answer.status, 422, "{field} {value:.200}: {answer:?}");
-        let problem = answer.problem(422, "validation_failed");
-        let mut errors = problem["errors"].as_array().unwrap().iter();
-        assert!(errors.any(|error| error["loc"][1] == field), "{field} {value:.200}: {problem:#}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

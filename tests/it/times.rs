@@ -1,19 +1,10 @@
 //! The times of a create: any offset in, UTC out; and the first moment a task may be claimed.
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, id_of, in_seconds, unique_type};
 
-use crate::fields::{keeps, refuses, with};
-
-const MILLISECONDS: usize = "2030-01-31T08:00:00.000Z".len();
-
-/// The time that an answer shows, in the form the contract fixes.
-pub(crate) fn time_of(value: &Value) -> DateTime<Utc> {
-    let text = value.as_str().unwrap_or_else(|| panic!("no time: {value}"));
-    assert!(text.len() == MILLISECONDS && text.ends_with('Z'), "{text}");
-    text.parse().unwrap()
-}
+use crate::create_fields::{keeps, refuses, time_of, with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn times_with_any_offset_are_answered_in_utc() {

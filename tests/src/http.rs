@@ -9,7 +9,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use task_repo_protocol::{ErrorCode, path};
 
-use crate::server::API_KEY;
+/// The bootstrap key of every test server: all tenants, all roles.
+pub const API_KEY: &str = "test_api_key";
 
 /// A call under construction, with the bootstrap key unless another is given.
 #[must_use = "a call does nothing until it is sent"]

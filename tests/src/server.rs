@@ -13,11 +13,8 @@ use task_repo_server::{Server, Settings};
 use tokio::sync::Mutex;
 
 use crate::database::TestDatabase;
-use crate::http::Call;
+use crate::http::{API_KEY, Call};
 use crate::waiting::{eventually, run_elsewhere};
-
-/// The bootstrap key of every test server: all tenants, all roles.
-pub const API_KEY: &str = "test_api_key";
 
 /// Longest that one call may take: beyond the longest wait of the contract, 30 s.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
