@@ -7,10 +7,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// How many answers of a member count; the one that was under way for the shortest time is right.
@@ -54,7 +55,7 @@ impl Clock {
 
     /// Reads `time` at `at`, until members are heard.
     pub fn begin_at(&self, time: DateTime<Utc>, at: Instant) {
-        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = self.members.lock();
         if members.is_empty() {
             self.origin.store(self.origin_of(time, at), Ordering::Relaxed);
         }
@@ -66,7 +67,7 @@ impl Clock {
 
     /// A member's clock read `time` at `at`, or before: answers may come late, but never too early.
     pub fn hear(&self, member: String, time: DateTime<Utc>, at: Instant) {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut members = self.members.lock();
         let latest = members.entry(member).or_default();
         latest.push_back(self.origin_of(time, at));
         if latest.len() > ANSWERS {
@@ -88,7 +89,7 @@ impl Clock {
 
     /// A member has left the set.
     pub fn forget(&self, member: &str) {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner).remove(member);
+        self.members.lock().remove(member);
     }
 
     /// Now, to the millisecond.

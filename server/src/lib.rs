@@ -1,16 +1,21 @@
 //! The task repository service: a central task queue server in front of MongoDB.
 //!
-//! `http → usecases → store → mongodb`; [`access`], [`lifecycle`], [`config`], [`clock`], [`telemetry`], [`task`] and
-//! [`events`] are leaves that anybody may use.
+//! `http → usecases → dispatch, store → mongodb`, with [`jobs`] beside [`http`]. The other modules are leaves: they use
+//! none of these.
 
 pub mod access;
+mod background;
 pub mod clock;
 pub mod config;
+pub mod dispatch;
 pub mod events;
 mod fault_injection;
 pub mod http;
+pub mod jobs;
 pub mod json_value;
+mod kept;
 pub mod lifecycle;
+mod same_words;
 pub mod server;
 pub mod store;
 pub mod task;

@@ -9,17 +9,19 @@ use actix_web::middleware::{Compress, from_fn};
 use actix_web::{App as ActixApp, HttpServer, web};
 use tokio::task::JoinHandle;
 
+use crate::background::Background;
 use crate::clock::Clock;
 use crate::config::{Settings, SettingsError};
+use crate::dispatch::Dispatch;
 use crate::http::{self, App};
+use crate::jobs::Jobs;
 use crate::store::{ConnectError, Store};
 use crate::telemetry;
-use crate::usecases::TaskService;
+use crate::usecases::{Keys, TaskService};
 
 /// A running server.
 pub struct Server {
     addr: SocketAddr,
-    service: Arc<TaskService>,
     app: web::Data<App>,
     grace: Duration,
     handle: ServerHandle,
@@ -59,9 +61,20 @@ impl Server {
         telemetry::metrics();
         let store = Store::connect(&settings.database, clock).await?;
         let http = settings.http;
-        let service = TaskService::new(store, settings.tasks, http.api_key.expose());
+        let background = Background::new();
+        let dispatch = Dispatch::new(store.clone(), background.clone());
+        let keys = Keys::new(store.clone(), http.api_key.expose(), background.clone());
+        let service =
+            TaskService::new(store.clone(), settings.tasks, Arc::clone(&dispatch), background.clone());
+        let jobs = Jobs::new(&store, settings.tasks, &dispatch, &service, &keys, &background);
         let app = web::Data::new(App {
-            service: Arc::clone(&service),
+            service,
+            keys,
+            store,
+            dispatch,
+            jobs,
+            background,
+            document: serde_json::to_vec(&http::openapi_document()).unwrap_or_default().into(),
             name: http.service_name.clone(),
             body_timeout: Duration::from_millis(http.http_body_timeout_ms),
             bodies: http::BodyRoom::new(http.http_max_body_bytes_in_flight),
@@ -103,7 +116,7 @@ impl Server {
         let running = bound.run();
         let handle = running.handle();
         let listener = tokio::spawn(running);
-        service.run_background();
+        app.jobs.run();
         let upkeep = tokio::spawn(async {
             loop {
                 tokio::time::sleep(UPKEEP).await;
@@ -112,7 +125,7 @@ impl Server {
         });
         tracing::info!(%addr, workers, "listening");
         let grace = Duration::from_secs(http.shutdown_grace_seconds);
-        Ok(Self { addr, service, app, grace, handle, listener, upkeep })
+        Ok(Self { addr, app, grace, handle, listener, upkeep })
     }
 
     /// Where it listens.
@@ -125,14 +138,14 @@ impl Server {
         self.app.in_flight.count()
     }
 
-    /// How many claims wait here for work of that type, after a look that found none for them.
+    /// How many claims wait here for work of that type, after a read that found none for them.
     pub fn waiting_claims(&self, task_type: &str) -> usize {
-        self.service.idle_claims(task_type)
+        self.app.dispatch.idle(task_type)
     }
 
-    /// How many calls wait here for the end of a task, after a look that found it unfinished.
+    /// How many calls wait here for the end of a task, after a read that found it unfinished.
     pub fn waiting_reads(&self) -> usize {
-        self.service.idle_reads()
+        self.app.service.end_waits().idle()
     }
 
     /// Resolves when nobody listens any more though nobody has stopped this server: it is of no use then.
@@ -145,7 +158,8 @@ impl Server {
     /// Stops gracefully: not ready any more, waiting calls answered, requests in flight done, loops ended.
     pub async fn stop(self) {
         tracing::info!("stopping");
-        self.service.drain();
+        self.app.background.drain();
+        self.app.dispatch.wake_all();
         // Still listening: whoever asks whether this server is ready must hear that it is not.
         let patience = tokio::time::Instant::now() + self.grace;
         while self.app.in_flight.count() > 0 && tokio::time::Instant::now() < patience {
@@ -159,7 +173,9 @@ impl Server {
             let _ = self.listener.await;
         }
         self.upkeep.abort();
-        self.service.stop().await;
+        self.app.background.stop().await;
+        self.app.jobs.sign_off().await;
+        self.app.store.close().await;
         tracing::info!("stopped");
     }
 }

@@ -320,7 +320,7 @@ async fn an_undone_claim_is_kept_for_its_versions_and_shown_to_nobody() {
     };
     for intent in [Intent::Claim(grant), Intent::Withdraw { token }] {
         let change = Change { scope: scope.clone(), id, intent };
-        store.apply(vec![change]).await.pop().expect("a result").expect("it is done");
+        store.apply(vec![change], store.step_deadline()).await.pop().expect("a result").expect("it is done");
     }
     assert_eq!(attempts(&server, &task).await, [ran("withdrawn", 2, 3, "pending")]);
     let shown = server.get(&format!("/tasks/{id}/executions")).send().await.ok();

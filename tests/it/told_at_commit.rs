@@ -70,9 +70,9 @@ async fn a_caller_that_has_gone_takes_no_event_along() {
         let (store, task) = (store.clone(), Arc::clone(&task));
         let caller = tokio::spawn(async move {
             if command == "insert" {
-                drop(store.insert(&[task]).await);
+                drop(store.insert(&[task], store.step_deadline()).await);
             } else {
-                drop(store.apply(change(&task, Intent::Cancel)).await);
+                drop(store.apply(change(&task, Intent::Cancel), store.step_deadline()).await);
             }
         });
         slow.has_hit(1).await;
@@ -90,11 +90,21 @@ async fn a_write_whose_answer_was_no_answer_is_told_once() {
     let database = TestDatabase::create().await;
     let (store, heard) = listening(&database).await;
     let task = draft();
-    store.insert(&[Arc::clone(&task)]).await.pop().expect("a result").expect("it is created");
+    store
+        .insert(&[Arc::clone(&task)], store.step_deadline())
+        .await
+        .pop()
+        .expect("a result")
+        .expect("it is created");
     // It is applied, its answer says that nobody knows, and no majority has it yet: it is found durable a moment later.
     let unsure = doc! {"writeConcernError": {"code": 64, "errmsg": "nobody knows"}};
     let unsure = FailPoint::set_in(&database.handle(), "tasks", &["update"], doc! {"times": 1}, unsure).await;
-    store.apply(change(&task, Intent::Cancel)).await.pop().expect("a result").expect("it is cancelled");
+    store
+        .apply(change(&task, Intent::Cancel), store.step_deadline())
+        .await
+        .pop()
+        .expect("a result")
+        .expect("it is cancelled");
     assert_eq!(unsure.end().await, 1, "it was hit");
     eventually("it is told", async || heard.lock().unwrap().len() > 1).await;
     assert_eq!(heard.lock().unwrap()[1..], [cancelled()]);
@@ -105,11 +115,31 @@ async fn what_changes_nothing_or_is_refused_is_not_told() {
     let database = TestDatabase::create().await;
     let (store, heard) = listening(&database).await;
     let task = draft();
-    store.insert(&[Arc::clone(&task)]).await.pop().expect("a result").expect("it is created");
-    store.insert(&[Arc::clone(&task)]).await.pop().expect("a result").expect_err("it is there already");
+    store
+        .insert(&[Arc::clone(&task)], store.step_deadline())
+        .await
+        .pop()
+        .expect("a result")
+        .expect("it is created");
+    store
+        .insert(&[Arc::clone(&task)], store.step_deadline())
+        .await
+        .pop()
+        .expect("a result")
+        .expect_err("it is there already");
     for _ in 0..2 {
-        store.apply(change(&task, Intent::Cancel)).await.pop().expect("a result").expect("the same answer");
+        store
+            .apply(change(&task, Intent::Cancel), store.step_deadline())
+            .await
+            .pop()
+            .expect("a result")
+            .expect("the same answer");
     }
-    store.apply(change(&task, Intent::Promote)).await.pop().expect("a result").expect_err("it is over");
+    store
+        .apply(change(&task, Intent::Promote), store.step_deadline())
+        .await
+        .pop()
+        .expect("a result")
+        .expect_err("it is over");
     assert_eq!(heard.lock().unwrap()[1..], [cancelled()]);
 }

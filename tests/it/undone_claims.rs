@@ -21,7 +21,7 @@ async fn claim_and_undo(server: &TestServer, task: &Value) {
     let grant = Grant { token, execution_id, worker_id, lease_seconds: None, claim_id: Some(vec![7]) };
     for intent in [Intent::Claim(grant), Intent::Withdraw { token }] {
         let change = Change { scope: scope.clone(), id, intent };
-        store.apply(vec![change]).await.pop().expect("a result").expect("it is done");
+        store.apply(vec![change], store.step_deadline()).await.pop().expect("a result").expect("it is done");
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::task::TaskRecord;
-
 /// What a caller can see. Everything outside is to the caller as if it did not exist.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scope {
@@ -19,14 +17,6 @@ impl Scope {
     /// Everything of a tenant.
     pub fn tenant(tenant: &str) -> Self {
         Self { tenant: tenant.into(), user: None, task_types: None }
-    }
-
-    /// Whether the task exists for this caller.
-    pub fn sees(&self, task: &TaskRecord) -> bool {
-        task.deleted_at.is_none()
-            && *task.tenant == *self.tenant
-            && self.user.as_deref().is_none_or(|user| task.user_id.as_deref() == Some(user))
-            && self.may_use(&task.task_type)
     }
 
     /// Whether the caller may create, claim and see tasks of that type.

@@ -5,7 +5,9 @@
 //! commit and the event tells nobody, and what other servers did is not told here.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use crate::task::{MoveRecord, Status, TaskRecord};
 
@@ -32,12 +34,12 @@ pub struct Hub {
 impl Hub {
     /// Calls `subscriber` with every event from now on.
     pub fn subscribe(&self, subscriber: impl Fn(&TaskEvent<'_>) + Send + Sync + 'static) {
-        self.subscribers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(subscriber));
+        self.subscribers.write().push(Box::new(subscriber));
     }
 
     /// Tells all subscribers.
     pub fn emit(&self, event: &TaskEvent<'_>) {
-        for subscriber in self.subscribers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        for subscriber in self.subscribers.read().iter() {
             subscriber(event);
         }
     }
@@ -51,7 +53,7 @@ impl fmt::Debug for Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
 
     use task_repo_protocol::Uuid;
 
@@ -62,13 +64,13 @@ mod tests {
         let (hub, heard) = (Hub::default(), Arc::new(Mutex::new(Vec::new())));
         for name in ["a", "b"] {
             let heard = Arc::clone(&heard);
-            hub.subscribe(move |event| heard.lock().unwrap().push((name, event.before)));
+            hub.subscribe(move |event| heard.lock().push((name, event.before)));
         }
         let task = Arc::new(TaskRecord::pending(Uuid::nil()));
         for before in [None, Some(Status::Pending)] {
             hub.emit(&TaskEvent { before, moves: &[], task: &task });
         }
         let pending = Some(Status::Pending);
-        assert_eq!(*heard.lock().unwrap(), [("a", None), ("b", None), ("a", pending), ("b", pending)]);
+        assert_eq!(*heard.lock(), [("a", None), ("b", None), ("a", pending), ("b", pending)]);
     }
 }

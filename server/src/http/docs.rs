@@ -4,11 +4,9 @@ use std::sync::{Arc, LazyLock};
 
 use actix_web::HttpResponse;
 use actix_web::http::header;
-use actix_web::web::Bytes;
 use task_repo_protocol::{ErrorCode, path};
 use utoipa_swagger_ui::Config;
 
-use super::openapi::document;
 use super::problems::{Answer, Rejection};
 use super::request::call::Call;
 
@@ -18,10 +16,8 @@ const POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'; sty
 /// The OpenAPI document.
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = "system", security(()), responses((status = 200, body = Object)))]
 pub(super) fn openapi(call: &Call) -> Answer {
-    static TEXT: LazyLock<Bytes> =
-        LazyLock::new(|| serde_json::to_vec(&document()).unwrap_or_default().into());
     call.no_params()?;
-    Ok(HttpResponse::Ok().content_type("application/json; charset=utf-8").body(TEXT.clone()))
+    Ok(HttpResponse::Ok().content_type("application/json; charset=utf-8").body(call.app.document.clone()))
 }
 
 /// The OpenAPI document as a page.

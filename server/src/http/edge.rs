@@ -3,9 +3,8 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
@@ -20,11 +19,12 @@ use task_repo_protocol::key::visible_ascii;
 use task_repo_protocol::{Uuid, path};
 use tracing::Instrument as _;
 
-use super::App;
+use super::app::{App, InFlight};
 use super::problems::Rejection;
 use super::request::call::{RequestId, Spent, UNKNOWN_KEY, header_text, unauthenticated};
+use super::tally::Tally;
+use crate::access::Identity;
 use crate::telemetry::masked;
-use crate::usecases::Identity;
 
 /// What requests that match no route are counted under.
 const NO_ROUTE: &str = "none";
@@ -34,17 +34,6 @@ const NO_CREDENTIAL: &str =
 const NO_BEARER: &str = "the header Authorization is not in the form 'Bearer KEY', with one key that is not empty, or stands twice";
 const NO_API_KEY: &str =
     "the header X-API-Key is not in the form 'X-API-Key: KEY': it is empty, no text, or stands twice";
-
-/// How many requests are being answered; each holds a share until its answer is written or its caller has gone.
-#[derive(Clone, Default)]
-pub(crate) struct InFlight(Arc<()>);
-
-impl InFlight {
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        Arc::strong_count(&self.0) - 1
-    }
-}
 
 /// A body that keeps its request in flight.
 struct Counted {
@@ -123,42 +112,12 @@ pub(crate) async fn edge(
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(HeaderName::from_static(path::REQUEST_ID_HEADER), value);
     }
-    if app.is_some_and(|app| app.service.is_draining()) {
+    if app.is_some_and(|app| app.background.is_draining()) {
         // Who comes back finds another server.
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     note(&span, &response, began);
     Ok(response.map_body(|_, body| BoxBody::new(Counted { body, _in_flight: in_flight, _unread: unread })))
-}
-
-/// What is counted of one route. To look a metric up by its labels costs more than to count.
-pub(super) struct Tally {
-    route: String,
-    seconds: metrics::Histogram,
-    answers: RefCell<Vec<(u16, metrics::Counter)>>,
-}
-
-impl Tally {
-    /// That of a route, named by its pattern.
-    pub(super) fn of(route: &str) -> Self {
-        Self {
-            route: route.to_owned(),
-            seconds: metrics::histogram!("task_repo_http_request_seconds", "route" => route.to_owned()),
-            answers: RefCell::default(),
-        }
-    }
-
-    fn count(&self, status: u16, took: Duration) {
-        self.seconds.record(took.as_secs_f64());
-        let mut answers = self.answers.borrow_mut();
-        if let Some((_, count)) = answers.iter().find(|(counted, _)| *counted == status) {
-            return count.increment(1);
-        }
-        let labels = [("route", self.route.clone()), ("status", status.to_string())];
-        let count = metrics::counter!("task_repo_http_requests_total", &labels);
-        count.increment(1);
-        answers.push((status, count));
-    }
 }
 
 fn note(span: &tracing::Span, response: &ServiceResponse<BoxBody>, began: Instant) {
@@ -191,7 +150,11 @@ async fn authenticate(request: &ServiceRequest) -> Result<Option<Identity>, Reje
     }
     let app = request.app_data::<web::Data<App>>().ok_or_else(|| unauthenticated(NO_CREDENTIAL))?;
     let secret = credential(request).map_err(unauthenticated)?;
-    let identity = app.service.identify(secret).await?.ok_or_else(|| unauthenticated(UNKNOWN_KEY))?;
+    let identity = app
+        .keys
+        .identify(secret, app.store.step_deadline())
+        .await?
+        .ok_or_else(|| unauthenticated(UNKNOWN_KEY))?;
     Ok(Some(identity))
 }
 

@@ -7,7 +7,8 @@ use actix_web::HttpResponse;
 use super::problems::{Answer, Rejection};
 use super::request::body::parse;
 use super::request::call::Call;
-use super::tasks::{MAX_BODY, json};
+use super::request::size::MAX_BODY;
+use super::response::json;
 
 /// Issues a key. Its secret is shown this once.
 #[utoipa::path(post, path = "/api/v1/keys", tag = "keys", request_body = NewKey,
@@ -17,14 +18,14 @@ pub(super) async fn issue(mut call: Call) -> Answer {
     call.no_params()?;
     no_idempotency_key(&call)?;
     let new: NewKey = parse(&body)?;
-    Ok(json(201, &call.service().issue_key(&call.scope.tenant, new).await?))
+    Ok(json(201, &call.app.keys.issue_key(&call.caller, new).await?))
 }
 
 /// Lists keys without their secrets, newest first: those of `X-Tenant-ID`, or all.
 #[utoipa::path(get, path = "/api/v1/keys", tag = "keys", responses((status = 200, body = KeyList)))]
 pub(super) async fn list(call: Call) -> Answer {
     call.no_params()?;
-    let keys: Vec<KeyInfo> = call.service().list_keys(call.named_tenant()).await?;
+    let keys: Vec<KeyInfo> = call.app.keys.list_keys(&call.caller, call.named_tenant()).await?;
     Ok(json(200, &KeyList { keys }))
 }
 
@@ -36,7 +37,7 @@ pub(super) async fn rotate(mut call: Call) -> Answer {
     call.no_params()?;
     no_idempotency_key(&call)?;
     let rotation: KeyRotation = body.map(|body| parse(&body)).transpose()?.unwrap_or_default();
-    Ok(json(200, &call.service().rotate_key(call.key_id()?, &rotation).await?))
+    Ok(json(200, &call.app.keys.rotate_key(&call.caller, call.key_id()?, &rotation).await?))
 }
 
 /// Revokes a key: refused from then on, everywhere within 5 seconds.
@@ -44,7 +45,7 @@ pub(super) async fn rotate(mut call: Call) -> Answer {
     params(("key_id" = String, Path, format = Uuid)), responses((status = 204)))]
 pub(super) async fn revoke(call: Call) -> Answer {
     call.no_params()?;
-    call.service().revoke_key(call.key_id()?).await?;
+    call.app.keys.revoke_key(&call.caller, call.key_id()?).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

@@ -10,6 +10,7 @@ use utoipa::openapi::{
 };
 use utoipa::{Modify, OpenApi};
 
+use super::mounts::is_at_root;
 use super::{docs, examples, keys, system, tasks, work};
 
 #[derive(OpenApi)]
@@ -66,7 +67,7 @@ impl Modify for Shared {
         }
         // Probes, metrics and documentation stand at the root as well.
         let at_root = |path: &str| {
-            let path = path.strip_prefix(path::BASE).filter(|path| super::routes::is_at_root(path))?;
+            let path = path.strip_prefix(path::BASE).filter(|path| is_at_root(path))?;
             Some(path.to_owned())
         };
         let copies: Vec<_> = document

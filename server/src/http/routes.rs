@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use actix_web::http::Method;
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use task_repo_protocol::{ErrorCode, Role, path};
 
-use super::edge::Tally;
+use super::app::App;
+use super::mounts::is_at_root;
+use super::near_path::NearPaths;
 use super::problems::{Answer, Rejection};
-use super::request::call::{Access, Call, RequestId, Spent};
-use super::{App, docs, keys, near_path, system, tasks, work};
+use super::request::call::{Access, Call, RequestId};
+use super::tally::Tally;
+use super::{docs, keys, system, tasks, work};
 
 type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Answer>>>;
 
@@ -77,10 +80,9 @@ pub(super) fn routes() -> Vec<Route> {
     }
 }
 
-/// Probes, metrics and documentation also stand outside the base path, where tools look for them.
-pub(super) fn is_at_root(path: &str) -> bool {
-    [path::HEALTH, path::METRICS, path::OPENAPI, path::DOCS].iter().any(|root| path.starts_with(root))
-}
+/// What was probably meant by a path that is none.
+static NEAR_PATHS: LazyLock<NearPaths> =
+    LazyLock::new(|| NearPaths::of(routes().into_iter().map(|route| (route.method, route.path))));
 
 /// Registers all routes.
 pub(crate) fn configure(config: &mut ServiceConfig) {
@@ -109,9 +111,8 @@ fn resource(path: &str, routes: Vec<Route>) -> actix_web::Resource {
     for Route { method, access, handler, .. } in routes {
         let handle = move |request: HttpRequest, payload: Payload, app: Data<App>| async move {
             let request_id = request_id(&request);
-            let Spent(spent) = request.extensions().get().copied().unwrap_or_default();
             let answer = match Call::open(request, payload, Arc::clone(&app), access) {
-                Ok(call) => app.service.store().with_one_deadline(spent, handler(call)).await,
+                Ok(call) => handler(call).await,
                 Err(rejection) => Err(rejection),
             };
             answer.unwrap_or_else(|rejection| rejection.into_response(&request_id))
@@ -122,7 +123,7 @@ fn resource(path: &str, routes: Vec<Route>) -> actix_web::Resource {
     resource.default_service(web::route().to(move |request: HttpRequest| {
         // A verb may stand in the place of an id.
         let verb = request.match_info().get("task_id").filter(|_| path.ends_with(path::TASK));
-        let detail = match verb.and_then(|verb| Some((verb, near_path::call_on_a_task(verb)?))) {
+        let detail = match verb.and_then(|verb| Some((verb, NEAR_PATHS.call_on_a_task(verb)?))) {
             Some((verb, call)) => format!("{verb} is not the id of a task: did you mean {call}?"),
             None => format!("{path} has the methods {allow} only"),
         };
@@ -132,7 +133,7 @@ fn resource(path: &str, routes: Vec<Route>) -> actix_web::Resource {
 }
 
 async fn no_such_route(request: HttpRequest) -> HttpResponse {
-    let detail = match near_path::meant(request.path()) {
+    let detail = match NEAR_PATHS.meant(request.path()) {
         Some(meant) => format!("there is no such route; did you mean {meant}?"),
         None => format!("there is no such route; GET {} lists all", path::OPENAPI),
     };

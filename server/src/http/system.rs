@@ -10,7 +10,7 @@ use task_repo_protocol::system::{
 
 use super::problems::{Answer, Rejection};
 use super::request::call::Call;
-use super::tasks::json;
+use super::response::json;
 use crate::store::ServerRecord;
 use crate::telemetry;
 
@@ -30,10 +30,10 @@ pub(super) fn health(call: &Call) -> Answer {
     responses((status = 200, body = Health)))]
 pub(super) async fn ready(call: Call) -> Answer {
     call.no_params()?;
-    if call.service().is_draining() {
+    if call.app.background.is_draining() {
         return Err(Rejection::new(ErrorCode::Unavailable, "the server is about to stop"));
     }
-    let ping = call.service().store().ping().await;
+    let ping = call.app.store.ping(call.caller.deadline.at()).await;
     ping.map_err(|_| Rejection::new(ErrorCode::Unavailable, "the database takes no writes now"))?;
     Ok(json(200, &standing(&call, "healthy")))
 }
@@ -42,7 +42,7 @@ pub(super) async fn ready(call: Call) -> Answer {
 #[utoipa::path(get, path = "/api/v1/health/detailed", tag = "system", responses((status = 200, body = DetailedHealth)))]
 pub(super) async fn detailed(call: Call) -> Answer {
     call.no_params()?;
-    let database = match call.service().store().ping().await {
+    let database = match call.app.store.ping(call.caller.deadline.at()).await {
         Ok(took) => Dependency {
             status: "healthy".to_owned(),
             latency_ms: Some(took.as_secs_f64() * 1000.0),
@@ -52,9 +52,9 @@ pub(super) async fn detailed(call: Call) -> Answer {
             Dependency { status: "unavailable".to_owned(), latency_ms: None, detail: Some(error.to_string()) }
         }
     };
-    let background = call.service().background_jobs();
+    let background = call.app.jobs.states();
     let well = database.detail.is_none() && background.values().all(|job| job.status != "failing");
-    let status = match (call.service().is_draining(), well) {
+    let status = match (call.app.background.is_draining(), well) {
         (true, _) => "draining",
         (false, true) => "healthy",
         (false, false) => "degraded",
@@ -77,7 +77,7 @@ pub(super) async fn detailed(call: Call) -> Answer {
 
 /// The servers on this database, as far as it says.
 async fn servers(call: &Call) -> Vec<ServerEntry> {
-    let servers = call.service().servers().await;
+    let servers = call.app.store.servers(call.caller.deadline.at()).await.unwrap_or_default();
     let entry = |server: ServerRecord| ServerEntry {
         id: server.id,
         host: server.host,
@@ -90,7 +90,7 @@ async fn servers(call: &Call) -> Vec<ServerEntry> {
 }
 
 fn unreadable(call: &Call) -> Unreadable {
-    let documents = call.service().unreadable();
+    let documents = call.app.store.unreadable().list();
     let shown = documents.iter().take(MAX_SHOWN).map(|document| Document {
         collection: document.collection.clone(),
         id: document.id.clone(),

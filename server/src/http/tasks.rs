@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use actix_web::HttpResponse;
-use actix_web::http::{StatusCode, header};
-use serde::Serialize;
+use actix_web::http::header;
 use serde_json::value::RawValue;
 use task_repo_protocol::claim::MAX_WAIT_MS;
-use task_repo_protocol::page::{MAX_BATCH, MAX_BATCH_BYTES, MAX_LISTED_IDS};
-use task_repo_protocol::task::MAX_TASK_BYTES;
+use task_repo_protocol::page::{MAX_BATCH_BYTES, MAX_LISTED_IDS};
 use task_repo_protocol::{
-    BatchAnswer, BatchItem, Cancel, Execute, ExecutionList, Json, NewTask, Receipt, Role, Status,
-    StatusChange, StatusReport, Tags, Task, TaskBatch, TaskEdit, TaskPage, key, path,
+    BatchAnswer, BatchItem, Cancel, Execute, ExecutionList, NewTask, Receipt, Role, Status, StatusChange,
+    StatusReport, Tags, Task, TaskBatch, TaskEdit, TaskPage, key, path,
 };
 use task_repo_protocol::{SelfManagedStatus, task_type_is_valid};
 
@@ -20,25 +18,11 @@ use super::request::body::{parse, parse_item, read, violation};
 use super::request::call::Call;
 use super::request::expected::nearest;
 use super::request::params::unfit;
+use super::request::size::{MAX_BODY, at_most, fits};
+use super::response::json;
 use crate::task::TaskRecord;
 use crate::task::view::{execution_list, status_report, view, view_without_payload};
 use crate::usecases::{Failure, ListQuery};
-
-/// Most bytes of the body of anything but a batch: a task of 1 MiB, and room for how it is spelled.
-pub(super) const MAX_BODY: usize = 2 << 20;
-
-/// An answer in JSON.
-pub(super) fn json<T: Serialize>(status: u16, value: &T) -> HttpResponse {
-    match serde_json::to_vec(value) {
-        Ok(text) => HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::OK))
-            .content_type("application/json; charset=utf-8")
-            .body(text),
-        Err(error) => {
-            tracing::error!(%error, "an answer has no JSON form");
-            HttpResponse::InternalServerError().finish()
-        }
-    }
-}
 
 /// A whole task, with its version as `ETag`.
 fn task_answer(status: u16, task: TaskRecord) -> HttpResponse {
@@ -66,7 +50,7 @@ pub(super) async fn create(mut call: Call) -> Answer {
     let key = call.idempotency_key()?;
     let new: NewTask = parse(&body).map_err(|rejection| or_foreign_user(&call, &body, rejection))?;
     let key = call.bound(key, &body);
-    let created = call.service().create(&call.scope, vec![new], key).await?;
+    let created = call.service().create(&call.caller, vec![new], key).await?;
     let task = created.tasks.into_iter().next().unwrap_or(Err(Failure::UserForbidden))?;
     Ok(replayed(task_answer(201, task), created.replayed.is_some()))
 }
@@ -81,16 +65,8 @@ fn or_foreign_user(call: &Call, body: &[u8], rejection: Rejection) -> Rejection 
     let user = serde_json::from_slice::<Glance<'_>>(body).ok().and_then(|glance| glance.user_id);
     let user = user.and_then(|json| serde_json::from_str::<String>(json.get()).ok());
     let is_foreign =
-        user.is_some_and(|user| call.scope.user.as_deref().is_some_and(|caller| *caller != *user));
+        user.is_some_and(|user| call.caller.scope.user.as_deref().is_some_and(|caller| *caller != *user));
     if is_foreign && rejection.is_invalid() { Failure::UserForbidden.into() } else { rejection }
-}
-
-/// Refuses a payload that no task could hold, whichever task it is for.
-pub(super) fn fits(payload: Option<&Json>) -> Result<(), Rejection> {
-    match payload {
-        Some(json) if json.as_str().len() > MAX_TASK_BYTES => Err(Failure::TooLarge.into()),
-        _ => Ok(()),
-    }
 }
 
 fn replayed(mut response: HttpResponse, replayed: bool) -> HttpResponse {
@@ -126,7 +102,7 @@ pub(super) async fn create_batch(mut call: Call) -> Answer {
         }
     }
     let key = call.bound(key, &body);
-    let created = call.service().create(&call.scope, tasks, key).await?;
+    let created = call.service().create(&call.caller, tasks, key).await?;
     // A repeat is the first answer again, down to the request its problems name.
     let request_id = created.replayed.clone().unwrap_or_else(|| call.request_id.clone());
     let mut results = created.tasks.into_iter();
@@ -144,14 +120,6 @@ pub(super) async fn create_batch(mut call: Call) -> Answer {
     Ok(replayed(json(200, &BatchAnswer { results }), created.replayed.is_some()))
 }
 
-/// Refuses batches of more than 1000 items.
-pub(super) fn at_most(count: usize, list: &str) -> Result<(), Rejection> {
-    if count <= MAX_BATCH {
-        return Ok(());
-    }
-    Err(Rejection::invalid(violation(&[list], format!("at most {MAX_BATCH} items"))))
-}
-
 /// Reads a task; with `wait_ms`, as soon as it is final or at the end of the wait.
 #[utoipa::path(get, path = "/api/v1/tasks/{task_id}", tag = "tasks",
     params(("task_id" = String, Path, format = Uuid), ("wait_ms" = Option<u64>, Query, minimum = 0, maximum = 30000)),
@@ -162,9 +130,9 @@ pub(super) async fn get(call: Call) -> Answer {
     params.finish()?;
     let id = call.task_id()?;
     let task = if wait == 0 {
-        call.service().get(&call.scope, id).await?
+        call.service().get(&call.caller, id).await?
     } else {
-        call.while_allowed(call.service().wait(&call.scope, id, Duration::from_millis(wait))).await?
+        call.while_allowed(call.service().wait(&call.caller, id, Duration::from_millis(wait))).await?
     };
     Ok(task_answer(200, task))
 }
@@ -174,7 +142,7 @@ pub(super) async fn get(call: Call) -> Answer {
     params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = StatusReport)))]
 pub(super) async fn status(call: Call) -> Answer {
     call.no_params()?;
-    let task = call.service().peek(&call.scope, call.task_id()?).await?;
+    let task = call.service().peek(&call.caller, call.task_id()?).await?;
     Ok(json(200, &status_report(task)))
 }
 
@@ -183,7 +151,7 @@ pub(super) async fn status(call: Call) -> Answer {
     params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = ExecutionList)))]
 pub(super) async fn executions(call: Call) -> Answer {
     call.no_params()?;
-    let task = call.service().peek(&call.scope, call.task_id()?).await?;
+    let task = call.service().peek(&call.caller, call.task_id()?).await?;
     Ok(json(200, &execution_list(task)))
 }
 
@@ -192,7 +160,7 @@ pub(super) async fn executions(call: Call) -> Answer {
     params(("result_id" = String, Path)), responses((status = 200, body = Task, headers(("ETag" = String)))))]
 pub(super) async fn by_result(call: Call) -> Answer {
     call.no_params()?;
-    Ok(task_answer(200, call.service().by_result(&call.scope, &call.part("result_id")).await?))
+    Ok(task_answer(200, call.service().by_result(&call.caller, &call.part("result_id")).await?))
 }
 
 /// Lists tasks: `pending` alone in claim order, anything else newest first.
@@ -215,7 +183,7 @@ pub(super) async fn by_result(call: Call) -> Answer {
     responses((status = 200, body = TaskPage)))]
 pub(super) async fn list(call: Call) -> Answer {
     let query = list_query(&call)?;
-    let page = call.service().list(&call.scope, &query).await?;
+    let page = call.service().list(&call.caller, &query).await?;
     let show = if query.payload { view } else { view_without_payload };
     let tasks = page.tasks.into_iter().map(|task| show(task, false)).collect();
     let status = query.is_pending_by_default().then(|| vec![Status::Pending]);
@@ -298,7 +266,7 @@ pub(super) async fn edit(mut call: Call) -> Answer {
     let if_match = call.if_match()?;
     let edit: TaskEdit = parse(&body)?;
     fits(edit.request.as_ref().and_then(Option::as_ref))?;
-    let task = call.service().edit(&call.scope, call.task_id()?, edit, if_match).await?;
+    let task = call.service().edit(&call.caller, call.task_id()?, edit, if_match).await?;
     Ok(task_answer(200, task))
 }
 
@@ -309,7 +277,7 @@ pub(super) async fn delete(call: Call) -> Answer {
     let mut params = call.params()?;
     let force = params.flag("force")?;
     params.finish()?;
-    call.service().delete(&call.scope, call.task_id()?, force).await?;
+    call.service().delete(&call.caller, call.task_id()?, force).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -335,7 +303,7 @@ pub(super) async fn set_status(mut call: Call) -> Answer {
         let rule = format!("the field goes with the status {statuses} only");
         return Err(Rejection::invalid(violation(&[field], rule)));
     }
-    let task = call.service().self_managed(&call.scope, call.task_id()?, change, if_match).await?;
+    let task = call.service().self_managed(&call.caller, call.task_id()?, change, if_match).await?;
     Ok(task_answer(200, task))
 }
 
@@ -353,8 +321,8 @@ pub(super) async fn cancel(mut call: Call) -> Answer {
     let cancel: Cancel = body.map(|body| parse(&body)).transpose()?.unwrap_or_default();
     let id = call.task_id()?;
     let receipt = match cancel.lease_token {
-        Some(token) => call.service().acknowledge_cancel(&call.scope, id, &token).await?,
-        None => call.service().cancel(&call.scope, id).await?,
+        Some(token) => call.service().acknowledge_cancel(&call.caller, id, &token).await?,
+        None => call.service().cancel(&call.caller, id).await?,
     };
     Ok(json(200, &receipt))
 }
@@ -366,5 +334,5 @@ pub(super) async fn execute(mut call: Call) -> Answer {
     let body = call.optional_body(MAX_BODY).await?;
     call.no_params()?;
     let with: Execute = body.map(|body| parse(&body)).transpose()?.unwrap_or_default();
-    Ok(json(200, &call.service().execute(&call.scope, call.task_id()?, with).await?))
+    Ok(json(200, &call.service().execute(&call.caller, call.task_id()?, with).await?))
 }

@@ -17,8 +17,10 @@ use task_repo_protocol::{
 use super::problems::{Answer, Rejection};
 use super::request::body::{Body, check_part, parse, parse_item, read};
 use super::request::call::Call;
-use super::tasks::{MAX_BODY, at_most, fits, json};
-use crate::usecases::{Failure, Handout};
+use super::request::size::{MAX_BODY, at_most, fits};
+use super::response::json;
+use crate::dispatch::Delivery;
+use crate::usecases::Failure;
 
 /// Claims work: up to `limit` tasks in order of priority, then age.
 #[utoipa::path(post, path = "/api/v1/tasks/claim", tag = "work", request_body = Claim,
@@ -29,33 +31,33 @@ pub(super) async fn claim(mut call: Call) -> Answer {
     let claim: Claim = parse(&body)?;
     // The call may wait for long, and many do.
     drop(body);
-    let handout = claim_for(&call, claim).await?;
-    Ok(hand_over(handout, |tasks| Claimed { tasks }))
+    let delivery = claim_for(&call, claim).await?;
+    Ok(hand_over(delivery, |tasks| Claimed { tasks }))
 }
 
 /// Claims for the caller, and waits no longer than its key allows it.
-async fn claim_for(call: &Call, claim: Claim) -> Result<Handout, Rejection> {
+async fn claim_for(call: &Call, claim: Claim) -> Result<Delivery, Rejection> {
     let waits = claim.wait_ms.is_some_and(|wait| wait > 0);
-    let claiming = call.service().claim(&call.scope, claim);
+    let claiming = call.service().claim(&call.caller, claim);
     if waits { call.while_allowed(claiming).await } else { Ok(claiming.await?) }
 }
 
 /// An answer whose tasks go back to the queue unless it is really sent.
-fn hand_over<T: Serialize>(mut handout: Handout, answer: impl FnOnce(Vec<Task>) -> T) -> HttpResponse {
-    let tasks = handout.present();
+fn hand_over<T: Serialize>(mut delivery: Delivery, answer: impl FnOnce(Vec<Task>) -> T) -> HttpResponse {
+    let tasks = delivery.present();
     let text = serde_json::to_vec(&answer(tasks)).unwrap_or_default();
     HttpResponse::Ok()
         .content_type("application/json; charset=utf-8")
-        .body(HandoutBody { text: Some(text.into()), handout: Some(handout) })
+        .body(DeliveryBody { text: Some(text.into()), delivery: Some(delivery) })
 }
 
 /// A body that knows whether the connection has taken it.
-struct HandoutBody {
+struct DeliveryBody {
     text: Option<Bytes>,
-    handout: Option<Handout>,
+    delivery: Option<Delivery>,
 }
 
-impl MessageBody for HandoutBody {
+impl MessageBody for DeliveryBody {
     type Error = std::convert::Infallible;
 
     fn size(&self) -> BodySize {
@@ -63,8 +65,8 @@ impl MessageBody for HandoutBody {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        if let Some(handout) = self.handout.take() {
-            handout.taken();
+        if let Some(delivery) = self.delivery.take() {
+            delivery.taken();
         }
         Poll::Ready(self.text.take().map(Ok))
     }
@@ -77,8 +79,8 @@ pub(super) async fn claim_one(mut call: Call) -> Answer {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let claim: ClaimOne = parse(&body)?;
-    let handout = call.service().claim_one(&call.scope, call.task_id()?, claim).await?;
-    Ok(hand_over(handout, |mut tasks| tasks.pop()))
+    let delivery = call.service().claim_one(&call.caller, call.task_id()?, claim).await?;
+    Ok(hand_over(delivery, |mut tasks| tasks.pop()))
 }
 
 /// Brings the result.
@@ -89,7 +91,7 @@ pub(super) async fn complete(mut call: Call) -> Answer {
     call.no_params()?;
     let complete: Complete = parse(&body)?;
     fits(complete.result.as_ref())?;
-    Ok(json(200, &call.service().complete(&call.scope, call.task_id()?, complete).await?))
+    Ok(json(200, &call.service().complete(&call.caller, call.task_id()?, complete).await?))
 }
 
 /// Gives up this attempt.
@@ -99,7 +101,7 @@ pub(super) async fn fail(mut call: Call) -> Answer {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let fail: Fail = parse(&body)?;
-    Ok(json(200, &call.service().fail(&call.scope, call.task_id()?, fail).await?))
+    Ok(json(200, &call.service().fail(&call.caller, call.task_id()?, fail).await?))
 }
 
 /// Gives the task back; the attempt does not count.
@@ -109,7 +111,7 @@ pub(super) async fn release(mut call: Call) -> Answer {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let release: Release = parse(&body)?;
-    Ok(json(200, &call.service().release(&call.scope, call.task_id()?, release).await?))
+    Ok(json(200, &call.service().release(&call.caller, call.task_id()?, release).await?))
 }
 
 /// Renews the lease, and keeps the progress.
@@ -119,7 +121,7 @@ pub(super) async fn heartbeat(mut call: Call) -> Answer {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let beat: Heartbeat = parse(&body)?;
-    Ok(json(200, &call.service().heartbeat(&call.scope, call.task_id()?, beat).await?))
+    Ok(json(200, &call.service().heartbeat(&call.caller, call.task_id()?, beat).await?))
 }
 
 /// Renews up to 1000 leases; a bad one does not stop the others.
@@ -131,7 +133,7 @@ pub(super) async fn heartbeat_many(mut call: Call) -> Answer {
     let batch: Heartbeats = read(&body)?;
     at_most(batch.heartbeats.len(), "heartbeats")?;
     let (beats, places) = sort_out(&batch.heartbeats, "heartbeats", HeartbeatItem::split);
-    let results = call.service().heartbeat_many(&call.scope, beats).await;
+    let results = call.service().heartbeat_many(&call.caller, beats).await;
     let results = in_place(results, places).map(|result| match result {
         Ok(HeartbeatReceipt { expires_at, cancel_requested }) => HeartbeatResult {
             expires_at: Some(expires_at),
@@ -156,11 +158,11 @@ pub(super) async fn outcomes(mut call: Call) -> Answer {
     at_most(batch.outcomes.len(), "outcomes")?;
     if let Some(claim) = &batch.claim {
         check_part::<Outcomes>(&body, claim, "claim")?;
-        call.service().may_claim(&call.scope, claim)?;
+        call.service().may_claim(&call.caller.scope, claim)?;
     }
     let (outcomes, places) = sort_out(&batch.outcomes, "outcomes", |outcome: Outcome| outcome);
     // First settled, then claimed: work that came in time must not be handed out again by its own call.
-    let settled = call.service().settle_many(&call.scope, outcomes).await;
+    let settled = call.service().settle_many(&call.caller, outcomes).await;
     let results = in_place(settled, places)
         .map(|result| match result {
             Ok(receipt) => OutcomeResult { receipt: Some(receipt), problem: None },
@@ -173,7 +175,7 @@ pub(super) async fn outcomes(mut call: Call) -> Answer {
         return Ok(json(200, &OutcomesAnswer { results, tasks: Vec::new() }));
     };
     match claim_for(&call, claim).await {
-        Ok(handout) => Ok(hand_over(handout, |tasks| OutcomesAnswer { results, tasks })),
+        Ok(delivery) => Ok(hand_over(delivery, |tasks| OutcomesAnswer { results, tasks })),
         // What was settled is settled; the caller asks for more when it likes.
         Err(rejection) => {
             let why = rejection.problem(&call.request_id).detail;

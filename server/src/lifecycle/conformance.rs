@@ -87,11 +87,7 @@ fn ruled(task: &mut TaskRecord, intent: &Intent, now: DateTime<Utc>) -> Ruling {
         }
         Ok(Effect::Repeated(answered)) => Ruling::Repeat(receipt(&answered)),
         // Kept from landing if it has not yet: nothing lands late here.
-        Ok(Effect::Changed)
-            if matches!(intent, Intent::Withdraw { .. }) && task.version == before.version =>
-        {
-            Ruling::Refuse
-        }
+        Ok(Effect::Fenced) => Ruling::Refuse,
         Ok(Effect::Changed) => {
             if task.status == Stored::Scheduled {
                 let (version, due) = (task.version, task.run_at.unwrap_or(now));

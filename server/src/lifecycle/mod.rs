@@ -5,6 +5,7 @@
 //! store turns what [`apply`] changed into one guarded update. `docs/lifecycle.md` is made of the table.
 
 mod apply;
+mod attempt;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
@@ -220,6 +221,9 @@ impl Intent {
 pub enum Effect {
     /// The task has changed.
     Changed,
+    /// The task is as it was, but has to be written once more: the new stamp keeps a write that is still in flight from
+    /// matching.
+    Fenced,
     /// The same was done before; this is what was answered then.
     Repeated(Receipt),
 }

@@ -5,9 +5,6 @@ use task_repo_protocol::{Execute, TaskEdit};
 use super::Intent;
 use crate::task::{MoveRecord, Status, TaskRecord};
 
-/// The name of a creation among the verbs.
-const CREATE: &str = "create";
-
 /// What `intent` has made of a task that stood at `from` in `version`; `None`: no version of it.
 pub(crate) fn move_of(from: Status, version: i64, intent: &Intent, task: &TaskRecord) -> Option<MoveRecord> {
     if task.version == version {
@@ -20,13 +17,6 @@ pub(crate) fn move_of(from: Status, version: i64, intent: &Intent, task: &TaskRe
     };
     let verb = intent.verb().as_str();
     Some(MoveRecord { version: task.version, at: task.updated_at, verb, from: Some(from), fields })
-}
-
-impl MoveRecord {
-    /// The creation of a task.
-    pub(crate) fn creation(task: &TaskRecord) -> Self {
-        Self { version: task.version, at: task.updated_at, verb: CREATE, from: None, fields: Vec::new() }
-    }
 }
 
 /// The names of the fields that an edit names, as they stand on the wire.

@@ -3,9 +3,9 @@
 use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{Execute, NewRetryPolicy, Priority, TaskEdit};
 
-use super::apply::{end_attempt, finish, retention_end};
+use super::attempt::{end_attempt, finish, retention_end};
 use super::{LEASE_SECONDS, MAX_ATTEMPTS, Now, Refusal, TIMEOUT_SECONDS};
-use crate::task::{AttemptStatus, Reason, RetryRecord, Status, TaskRecord};
+use crate::task::{AttemptStatus, Reason, RetryRecord, Status, TaskRecord, input_bytes};
 use chrono::TimeDelta;
 
 /// What a cancellation came to.
@@ -165,9 +165,8 @@ fn edit_payloads(task: &mut TaskRecord, edit: &TaskEdit) -> Result<(), Refusal> 
     if let Some(metadata) = &edit.metadata {
         task.metadata = metadata.as_ref().map(|json| json.as_str().to_owned());
     }
-    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let input = length(&task.request) + length(&task.template) + length(&task.metadata);
-    if input + length(&task.result) > MAX_TASK_BYTES {
+    let input = input_bytes(task.request.as_ref(), task.template.as_ref(), task.metadata.as_ref());
+    if input + task.result.as_ref().map_or(0, String::len) > MAX_TASK_BYTES {
         return Err(Refusal::TooLarge);
     }
     task.input_bytes = u32::try_from(input).unwrap_or(u32::MAX);

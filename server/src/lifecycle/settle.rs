@@ -8,7 +8,7 @@ use task_repo_protocol::SelfManagedStatus;
 use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{ProgressUpdate, Retry, Uuid};
 
-use super::apply::{end_attempt, finish, lease_end};
+use super::attempt::{end_attempt, finish, lease_end};
 use super::{Effect, Failure, MAX_LOSSES, Now, Refusal, Verb, backoff, rest_seconds};
 use crate::fault_injection::{self, InjectedFault};
 use crate::task::{

@@ -9,8 +9,8 @@ use bson::{Document, doc};
 use mongodb::IndexModel;
 use mongodb::options::IndexOptions;
 
+use super::beside::BESIDE;
 use super::driver::Store;
-use super::removal::BESIDE;
 
 /// Ready work in claim order.
 pub(super) const READY: &str = "ready";
@@ -142,7 +142,7 @@ impl Store {
 
     /// Drops the index that no server reads any more, if it is there. The next start does what this one cannot.
     async fn drop_unread(&self) {
-        let Ok(servers) = self.servers().await else { return };
+        let Ok(servers) = self.servers(self.step_deadline()).await else { return };
         if servers.iter().any(|server| server.schema == READS_NEWEST_BY_STATUS) {
             tracing::info!(
                 "servers of 0.1.0 are registered: their index is kept, and costs each write a little"

@@ -30,7 +30,7 @@ impl Store {
         let filter = doc! { "_id": self.job(job), "$or": [{ "holder": stored_id(server) }, is_over] };
         let until = DateTime::from_chrono(now + lasts);
         let update = doc! { "$set": { "holder": stored_id(server), "until": until } };
-        self.call("lease a job", async move {
+        self.call("lease a job", self.step_deadline(), async move {
             match leases.update_one(filter, update).upsert(true).await {
                 Ok(_) => Ok(true),
                 // Another server holds it: the filter finds nothing, and its document stands in the way of a new one.
@@ -48,11 +48,14 @@ impl Store {
     pub async fn release_job(&self, job: &str, server: Uuid) -> Result<(), StoreError> {
         let leases = self.database.collection::<Document>(JOB_LEASES);
         let held = doc! { "_id": self.job(job), "holder": stored_id(server) };
-        self.call("release a job", async move { leases.delete_one(held).await.map(|_| ()) }).await
+        self.call(
+            "release a job",
+            self.step_deadline(),
+            async move { leases.delete_one(held).await.map(|_| ()) },
+        )
+        .await
     }
-}
 
-impl Store {
     /// A job is about one collection of tasks; another installation may share the database.
     fn job(&self, name: &str) -> String {
         format!("{}:{name}", self.tasks.name())

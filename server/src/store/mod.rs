@@ -14,11 +14,12 @@
 //! | [`lease_cache`] | what this server knows of the tasks it has leased |
 //! | [`renewals`] | when leases could not be renewed |
 //! | [`unreadable`] | documents that this server has met and could not read |
-//! | [`removal`] | removing tasks whose retention has ended |
+//! | [`removal`], [`beside`] | removing tasks whose retention has ended, and what lies beside them |
 //! | [`keys`] | issued API keys |
 //! | [`servers`] | which servers there are, and what all of them must know |
 //! | [`job_lease`] | what only one server does at a time |
 
+mod beside;
 mod carried;
 mod driver;
 mod error;
@@ -39,7 +40,6 @@ mod write;
 pub use carried::{InsertRefused, new_stamp};
 pub use driver::Store;
 pub use error::{ConnectError, StoreError};
-pub use keys::{KeyRecord, SecretHash};
 pub use read::{Awaited, DuePage, DueTask, DueTasks, Found, Listing, Ready, ReadyFrom, Selection, Want};
 pub use removal::Removed;
 pub use renewals::Outage;

@@ -2,15 +2,12 @@
 
 use bson::{Bson, DateTime, Document, doc};
 use chrono::{DateTime as Time, Utc};
-use futures_util::TryStreamExt;
 use mongodb::options::FindOptions;
 
+use super::beside::BESIDE;
 use super::driver::Store;
 use super::error::StoreError;
 use super::indexes::REMOVAL;
-
-/// The collections beside the tasks, by what follows the name of theirs. Each of their documents names its task in `task`.
-pub(super) const BESIDE: [&str; 2] = ["checkpoints", "logs"];
 
 /// What a round of removal came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,10 +55,9 @@ impl Store {
         }
         let tasks = self.tasks.clone();
         let filter = doc! { "_id": { "$in": ids }, "remove_at": { "$lte": now } };
-        self.call(
-            "remove tasks",
-            async move { tasks.delete_many(filter).await.map(|done| done.deleted_count) },
-        )
+        self.call("remove tasks", self.step_deadline(), async move {
+            tasks.delete_many(filter).await.map(|done| done.deleted_count)
+        })
         .await
     }
 
@@ -72,7 +68,10 @@ impl Store {
         let visible =
             doc! { "_id": { "$in": ids }, "remove_at": { "$lte": now }, "deleted_at": { "$exists": false } };
         let hide = doc! { "$set": { "deleted_at": now }, "$bit": { "stamp": { "xor": rand::random::<i64>() & !1 } } };
-        self.call("hide tasks", async move { tasks.update_many(visible, hide).await.map(|_| ()) }).await?;
+        self.call("hide tasks", self.step_deadline(), async move {
+            tasks.update_many(visible, hide).await.map(|_| ())
+        })
+        .await?;
         let mut options = FindOptions::builder().max_time(self.timeout).build();
         options.projection = Some(doc! { "_id": 1 });
         let hidden =
@@ -82,7 +81,10 @@ impl Store {
         for name in BESIDE {
             let beside = self.database.collection::<Document>(&self.beside(name));
             let filter = doc! { "task": { "$in": &hidden } };
-            self.call("remove beside", async move { beside.delete_many(filter).await.map(|_| ()) }).await?;
+            self.call("remove beside", self.step_deadline(), async move {
+                beside.delete_many(filter).await.map(|_| ())
+            })
+            .await?;
         }
         Ok(())
     }
@@ -96,29 +98,15 @@ impl Store {
         for name in BESIDE {
             let beside = self.database.collection::<Document>(&self.beside(name));
             let filter = doc! { "task": { "$in": ids } };
-            found.extend(self.call("beside", async move { beside.distinct("task", filter).await }).await?);
+            found.extend(
+                self.call(
+                    "beside",
+                    self.step_deadline(),
+                    async move { beside.distinct("task", filter).await },
+                )
+                .await?,
+            );
         }
         Ok(found)
-    }
-
-    /// The name of a collection beside the tasks.
-    pub(super) fn beside(&self, name: &str) -> String {
-        format!("{}_{name}", self.tasks.name())
-    }
-
-    /// Documents as they are.
-    pub(super) async fn documents(
-        &self,
-        what: &'static str,
-        collection: &str,
-        filter: Document,
-        options: FindOptions,
-    ) -> Result<Vec<Document>, StoreError> {
-        let collection = self.database.collection::<Document>(collection);
-        self.call(
-            what,
-            async move { collection.find(filter).with_options(options).await?.try_collect().await },
-        )
-        .await
     }
 }

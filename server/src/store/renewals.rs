@@ -51,7 +51,11 @@ impl Store {
     ///
     /// # Errors
     /// When the write is not known to last.
-    pub async fn pulse(&self, silent: Duration, stall: Duration) -> Result<Option<Outage>, StoreError> {
+    pub async fn record_renewal(
+        &self,
+        silent: Duration,
+        stall: Duration,
+    ) -> Result<Option<Outage>, StoreError> {
         self.renew_nothing().await?;
         let now = bson::DateTime::from_chrono(self.clock().now());
         let away = doc! { "$max": [{ "$subtract": [now, "$seen_at"] }, millis(silent)] };
@@ -74,7 +78,7 @@ impl Store {
         ];
         let pulses = self.database.collection::<Document>(&format!("{}_pulse", self.tasks.name()));
         let found = self
-            .call("the pulse", async move {
+            .call("the renewal record", self.step_deadline(), async move {
                 pulses
                     .find_one_and_update(doc! { "_id": "leases" }, update)
                     .upsert(true)

@@ -1,5 +1,7 @@
 //! Which servers there are, and the one document that counts changes of what all servers must know.
 
+use std::time::Instant;
+
 use bson::serde_helpers::datetime::FromChrono04DateTime as Date;
 use bson::serde_helpers::uuid_1::AsBinary as Id;
 use bson::{Document, doc};
@@ -59,7 +61,7 @@ impl Store {
         fields.remove("_id");
         let (entry, update) = (doc! { "_id": stored_id(server.id) }, doc! { "$set": fields });
         let gone = doc! { "renewed_at": { "$lt": bson::DateTime::from_chrono(server.renewed_at - KEPT) } };
-        self.call("renew a server", async move {
+        self.call("renew a server", self.step_deadline(), async move {
             servers.update_one(entry, update).upsert(true).await?;
             servers.delete_many(gone).await.map(|_| ())
         })
@@ -73,18 +75,21 @@ impl Store {
     pub async fn remove_server(&self, id: Uuid) -> Result<(), StoreError> {
         let servers = self.database.collection::<Document>(SERVERS);
         let entry = doc! { "_id": stored_id(id) };
-        self.call("remove a server", async move { servers.delete_one(entry).await.map(|_| ()) }).await
+        self.call("remove a server", self.step_deadline(), async move {
+            servers.delete_one(entry).await.map(|_| ())
+        })
+        .await
     }
 
     /// The servers that are known, the longest running first.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn servers(&self) -> Result<Vec<ServerRecord>, StoreError> {
+    pub async fn servers(&self, until: Instant) -> Result<Vec<ServerRecord>, StoreError> {
         let servers = self.database.collection(SERVERS);
         let sort = doc! { "started_at": 1, "_id": 1 };
         let options = FindOptions::builder().sort(sort).max_time(self.timeout).build();
-        Ok(self.find_readable("the servers", &servers, doc! {}, options).await?.found)
+        Ok(self.find_readable("the servers", &servers, doc! {}, options, until).await?.found)
     }
 
     /// How often what all servers must know has changed.
@@ -94,7 +99,9 @@ impl Store {
     pub async fn changes(&self) -> Result<Changes, StoreError> {
         let documents = self.database.collection::<Document>(INSTALLATION);
         let found = self
-            .call("changes", async move { documents.find_one(doc! { "_id": "changes" }).await })
+            .call("changes", self.step_deadline(), async move {
+                documents.find_one(doc! { "_id": "changes" }).await
+            })
             .await?
             .unwrap_or_default();
         Ok(Changes { keys: found.get_i64("keys").unwrap_or_default() })
@@ -104,13 +111,13 @@ impl Store {
     ///
     /// # Errors
     /// When it is not known whether it was counted.
-    pub async fn count_key_change(&self) -> Result<(), StoreError> {
+    pub async fn count_key_change(&self, until: Instant) -> Result<(), StoreError> {
         let documents = self.database.collection::<Document>(INSTALLATION);
         let update = doc! { "$inc": { "keys": 1_i64 } };
         let count = async move {
             documents.update_one(doc! { "_id": "changes" }, update).upsert(true).await.map(|_| ())
         };
-        self.call("count a change", count).await.map_err(|error| match error {
+        self.call("count a change", until, count).await.map_err(|error| match error {
             StoreError::Overloaded => error,
             _ => StoreError::OutcomeUnknown,
         })

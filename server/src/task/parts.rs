@@ -11,9 +11,8 @@ use serde_with::{Bytes, serde_as, skip_serializing_none};
 use task_repo_protocol as wire;
 use task_repo_protocol::{Receipt, Uuid};
 
-use super::kept::Kept;
-use super::usual::is_false;
 use super::words::{AttemptStatus, Backoff, Reason, Status, Trigger};
+use crate::kept::Kept;
 
 /// Who works on a task.
 #[serde_as]
@@ -351,4 +350,9 @@ impl From<ErrorRecord> for wire::TaskError {
     fn from(error: ErrorRecord) -> Self {
         Self { message: error.message, code: error.code, details: error.details.map(wire::Json::known) }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+pub(super) fn is_false(flag: &bool) -> bool {
+    !*flag
 }

@@ -34,6 +34,11 @@ impl TaskRecord {
     }
 }
 
+/// Bytes of a task's input as JSON text: what counts, with its result, towards the 1 MiB that a task may have.
+pub fn input_bytes(request: Option<&String>, template: Option<&String>, metadata: Option<&String>) -> usize {
+    length(request) + length(template) + length(metadata)
+}
+
 impl AttemptRecord {
     /// The same of an attempt.
     pub fn bytes(&self) -> usize {

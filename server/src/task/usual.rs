@@ -1,8 +1,8 @@
 //! What is absent in a stored task, and what that means. It is part of the stored form and never changes, whatever a new
 //! task gets.
 
-use super::kept::Kept;
 use super::parts::{RetryRecord, UsageRecord};
+use crate::kept::Kept;
 
 /// What a task without `lease_seconds` means.
 const LEASE_SECONDS: u32 = 60;
@@ -12,11 +12,6 @@ const TIMEOUT_SECONDS: u32 = 300;
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 pub(super) fn is_zero(number: &u32) -> bool {
     *number == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-pub(super) fn is_false(flag: &bool) -> bool {
-    !*flag
 }
 
 pub(super) fn is_unused(usage: &Kept<UsageRecord>) -> bool {

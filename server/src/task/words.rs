@@ -4,6 +4,8 @@
 use task_repo_protocol as wire;
 use task_repo_protocol::words;
 
+use crate::same_words::same_words;
+
 words! {
     /// Where a task stands.
     pub enum Status {
@@ -91,22 +93,6 @@ words! {
     }
 }
 
-words! {
-    /// What a key may do.
-    pub enum Role {
-        /// Creates, edits, cancels and deletes tasks.
-        Producer = "producer",
-        /// Claims work and reports on it.
-        Worker = "worker",
-        /// Reads.
-        Viewer = "viewer",
-        /// Bulk actions, pause and settings.
-        Operator = "operator",
-        /// Keys and all tenants.
-        Admin = "admin",
-    }
-}
-
 impl Status {
     /// Whether only `execute` leads out of it.
     pub const fn is_final(self) -> bool {
@@ -141,30 +127,11 @@ impl From<Status> for wire::Status {
     }
 }
 
-/// Words of the store that are the same words on the wire, in one direction or both.
-macro_rules! same_words {
-    ($($From:path => $To:path: $($Variant:ident),+;)+) => {
-        $(
-            impl From<$From> for $To {
-                fn from(word: $From) -> Self {
-                    type From = $From;
-                    match word {
-                        $(From::$Variant => Self::$Variant,)+
-                        From::Other(word) => Self::Other(word),
-                    }
-                }
-            }
-        )+
-    };
-}
-
 same_words! {
     Reason => wire::Reason: Delayed, Retry, Error, Exhausted, Lost, Timeout;
     Trigger => wire::Trigger: Claim, Retry, Manual, SelfManaged;
     Backoff => wire::Backoff: Exponential, Linear, Fixed;
     wire::Backoff => Backoff: Exponential, Linear, Fixed;
-    Role => wire::Role: Producer, Worker, Viewer, Operator, Admin;
-    wire::Role => Role: Producer, Worker, Viewer, Operator, Admin;
 }
 
 impl From<AttemptStatus> for wire::ExecutionStatus {

@@ -2,24 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use chrono::{DateTime, TimeDelta, Utc};
-use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{NewTask, Uuid};
 
-use super::desk::Lent;
+use super::draft::{Draft, draft, draft_again, limits};
+use super::failure::Failure;
 use super::idempotency::{IdempotencyKey, REMEMBERED};
-use super::{Failure, TaskService};
-use crate::access::Scope;
+use super::service::TaskService;
+use crate::access::Caller;
 use crate::fault_injection::{self, InjectedFault};
 use crate::json_value;
-use crate::lifecycle::{LEASE_SECONDS, MAX_ATTEMPTS, TIMEOUT_SECONDS};
-use crate::store::{InsertRefused, StoreError, new_stamp};
-use crate::task::{Kept, LimitsRecord, Reason, RetryRecord, Status, TaskRecord};
-
-/// How long a task whose insert nobody heard of may take until a majority has it.
-const UNHEARD: Duration = Duration::from_secs(30);
+use crate::store::{InsertRefused, StoreError};
+use crate::task::{Status, TaskRecord};
 
 /// What came of a create.
 #[derive(Debug)]
@@ -36,17 +30,23 @@ impl TaskService {
     /// # Errors
     /// When the idempotency key was used with another body, or the database does not say how it was used.
     pub async fn create(
-        self: &Arc<Self>,
-        scope: &Scope,
+        &self,
+        caller: &Caller,
         tasks: Vec<NewTask>,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Created, Failure> {
-        let now = self.store.clock().now();
+        let (scope, now) = (&caller.scope, self.store.clock().now());
         let drafts: Vec<_> = tasks
             .iter()
             .enumerate()
             .map(|(place, task)| {
-                let mut draft = draft(scope, task, Uuid::now_v7(), now, self.limits(task))?;
+                let mut draft = draft(
+                    scope,
+                    task,
+                    Uuid::now_v7(),
+                    now,
+                    limits(task, self.settings.task_retention_seconds),
+                )?;
                 if let Some(key) = &idempotency
                     && !fault_injection::is_injected(InjectedFault::ForgottenKeys)
                 {
@@ -60,18 +60,18 @@ impl TaskService {
             .collect();
         match idempotency {
             None => {
-                let inserted = self.insert(&drafts).await.into_iter();
+                let inserted = self.insert(caller, &drafts).await.into_iter();
                 let tasks =
                     inserted.zip(drafts).map(|(done, draft)| done.and(draft.map(Arc::unwrap_or_clone)));
                 Ok(Created { tasks: tasks.collect(), replayed: None })
             }
-            Some(key) => self.create_once(scope, &tasks, drafts, &key).await,
+            Some(key) => self.create_once(caller, &tasks, drafts, &key).await,
         }
     }
 
     async fn create_once(
-        self: &Arc<Self>,
-        scope: &Scope,
+        &self,
+        caller: &Caller,
         tasks: &[NewTask],
         mut drafts: Vec<Draft>,
         key: &IdempotencyKey,
@@ -83,13 +83,13 @@ impl TaskService {
         // The first place is the anchor: whoever gets it in first owns the key, and the others follow. Where the first
         // task is refused, what holds the place is no task, and answers for none.
         let refused = if drafts[0].is_err() {
-            let holder = Ok(Arc::new(key.holder(scope, accepted)));
+            let holder = Ok(Arc::new(key.holder(&caller.scope, accepted)));
             std::mem::replace(&mut drafts[0], holder).err()
         } else {
             None
         };
         let rest = drafts.split_off(1);
-        let mut answer = self.insert_once(scope, drafts, key).await?;
+        let mut answer = self.insert_once(caller, drafts, key).await?;
         let replayed = |answer: &[(Draft, bool)]| {
             answer.iter().find_map(|(stored, replayed)| match stored {
                 Ok(task) if *replayed => task.idempotency_request.clone(),
@@ -106,7 +106,7 @@ impl TaskService {
         }
         if !rest.is_empty() {
             let is_written = answer.iter().any(|(_, replayed)| !replayed);
-            let rest = self.insert_once(scope, rest, key).await;
+            let rest = self.insert_once(caller, rest, key).await;
             answer.extend(rest.map_err(|failure| beside_written(failure, is_written))?);
         }
         if is_held {
@@ -115,21 +115,21 @@ impl TaskService {
         }
         let now_as_then = answer.into_iter().zip(tasks).map(|((stored, replayed), task)| {
             let stored = Arc::unwrap_or_clone(stored?);
-            if replayed { draft_again(scope, task, &stored) } else { Ok(stored) }
+            if replayed { draft_again(&caller.scope, task, &stored) } else { Ok(stored) }
         });
         Ok(Created { tasks: now_as_then.collect(), replayed: first_request })
     }
 
     /// Inserts drafts that carry an idempotency key; says of each whether it was there before.
     async fn insert_once(
-        self: &Arc<Self>,
-        scope: &Scope,
+        &self,
+        caller: &Caller,
         drafts: Vec<Draft>,
         key: &IdempotencyKey,
     ) -> Result<Vec<(Draft, bool)>, Failure> {
         let hashes: Vec<_> =
             drafts.iter().map(|draft| draft.as_ref().ok()?.idempotency_key.clone()).collect();
-        let inserted = self.insert(&drafts).await;
+        let inserted = self.insert(caller, &drafts).await;
         if !inserted.contains(&Err(Failure::IdempotencyKeyReused { id: None })) {
             let created = inserted.into_iter().zip(drafts).map(|(done, draft)| (done.and(draft), false));
             return Ok(created.collect());
@@ -137,11 +137,11 @@ impl TaskService {
         let may_be_written =
             |done: &_| matches!(done, Ok(()) | Err(Failure::Store(StoreError::OutcomeUnknown)));
         let is_written = inserted.iter().any(may_be_written);
-        let before = self.before(scope, &drafts, &hashes).await;
+        let before = self.before(caller, &drafts, &hashes).await;
         let mut before = before.map_err(|failure| beside_written(failure, is_written))?;
         let is_other = |task: &&TaskRecord| task.idempotency_body.as_deref() != Some(&key.body[..]);
         if let Some(task) = before.values().filter(is_other).min_by_key(|task| task.id) {
-            return Err(Failure::IdempotencyKeyReused { id: scope.sees(task).then_some(task.id) });
+            return Err(Failure::IdempotencyKeyReused { id: task.is_in(&caller.scope).then_some(task.id) });
         }
         let mut answer = Vec::with_capacity(inserted.len());
         for ((done, draft), hash) in inserted.into_iter().zip(drafts).zip(hashes) {
@@ -151,7 +151,7 @@ impl TaskService {
                 // The key had had its day and has just been forgotten.
                 (Err(Failure::IdempotencyKeyReused { id: None }), None) => {
                     // Another repetition may be faster: then this one has its task.
-                    let again = Box::pin(self.insert_once(scope, vec![draft], key)).await;
+                    let again = Box::pin(self.insert_once(caller, vec![draft], key)).await;
                     let again = again.map_err(|failure| beside_written(failure, is_written))?.pop();
                     again.unwrap_or((Err(Failure::Store(StoreError::Unavailable)), false))
                 }
@@ -166,7 +166,7 @@ impl TaskService {
     /// drafts have too.
     async fn before(
         &self,
-        scope: &Scope,
+        caller: &Caller,
         drafts: &[Draft],
         hashes: &[Option<Vec<u8>>],
     ) -> Result<HashMap<Vec<u8>, TaskRecord>, Failure> {
@@ -186,7 +186,8 @@ impl TaskService {
             }
         };
         let keys = by_key.keys().map(|key| (*key).clone()).collect();
-        let mut before = self.store.by_idempotency_keys(&scope.tenant, keys, strip).await?;
+        let mut before =
+            self.store.by_idempotency_keys(&caller.scope.tenant, keys, strip, caller.deadline.at()).await?;
         let is_task = |hash: &Vec<u8>| by_key.get(hash).is_some_and(|draft| !draft.only_holds_a_key());
         let makes_way = |hash: &Vec<u8>, stored: &TaskRecord| {
             let is_same =
@@ -196,23 +197,24 @@ impl TaskService {
         let old: Vec<_> =
             before.iter().filter(|(hash, task)| makes_way(hash, task)).map(|(_, task)| task.id).collect();
         if !old.is_empty() {
-            self.store.forget_idempotency_keys(&scope.tenant, &old).await?;
+            self.store.forget_idempotency_keys(&caller.scope.tenant, &old, caller.deadline.at()).await?;
             before.retain(|hash, task| !makes_way(hash, task));
         }
         Ok(before)
     }
 
     /// Inserts the drafts that are tasks; a key that is taken is `IdempotencyKeyReused`.
-    async fn insert(self: &Arc<Self>, drafts: &[Draft]) -> Vec<Result<(), Failure>> {
+    async fn insert(&self, caller: &Caller, drafts: &[Draft]) -> Vec<Result<(), Failure>> {
         if let [Ok(draft)] = drafts
             && draft.status == Status::Pending
-            && let Some(lent) = self.desk.first_for(draft)
+            && let Some(inserted) = self.dispatch.hand_off(draft, caller.deadline.at()).await
         {
-            return vec![self.insert_for(lent, TaskRecord::clone(draft)).await];
+            return vec![inserted.map_err(Failure::from)];
         }
         let tasks: Vec<_> = drafts.iter().filter_map(|draft| draft.as_ref().ok().cloned()).collect();
         let mut results =
-            if tasks.is_empty() { Vec::new() } else { self.store.insert(&tasks).await }.into_iter();
+            if tasks.is_empty() { Vec::new() } else { self.store.insert(&tasks, caller.deadline.at()).await }
+                .into_iter();
         drafts
             .iter()
             .map(|draft| {
@@ -224,127 +226,7 @@ impl TaskService {
             })
             .collect()
     }
-
-    /// Inserts a task as claimed by a caller who waits for just such a one. It goes on when the creator goes away: the
-    /// caller who waits is there all the same.
-    async fn insert_for(self: &Arc<Self>, lent: Lent, draft: TaskRecord) -> Result<(), Failure> {
-        let service = Arc::clone(self);
-        let inserting = async move {
-            let (task, inserted) = service.store.insert_claimed(draft, lent.waiter.grant()).await;
-            match inserted {
-                Ok(()) => {
-                    metrics::counter!("task_repo_tasks_claimed_total").increment(1);
-                    lent.answer(Ok(vec![task]), &service);
-                }
-                Err(refused) => {
-                    lent.put_back().stir();
-                    if refused == InsertRefused::Store(StoreError::OutcomeUnknown) {
-                        // If it is there after all, nobody knows of its lease.
-                        let back = Arc::clone(&service);
-                        let comes_until = Instant::now() + UNHEARD;
-                        let give_back = async move { back.give_back(vec![task], comes_until).await };
-                        service.background.spawn_on(give_back, &service.runtime);
-                    }
-                }
-            }
-            inserted
-        };
-        let inserting = self.background.spawn_on(inserting, &self.runtime);
-        let inserted = tokio::time::timeout_at(self.store.deadline().into(), inserting).await;
-        let unknown = Err(InsertRefused::Store(StoreError::OutcomeUnknown));
-        inserted.map_or(unknown, |inserted| inserted.unwrap_or(unknown)).map_err(Failure::from)
-    }
-
-    /// The limits of the task that `new` asks for: its own, and the defaults of this moment.
-    fn limits(&self, new: &NewTask) -> LimitsRecord {
-        LimitsRecord {
-            max_attempts: whole(new.max_attempts).unwrap_or(MAX_ATTEMPTS),
-            retry: RetryRecord::from(new.retry.unwrap_or_default()).into(),
-            lease_seconds: whole(new.lease_seconds).unwrap_or(LEASE_SECONDS),
-            timeout_seconds: whole(new.timeout_seconds).unwrap_or(TIMEOUT_SECONDS),
-            retention_seconds: match new.retention_seconds {
-                None => Some(self.settings.task_retention_seconds),
-                Some(retention) => whole(retention),
-            },
-        }
-    }
 }
-
-/// Seconds or a number that has been checked to be small enough.
-fn whole(number: Option<i64>) -> Option<u32> {
-    number.and_then(|number| u32::try_from(number).ok())
-}
-
-/// The task that `new` asked for when it was `stored`, as it was then. Payloads keep the spelling they came with first:
-/// `stored` has those that are the same still.
-fn draft_again(scope: &Scope, new: &NewTask, stored: &TaskRecord) -> Result<TaskRecord, Failure> {
-    let limits = stored.idempotency_limits.clone().map_or_else(|| stored.limits(), Kept::into_part);
-    let mut draft = draft(scope, new, stored.id, stored.created_at, limits)?;
-    let payloads = [
-        (&mut draft.request, &stored.request),
-        (&mut draft.template, &stored.template),
-        (&mut draft.metadata, &stored.metadata),
-    ];
-    for (now, then) in payloads {
-        if let (Some(_), Some(first)) = (&now, then) {
-            *now = Some(first.clone());
-        }
-    }
-    Ok(draft)
-}
-
-/// The task that `new` asks for, created at `now` with these limits.
-fn draft(
-    scope: &Scope,
-    new: &NewTask,
-    id: Uuid,
-    now: DateTime<Utc>,
-    limits: LimitsRecord,
-) -> Result<TaskRecord, Failure> {
-    let template = new.template.as_ref().and_then(|template| serde_json::to_string(template).ok());
-    let request = new.request.as_ref().map(|json| json.as_str().to_owned());
-    let metadata = new.metadata.as_ref().map(|json| json.as_str().to_owned());
-    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let input = length(&request) + length(&template) + length(&metadata);
-    if input > MAX_TASK_BYTES {
-        return Err(Failure::TooLarge);
-    }
-    if !scope.may_use(&new.task_type) {
-        return Err(Failure::TypeForbidden(new.task_type.clone()));
-    }
-    let user_id = match (&scope.user, &new.user_id) {
-        (Some(caller), Some(user)) if **caller != **user => return Err(Failure::UserForbidden),
-        (caller, user) => caller.as_deref().or(user.as_deref()).map(str::to_owned),
-    };
-    let run_at = new.run_at.or_else(|| new.delay_seconds.map(|delay| now + TimeDelta::seconds(delay)));
-    let future = run_at.filter(|time| *time > now);
-    let mut task = TaskRecord {
-        user_id,
-        name: new.name.clone(),
-        description: new.description.clone(),
-        priority: new.priority.unwrap_or_default().get().into(),
-        request,
-        template,
-        metadata,
-        tags: new.tags.as_ref().map(TaskRecord::stored_tags).unwrap_or_default(),
-        run_at,
-        due_date: new.due_date,
-        reminder_time: new.reminder_time,
-        stamp: new_stamp(),
-        input_bytes: u32::try_from(input).unwrap_or(u32::MAX),
-        ..TaskRecord::new(id, scope.tenant.to_string(), new.task_type.clone(), now, limits)
-    };
-    if let Some(future) = future {
-        task.status = Status::Scheduled;
-        task.reason = Some(Reason::Delayed);
-        task.ready_at = future;
-    }
-    task.note_creation();
-    Ok(task)
-}
-
-/// A task to be created, or why it is none.
-type Draft = Result<Arc<TaskRecord>, Failure>;
 
 impl From<InsertRefused> for Failure {
     fn from(refused: InsertRefused) -> Self {

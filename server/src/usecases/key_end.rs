@@ -1,18 +1,17 @@
 //! A key that ends, or loses a right, ends the calls that wait under it.
 
 use std::future::pending;
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Identity, TaskService};
-use crate::store::KeyRecord;
+use super::keys::Keys;
+use crate::access::{Identity, KeyRecord};
 
 /// How long to wait before asking a database again that did not answer.
-const PAUSE: Duration = Duration::from_millis(500);
-/// How long a key is believed at most while nobody says that it has changed: perhaps because this server cannot hear it.
-const AGAIN: Duration = Duration::from_secs(4);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How long a key is believed at most while this server hears of no change, perhaps because it cannot.
+const BELIEVED_UNHEARD: Duration = Duration::from_secs(4);
 
 /// Why a key does not allow any more what it allowed when a call came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,24 +22,22 @@ pub enum KeyEnd {
     Narrowed,
 }
 
-impl TaskService {
+impl Keys {
     /// Resolves when the caller's key does not allow any more what `identity` says: within 5 s of its revocation at any
     /// server.
-    pub async fn key_ends(self: &Arc<Self>, identity: &Identity) -> KeyEnd {
+    pub async fn key_ends(&self, identity: &Identity) -> KeyEnd {
         let Identity::Issued(key, hash) = identity else { return pending().await };
-        let mut changes = self.keys.changes();
+        let mut changes = self.cache.changes();
         loop {
-            let (service, hash) = (Arc::clone(self), *hash);
-            // A task of its own: the deadline of a call that waits does not count for this look.
-            let look = self.runtime.spawn(async move { service.good_key(hash).await });
-            let again = match look.await {
-                Ok(Ok(None)) => return KeyEnd::Gone,
-                Ok(Ok(Some(now))) if !allows(&now, key) => return KeyEnd::Narrowed,
-                Ok(Ok(Some(now))) => {
-                    let soon = self.store.clock().now() + AGAIN;
-                    self.ends_at(&now, hash).map_or(soon, |at| at.min(soon))
+            // Not by the deadline of the call that waits, which is long.
+            let again = match self.good_key(*hash, self.store.step_deadline()).await {
+                Ok(None) => return KeyEnd::Gone,
+                Ok(Some(now)) if !allows(&now, key) => return KeyEnd::Narrowed,
+                Ok(Some(now)) => {
+                    let soon = self.store.clock().now() + BELIEVED_UNHEARD;
+                    self.ends_at(&now, *hash).map_or(soon, |at| at.min(soon))
                 }
-                Ok(Err(_)) | Err(_) => self.store.clock().now() + PAUSE,
+                Err(_) => self.store.clock().now() + RETRY_PAUSE,
             };
             tokio::select! {
                 () = tokio::time::sleep(self.store.clock().until(again)) => {}

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use task_repo_protocol::{Execute, Receipt, StatusChange, TaskEdit, Uuid};
 
-use super::{Failure, TaskService};
-use crate::access::Scope;
+use super::failure::Failure;
+use super::service::TaskService;
+use crate::access::Caller;
 use crate::lifecycle::Intent;
 use crate::task::TaskRecord;
 
@@ -14,16 +15,16 @@ impl TaskService {
     ///
     /// # Errors
     /// When there is no such task or it is done.
-    pub async fn cancel(&self, scope: &Scope, id: Uuid) -> Result<Receipt, Failure> {
-        Ok(self.change(scope, id, Intent::Cancel).await?.receipt)
+    pub async fn cancel(&self, caller: &Caller, id: Uuid) -> Result<Receipt, Failure> {
+        Ok(self.change(caller, id, Intent::Cancel).await?.receipt)
     }
 
     /// Makes a task ready now, or again, or at the time that `with` names; its new limits come with the same write.
     ///
     /// # Errors
     /// When there is no such task, or it is ready or under way.
-    pub async fn execute(&self, scope: &Scope, id: Uuid, with: Execute) -> Result<Receipt, Failure> {
-        Ok(self.change(scope, id, Intent::Execute(Box::new(with))).await?.receipt)
+    pub async fn execute(&self, caller: &Caller, id: Uuid, with: Execute) -> Result<Receipt, Failure> {
+        Ok(self.change(caller, id, Intent::Execute(Box::new(with))).await?.receipt)
     }
 
     /// Changes fields of a task that nobody works on.
@@ -33,21 +34,21 @@ impl TaskService {
     /// large.
     pub async fn edit(
         &self,
-        scope: &Scope,
+        caller: &Caller,
         id: Uuid,
         edit: TaskEdit,
         if_match: Option<Vec<i64>>,
     ) -> Result<TaskRecord, Failure> {
         let intent = Intent::Edit { edit: Box::new(edit), if_match };
-        Ok(Arc::unwrap_or_clone(self.change(scope, id, intent).await?.task))
+        Ok(Arc::unwrap_or_clone(self.change(caller, id, intent).await?.task))
     }
 
     /// Hides a task at once; it is kept until its retention ends.
     ///
     /// # Errors
     /// When there is no such task, or a worker has it and `force` is not set.
-    pub async fn delete(&self, scope: &Scope, id: Uuid, force: bool) -> Result<(), Failure> {
-        self.change(scope, id, Intent::Delete { force }).await.map(|_| ())
+    pub async fn delete(&self, caller: &Caller, id: Uuid, force: bool) -> Result<(), Failure> {
+        self.change(caller, id, Intent::Delete { force }).await.map(|_| ())
     }
 
     /// Moves a task whose work the calling service runs itself; answers the whole task.
@@ -57,7 +58,7 @@ impl TaskService {
     /// version.
     pub async fn self_managed(
         &self,
-        scope: &Scope,
+        caller: &Caller,
         id: Uuid,
         body: StatusChange,
         if_match: Option<Vec<i64>>,
@@ -70,6 +71,6 @@ impl TaskService {
             execution_id: Uuid::now_v7(),
             if_match,
         };
-        Ok(Arc::unwrap_or_clone(self.change(scope, id, intent).await?.task))
+        Ok(Arc::unwrap_or_clone(self.change(caller, id, intent).await?.task))
     }
 }

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use task_repo_protocol::{Status as WireStatus, Uuid};
 
-use super::{Failure, TaskService};
-use crate::access::Scope;
+use super::failure::Failure;
+use super::service::TaskService;
+use crate::access::Caller;
 use crate::store::{Listing, Want};
 use crate::task::{Order, Position, Status, TaskRecord};
 
@@ -162,21 +163,21 @@ impl TaskService {
     ///
     /// # Errors
     /// When there is no such task.
-    pub async fn get(&self, scope: &Scope, id: Uuid) -> Result<TaskRecord, Failure> {
-        self.read(scope, id, true).await
+    pub async fn get(&self, caller: &Caller, id: Uuid) -> Result<TaskRecord, Failure> {
+        self.read(caller, id, true).await
     }
 
     /// Reads a task without its payloads.
     ///
     /// # Errors
     /// When there is no such task.
-    pub async fn peek(&self, scope: &Scope, id: Uuid) -> Result<TaskRecord, Failure> {
-        self.read(scope, id, false).await
+    pub async fn peek(&self, caller: &Caller, id: Uuid) -> Result<TaskRecord, Failure> {
+        self.read(caller, id, false).await
     }
 
-    async fn read(&self, scope: &Scope, id: Uuid, payload: bool) -> Result<TaskRecord, Failure> {
-        let wants = [Want { scope: scope.clone(), id }];
-        let found = self.store.get(&wants, payload).await?.pop().unwrap_or(Ok(None))?;
+    async fn read(&self, caller: &Caller, id: Uuid, payload: bool) -> Result<TaskRecord, Failure> {
+        let wants = [Want { scope: caller.scope.clone(), id }];
+        let found = self.store.get(&wants, payload, caller.deadline.at()).await?.pop().unwrap_or(Ok(None))?;
         found.ok_or_else(|| Failure::TaskNotFound(id.to_string()))
     }
 
@@ -184,25 +185,29 @@ impl TaskService {
     ///
     /// # Errors
     /// When there is no such task, or no more.
-    pub async fn wait(&self, scope: &Scope, id: Uuid, wait: Duration) -> Result<TaskRecord, Failure> {
-        let watcher = self.watch.watch(id);
-        let until = self.store.deadline() + wait;
+    pub async fn wait(&self, caller: &Caller, id: Uuid, wait: Duration) -> Result<TaskRecord, Failure> {
+        let end_wait = self.end_waits.wait_for(id);
+        let until = caller.deadline.at() + wait;
+        let mut caller = caller.clone();
         let mut end = pin!(tokio::time::sleep(wait));
         loop {
-            let mut finished = pin!(watcher.finished());
+            let mut finished = pin!(end_wait.finished());
             // Polled once before the read, so that no end between read and wait is missed.
             let _ = futures_util::poll!(&mut finished);
-            let task = self.get(scope, id).await?;
-            if task.status.is_final() || self.is_draining() || end.deadline() <= tokio::time::Instant::now() {
+            let task = self.get(&caller, id).await?;
+            if task.status.is_final()
+                || self.background.is_draining()
+                || end.deadline() <= tokio::time::Instant::now()
+            {
                 return Ok(task);
             }
-            let _idle = self.watch.count_idle();
+            let _idle = self.end_waits.count_idle();
             tokio::select! {
                 () = finished => {}
                 () = &mut end => {}
-                () = self.draining.cancelled() => {}
+                () = self.background.draining() => {}
             }
-            self.store.waited(until);
+            caller.deadline = caller.deadline.renewed_until(until);
         }
     }
 
@@ -210,8 +215,8 @@ impl TaskService {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn by_result(&self, scope: &Scope, result_id: &str) -> Result<TaskRecord, Failure> {
-        let found = self.store.by_result(scope, result_id).await?;
+    pub async fn by_result(&self, caller: &Caller, result_id: &str) -> Result<TaskRecord, Failure> {
+        let found = self.store.by_result(caller, result_id).await?;
         found.ok_or_else(|| Failure::no_result(result_id))
     }
 
@@ -219,11 +224,11 @@ impl TaskService {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn list(&self, scope: &Scope, query: &ListQuery) -> Result<Page, Failure> {
+    pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Failure> {
         let found = self
             .store
             .list(&Listing {
-                scope: scope.clone(),
+                caller: caller.clone(),
                 statuses: query
                     .statuses()
                     .map(|statuses| statuses.into_iter().flat_map(Status::of_wire).copied().collect()),

@@ -5,8 +5,9 @@ use task_repo_protocol::{
     Complete, Fail, Heartbeat, HeartbeatReceipt, Outcome, OutcomeKind, Receipt, Release, Uuid,
 };
 
-use super::{Failure, TaskService};
-use crate::access::Scope;
+use super::failure::Failure;
+use super::service::TaskService;
+use crate::access::Caller;
 use crate::lifecycle::{self, Intent};
 use crate::store::{Applied, Change};
 use crate::task::view::token;
@@ -19,45 +20,49 @@ impl TaskService {
     ///
     /// # Errors
     /// When the token does not hold the task, or the result is too large.
-    pub async fn complete(&self, scope: &Scope, id: Uuid, body: Complete) -> Settled {
-        self.settle(scope, id, completed(id, body)).await
+    pub async fn complete(&self, caller: &Caller, id: Uuid, body: Complete) -> Settled {
+        self.settle(caller, id, completed(id, body)).await
     }
 
     /// The attempt failed.
     ///
     /// # Errors
     /// When the token does not hold the task.
-    pub async fn fail(&self, scope: &Scope, id: Uuid, body: Fail) -> Settled {
-        self.settle(scope, id, failed(id, body)).await
+    pub async fn fail(&self, caller: &Caller, id: Uuid, body: Fail) -> Settled {
+        self.settle(caller, id, failed(id, body)).await
     }
 
     /// The worker gives the task back.
     ///
     /// # Errors
     /// When the token does not hold the task.
-    pub async fn release(&self, scope: &Scope, id: Uuid, body: Release) -> Settled {
-        self.settle(scope, id, released(id, &body)).await
+    pub async fn release(&self, caller: &Caller, id: Uuid, body: Release) -> Settled {
+        self.settle(caller, id, released(id, &body)).await
     }
 
     /// The worker acknowledges the cancellation.
     ///
     /// # Errors
     /// When the token does not hold the task.
-    pub async fn acknowledge_cancel(&self, scope: &Scope, id: Uuid, lease_token: &str) -> Settled {
-        self.settle(scope, id, Intent::AcknowledgeCancel { token: token(id, lease_token) }).await
+    pub async fn acknowledge_cancel(&self, caller: &Caller, id: Uuid, lease_token: &str) -> Settled {
+        self.settle(caller, id, Intent::AcknowledgeCancel { token: token(id, lease_token) }).await
     }
 
     /// Settles many tasks; a bad one does not stop the others.
-    pub async fn settle_many(&self, scope: &Scope, outcomes: Vec<Result<Outcome, Failure>>) -> Vec<Settled> {
+    pub async fn settle_many(
+        &self,
+        caller: &Caller,
+        outcomes: Vec<Result<Outcome, Failure>>,
+    ) -> Vec<Settled> {
         let changes = outcomes
             .into_iter()
             .map(|outcome| {
                 let outcome = outcome?;
                 let id = task_id(&outcome.id)?;
-                Ok(Change { scope: scope.clone(), id, intent: settlement(id, outcome) })
+                Ok(Change { scope: caller.scope.clone(), id, intent: settlement(id, outcome) })
             })
             .collect();
-        self.change_many(changes).await.into_iter().map(|applied| Ok(applied?.receipt)).collect()
+        self.change_many(caller, changes).await.into_iter().map(|applied| Ok(applied?.receipt)).collect()
     }
 
     /// Renews a lease, and keeps the progress.
@@ -66,39 +71,44 @@ impl TaskService {
     /// When the token does not hold the task.
     pub async fn heartbeat(
         &self,
-        scope: &Scope,
+        caller: &Caller,
         id: Uuid,
         body: Heartbeat,
     ) -> Result<HeartbeatReceipt, Failure> {
-        self.change(scope, id, beat(id, body)).await.map(|applied| alive(&applied))
+        self.change(caller, id, heartbeat(id, body)).await.map(|applied| alive(&applied))
     }
 
     /// Renews many leases; a bad one does not stop the others.
     pub async fn heartbeat_many(
         &self,
-        scope: &Scope,
-        beats: Vec<Result<(String, Heartbeat), Failure>>,
+        caller: &Caller,
+        heartbeats: Vec<Result<(String, Heartbeat), Failure>>,
     ) -> Vec<Result<HeartbeatReceipt, Failure>> {
-        let changes = beats
+        let changes = heartbeats
             .into_iter()
             .map(|item| {
                 let (id, body) = item?;
                 let id = task_id(&id)?;
-                Ok(Change { scope: scope.clone(), id, intent: beat(id, body) })
+                Ok(Change { scope: caller.scope.clone(), id, intent: heartbeat(id, body) })
             })
             .collect();
-        self.change_many(changes).await.into_iter().map(|applied| Ok(alive(&applied?))).collect()
+        self.change_many(caller, changes).await.into_iter().map(|applied| Ok(alive(&applied?))).collect()
     }
 
-    async fn settle(&self, scope: &Scope, id: Uuid, intent: Intent) -> Settled {
-        Ok(self.change(scope, id, intent).await?.receipt)
+    async fn settle(&self, caller: &Caller, id: Uuid, intent: Intent) -> Settled {
+        Ok(self.change(caller, id, intent).await?.receipt)
     }
 
     /// Makes the changes that are ones, keeping everything in order.
-    async fn change_many(&self, changes: Vec<Result<Change, Failure>>) -> Vec<Result<Applied, Failure>> {
+    async fn change_many(
+        &self,
+        caller: &Caller,
+        changes: Vec<Result<Change, Failure>>,
+    ) -> Vec<Result<Applied, Failure>> {
         let wanted: Vec<_> = changes.iter().filter_map(|change| change.as_ref().ok()).cloned().collect();
         let mut results =
-            if wanted.is_empty() { Vec::new() } else { self.store.apply(wanted).await }.into_iter();
+            if wanted.is_empty() { Vec::new() } else { self.store.apply(wanted, caller.deadline.at()).await }
+                .into_iter();
         changes
             .into_iter()
             .filter_map(|change| match change {
@@ -124,7 +134,7 @@ fn alive(applied: &Applied) -> HeartbeatReceipt {
     }
 }
 
-fn beat(id: Uuid, body: Heartbeat) -> Intent {
+fn heartbeat(id: Uuid, body: Heartbeat) -> Intent {
     Intent::Heartbeat {
         token: token(id, &body.lease_token),
         lease_seconds: whole(body.lease_seconds),

@@ -13,13 +13,13 @@ use percent_encoding::percent_decode_str;
 use task_repo_protocol::key::visible_ascii;
 use task_repo_protocol::{ErrorCode, Role, Uuid, path};
 
-use super::body_room::BodyShare;
 use super::params::Params;
-use crate::access::Scope;
-use crate::http::App;
+use crate::access::{Caller, Deadline, Identity, Scope};
+use crate::http::app::App;
+use crate::http::body_room::BodyShare;
 use crate::http::problems::Rejection;
 use crate::json_value::fingerprint;
-use crate::usecases::{Failure, IdempotencyKey, Identity, KeyEnd, TaskService};
+use crate::usecases::{Failure, IdempotencyKey, KeyEnd, TaskService};
 
 /// Most bytes that are reserved for a body before it has come.
 const MAX_RESERVED: usize = 64 << 10;
@@ -50,7 +50,7 @@ pub(in crate::http) enum Access {
 /// A request whose caller may use the route.
 pub(in crate::http) struct Call {
     pub(in crate::http) app: Arc<App>,
-    pub(in crate::http) scope: Scope,
+    pub(in crate::http) caller: Caller,
     pub(in crate::http) request_id: String,
     identity: Identity,
     request: HttpRequest,
@@ -80,8 +80,10 @@ impl Call {
             return Err(lacks_role(roles));
         }
         let scope = scope(&identity, &request)?;
-        let share = app.bodies.share();
-        Ok(Self { app, scope, request_id, identity, request, payload, share })
+        let Spent(spent) = request.extensions().get().copied().unwrap_or_default();
+        let deadline = Deadline::within(app.store.timeout().saturating_sub(spent));
+        let (caller, share) = (Caller { scope, deadline }, app.bodies.share());
+        Ok(Self { app, caller, request_id, identity, request, payload, share })
     }
 
     /// The service behind the edge.
@@ -106,7 +108,7 @@ impl Call {
             // What is at hand already was allowed.
             biased;
             done = waiting => Ok(done?),
-            end = self.service().key_ends(&self.identity) => Err(match end {
+            end = self.app.keys.key_ends(&self.identity) => Err(match end {
                 KeyEnd::Gone => unauthenticated(UNKNOWN_KEY),
                 KeyEnd::Narrowed => Rejection::new(
                     ErrorCode::Forbidden,
@@ -160,7 +162,8 @@ impl Call {
             };
             match chunk {
                 None => {
-                    self.service().store().body_has_come();
+                    // The service's time begins here: how long the body took is the caller's matter.
+                    self.caller.deadline = self.caller.deadline.renewed();
                     if required && body.is_empty() {
                         return Err(Rejection::new(
                             ErrorCode::MalformedJson,

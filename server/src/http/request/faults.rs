@@ -3,15 +3,15 @@
 //! A body that fits never comes here. Serde and garde decide whether one fits; this only says what is wrong with it,
 //! and reads the text about once for each level of the schema.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 use serde::de::{Deserializer as _, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use task_repo_protocol::Violation;
-use utoipa::ToSchema;
+use task_repo_protocol::{Task, Violation};
+use utoipa::{PartialSchema as _, ToSchema};
 
 use super::expected::{self, Kind};
 use crate::usecases::shortened;
@@ -25,11 +25,17 @@ const MAX_NAME: usize = 128;
 /// Longest message that serde or garde may give, in characters.
 const MAX_MESSAGE: usize = 512;
 
-/// The schemas of the OpenAPI document, by name.
-static SCHEMAS: LazyLock<Value> = LazyLock::new(|| {
-    let mut document = serde_json::to_value(crate::http::openapi_document()).unwrap_or_default();
-    document["components"]["schemas"].take()
-});
+/// Schemas as the OpenAPI document shows them, by name.
+type Schemas = BTreeMap<String, Value>;
+
+/// The schemas of `T` and of what it refers to, and that of a task, whose other fields a body may name by mistake.
+fn schemas_of<T: ToSchema>() -> Schemas {
+    let mut schemas =
+        vec![(T::name().into_owned(), T::schema()), (Task::name().into_owned(), Task::schema())];
+    T::schemas(&mut schemas);
+    let as_value = |schema| serde_json::to_value(schema).unwrap_or_default();
+    schemas.into_iter().map(|(name, schema)| (name, as_value(schema))).collect()
+}
 
 /// What is wrong with one body.
 pub(super) struct Faults<'a> {
@@ -52,11 +58,9 @@ struct Fault {
 impl<'a> Faults<'a> {
     /// Those that the schema of `T` finds in `text`, which is JSON and stands at `place`.
     pub(super) fn of<T: ToSchema>(text: &'a str, place: &[Value]) -> Self {
-        let schema = match SCHEMAS.get(&*T::name()) {
-            Some(schema) => schema.clone(),
-            None => serde_json::to_value(T::schema()).unwrap_or_default(),
-        };
-        let mut walk = Walk { text, loc: place.to_vec(), depth: place.len(), ..Walk::default() };
+        let schemas = Arc::new(schemas_of::<T>());
+        let schema = schemas[&*T::name()].clone();
+        let mut walk = Walk { text, schemas, loc: place.to_vec(), depth: place.len(), ..Walk::default() };
         walk.value(text, &schema);
         let Walk { found, members, .. } = walk;
         let mut faults = Self { text, schema, place: place.to_vec(), found: Vec::new(), members };
@@ -151,6 +155,7 @@ impl<'a> Faults<'a> {
 #[derive(Default)]
 struct Walk<'a> {
     text: &'a str,
+    schemas: Arc<Schemas>,
     loc: Vec<Value>,
     /// How many parts the place of the body itself has.
     depth: usize,
@@ -178,7 +183,8 @@ impl<'a> Walk<'a> {
     /// Checks one value, the text of which is JSON.
     fn value(&mut self, raw: &'a str, schema: &Value) {
         let mut forms = Vec::new();
-        forms_of(schema, &mut forms);
+        let schemas = Arc::clone(&self.schemas);
+        forms_of(&schemas, schema, &mut forms);
         let kind = Kind::of(raw);
         let at = Some(self.offset(raw));
         if kind == Kind::Object
@@ -251,7 +257,7 @@ impl<'a> Walk<'a> {
             if let Some(schema) = form["properties"].get(&name) {
                 self.value(value, schema);
             } else if is_closed {
-                let msg = expected::instead_of(&name, form, &SCHEMAS["Task"], &mut self.told_names);
+                let msg = expected::instead_of(&name, form, &self.schemas["Task"], &mut self.told_names);
                 self.fault("unknown_field", msg, at);
             } else if let Some(schema) = others.filter(|others| others.is_object()) {
                 match form.get("propertyNames").map(|names| expected::check_name(&name, names)) {
@@ -282,14 +288,14 @@ impl<'a> Walk<'a> {
 }
 
 /// The forms that a schema allows, with references and alternatives resolved.
-fn forms_of<'s>(schema: &'s Value, forms: &mut Vec<&'s Value>) {
+fn forms_of<'s>(schemas: &'s Schemas, schema: &'s Value, forms: &mut Vec<&'s Value>) {
     if let Some(name) = schema["$ref"].as_str().and_then(|at| at.rsplit('/').next()) {
-        if let Some(schema) = SCHEMAS.get(name) {
-            forms_of(schema, forms);
+        if let Some(schema) = schemas.get(name) {
+            forms_of(schemas, schema, forms);
         }
     } else if let Some(several) = ["oneOf", "anyOf"].iter().find_map(|key| schema.get(*key)?.as_array()) {
         for schema in several {
-            forms_of(schema, forms);
+            forms_of(schemas, schema, forms);
         }
     } else {
         forms.push(schema);

@@ -98,7 +98,10 @@ impl Store {
         }
         command.append(cstr("writeConcern"), concern);
         let database = self.database.clone();
-        match self.call(verb, async move { database.run_raw_command(command).await }).await {
+        match self
+            .call(verb, self.step_deadline(), async move { database.run_raw_command(command).await })
+            .await
+        {
             Ok(reply) => answered(verb, &reply),
             Err(StoreError::Overloaded) => Written::Unsent,
             Err(_) => Written::Unknown,

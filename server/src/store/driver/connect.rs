@@ -74,11 +74,11 @@ impl Store {
     ///
     /// # Errors
     /// When it does not answer, or there is no primary.
-    pub async fn ping(&self) -> Result<Duration, StoreError> {
+    pub async fn ping(&self, until: Instant) -> Result<Duration, StoreError> {
         let database = self.database.clone();
         let asked = Instant::now();
         let hello =
-            self.call("hello", async move { database.run_command(doc! { "hello": 1 }).await }).await?;
+            self.call("hello", until, async move { database.run_command(doc! { "hello": 1 }).await }).await?;
         let writable = hello.get_bool("isWritablePrimary").unwrap_or(false);
         if writable { Ok(asked.elapsed()) } else { Err(StoreError::Unavailable) }
     }

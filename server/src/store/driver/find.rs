@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bson::{Bson, Document, RawDocumentBuf};
+use futures_util::TryStreamExt as _;
 use mongodb::options::FindOptions;
 use mongodb::{Collection, Cursor};
 use serde::de::DeserializeOwned;
@@ -61,8 +62,9 @@ impl Store {
         what: &'static str,
         filter: Document,
         options: FindOptions,
+        until: Instant,
     ) -> Result<Reading<TaskRecord>, StoreError> {
-        self.find_within(what, filter, options, usize::MAX).await
+        self.find_within(what, filter, options, usize::MAX, until).await
     }
 
     /// Tasks in the order of `options`, as many as `options` allow of those that can be read, and no more than so many
@@ -73,6 +75,7 @@ impl Store {
         filter: Document,
         mut options: FindOptions,
         max_bytes: usize,
+        until: Instant,
     ) -> Result<Reading<TaskRecord>, StoreError> {
         let limit = options.limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
         let mut asked = limit;
@@ -80,11 +83,11 @@ impl Store {
             options.batch_size = Some(SMALL_BATCH);
         }
         loop {
-            let bound = Bound { max_bytes, weigh: TaskRecord::bytes, until: self.deadline() };
+            let bound = Bound { max_bytes, weigh: TaskRecord::bytes, until };
             let (tasks, filter, store) = (self.tasks.clone(), filter.clone(), self.clone());
             let options_now = options.clone();
             let mut reading = self
-                .call(what, async move {
+                .call(what, until, async move {
                     let cursor = tasks.find(filter).with_options(options_now).await?;
                     store.read_all(cursor, tasks.name(), bound).await
                 })
@@ -112,14 +115,15 @@ impl Store {
         pipeline: Vec<Document>,
         index: &'static str,
         max_bytes: usize,
+        until: Instant,
     ) -> Result<Reading<TaskRecord>, StoreError> {
         let mut options = self.aggregate_by_index(index);
         if self.arriving.is_high() {
             options.batch_size = Some(SMALL_BATCH);
         }
-        let bound = Bound { max_bytes, weigh: TaskRecord::bytes, until: self.deadline() };
+        let bound = Bound { max_bytes, weigh: TaskRecord::bytes, until };
         let (tasks, store) = (self.tasks.clone(), self.clone());
-        self.call(what, async move {
+        self.call(what, until, async move {
             let aggregate = tasks.aggregate(pipeline).with_options(options);
             let cursor = aggregate.with_type::<RawDocumentBuf>().await?;
             store.read_all(cursor, tasks.name(), bound).await
@@ -135,18 +139,34 @@ impl Store {
         collection: &Collection<RawDocumentBuf>,
         filter: Document,
         options: FindOptions,
+        until: Instant,
     ) -> Result<Reading<T>, StoreError>
     where
         T: DeserializeOwned + Send + 'static,
     {
         let (collection, store) = (collection.clone(), self.clone());
-        let bound = Bound::open(self.deadline());
-        self.call(what, async move {
+        let bound = Bound::open(until);
+        self.call(what, until, async move {
             let cursor = collection.find(filter).with_options(options).await?;
             store.read_all(cursor, collection.name(), bound).await
         })
         .await?
         .ok_or(StoreError::Overloaded)
+    }
+
+    /// Documents as they are.
+    pub(in crate::store) async fn documents(
+        &self,
+        what: &'static str,
+        collection: &str,
+        filter: Document,
+        options: FindOptions,
+    ) -> Result<Vec<Document>, StoreError> {
+        let collection = self.database.collection::<Document>(collection);
+        self.call(what, self.step_deadline(), async move {
+            collection.find(filter).with_options(options).await?.try_collect().await
+        })
+        .await
     }
 
     /// Reads a cursor to its end, or to what is too much. `None`: other reads have brought too much already.

@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -62,10 +63,6 @@ struct Caller<I, O> {
     reply: oneshot::Sender<Vec<O>>,
 }
 
-fn lock<I, O>(queue: &Mutex<Queue<I, O>>) -> MutexGuard<'_, Queue<I, O>> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<I: Send + 'static, O: Send + 'static> GroupCommit<I, O> {
     pub(in crate::store) fn new(limits: Limits) -> Self {
         Self { queue: Arc::new(Mutex::new(Queue::new(limits))) }
@@ -94,7 +91,7 @@ impl<I: Send + 'static, O: Send + 'static> GroupCommit<I, O> {
             return Ok(Vec::new());
         }
         let (reply, mut answer) = oneshot::channel();
-        let (number, mut place) = lock(&self.queue).admit(items, bytes, reply)?;
+        let (number, mut place) = self.queue.lock().admit(items, bytes, reply)?;
         let end = tokio::time::Instant::from(until);
         // Taken by the command that this caller begins: it needs no other.
         let mut run = Some(run);
@@ -110,8 +107,8 @@ impl<I: Send + 'static, O: Send + 'static> GroupCommit<I, O> {
             };
             match tokio::time::timeout_at(look, &mut answer).await {
                 Ok(Ok(results)) => return Ok(results),
-                Err(_) if look < end => place = lock(&self.queue).begin(),
-                Err(_) if lock(&self.queue).withdraw(number) => return Err(StoreError::Unavailable),
+                Err(_) if look < end => place = self.queue.lock().begin(),
+                Err(_) if self.queue.lock().withdraw(number) => return Err(StoreError::Unavailable),
                 Ok(Err(_)) | Err(_) => return Err(StoreError::OutcomeUnknown),
             }
         }
@@ -126,7 +123,7 @@ impl<I: Send + 'static, O: Send + 'static> GroupCommit<I, O> {
         let queue = Arc::clone(&self.queue);
         runtime.spawn(async move {
             loop {
-                let Some(callers) = lock(&queue).next(place) else { return };
+                let Some(callers) = queue.lock().next(place) else { return };
                 // A command that breaks off leaves its own callers without an answer, and nobody else.
                 let _ = AssertUnwindSafe(carry(callers, &run)).catch_unwind().await;
             }

@@ -3,7 +3,6 @@
 mod arriving;
 pub(super) mod command;
 mod connect;
-mod deadline;
 mod find;
 mod group_commit;
 mod schema_check;

@@ -98,11 +98,12 @@ impl Store {
         &self,
         field: &'static str,
         filter: Document,
+        until: Instant,
     ) -> Result<Vec<String>, StoreError> {
         let tasks = self.tasks.clone();
         let options = DistinctOptions::builder().max_time(self.timeout).build();
         let distinct = async move { tasks.distinct(field, filter).with_options(options).await };
-        let found = self.call("distinct values", distinct).await?;
+        let found = self.call("distinct values", until, distinct).await?;
         Ok(found.into_iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
     }
 
@@ -116,15 +117,30 @@ impl Store {
         AggregateOptions::builder().hint(Hint::Name(index.to_owned())).max_time(self.timeout).build()
     }
 
-    /// Runs a call on the driver's runtime, within the deadline.
+    /// By when a step has its answer that no caller waits for: one of a background job, or of a command that carries several
+    /// callers.
+    pub fn step_deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    /// The time that one call may take in all, as the settings have it.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Runs a call on the driver's runtime. It has its answer by `until`.
     ///
     /// A driver's future must not be dropped half-way, so it runs as a task of its own and only the wait is cut off.
-    pub(in crate::store) async fn call<T, F>(&self, what: &'static str, call: F) -> Result<T, StoreError>
+    pub(in crate::store) async fn call<T, F>(
+        &self,
+        what: &'static str,
+        until: Instant,
+        call: F,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = mongodb::error::Result<T>> + Send + 'static,
     {
-        let until = self.deadline();
         if until <= Instant::now() {
             return Err(StoreError::Unavailable);
         }

@@ -43,10 +43,11 @@ impl Store {
         &self,
         ids: &[Uuid],
         payload: bool,
+        until: Instant,
     ) -> Result<Vec<(Uuid, Read)>, StoreError> {
         let kind = Kind { payload, certain: true };
         let wanted = ids.iter().map(|id| Wanted { id: *id, kind }).collect();
-        self.read_together(&self.groups.certain_reads, wanted, self.deadline()).await
+        self.read_together(&self.groups.certain_reads, wanted, until).await
     }
 
     async fn read_together(
@@ -103,7 +104,9 @@ impl Store {
         while is_cut {
             let stored: Vec<_> = ids.iter().map(|id| stored_id(*id)).collect();
             let filter = doc! { "_id": { "$in": stored } };
-            let reading = self.find_within("for a change", filter, options.clone(), MAX_READ_BYTES).await?;
+            let reading = self
+                .find_within("for a change", filter, options.clone(), MAX_READ_BYTES, self.step_deadline())
+                .await?;
             is_cut = reading.is_cut;
             let unreadable =
                 reading.unreadable.into_iter().map(|(id, tenant)| (id, Read::Unreadable(tenant)));

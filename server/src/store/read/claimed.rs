@@ -53,7 +53,7 @@ impl Store {
             let filter = doc! { "tenant": tenant, "claim_ids": { "$in": claim_ids } };
             let mut options = self.by_index(CLAIMS);
             options.projection = Some(without_payload());
-            found.insert(tenant, self.find("claimed by id", filter, options).await);
+            found.insert(tenant, self.find("claimed by id", filter, options, self.step_deadline()).await);
         }
         let answer = |(tenant, claim_id): &ClaimId| {
             let reading =

@@ -156,7 +156,7 @@ impl Store {
             return Ok(page.finish());
         }
         // The driver holds 16 MiB of a page with payloads before any of it is counted.
-        let place = timeout_at(self.deadline().into(), self.payload_pages.acquire());
+        let place = timeout_at(listing.until().into(), self.payload_pages.acquire());
         let _place =
             if listing.payload { Some(place.await.map_err(|_| StoreError::Overloaded)?) } else { None };
         if let Some(ids) = &listing.ids {
@@ -177,7 +177,7 @@ impl Store {
             }
         }
         if index == READY && types.is_none() {
-            types = Some(self.pending_types(&listing.scope.tenant).await?);
+            types = Some(self.pending_types(listing).await?);
         }
         let merged = if listing.after.is_some() { MAX_MERGED_TYPES_BEHIND } else { MAX_MERGED_TYPES };
         let ranges: Vec<_> = match &types {
@@ -229,7 +229,7 @@ impl Store {
         options.sort = Some(sort(listing.order));
         options.limit = i64::try_from(listing.limit + 1).ok();
         options.projection = Some(listing.left_out());
-        self.find_within("a list", part.range.clone(), options, MAX_PAGE_BYTES).await
+        self.find_within("a list", part.range.clone(), options, MAX_PAGE_BYTES, listing.until()).await
     }
 
     /// The first tasks of a part that are asked for, if they are among its first ones. Ends as soon as the page is full.
@@ -246,7 +246,7 @@ impl Store {
             doc! { "$limit": count(listing.limit + 1) },
             doc! { "$project": listing.left_out() },
         ];
-        self.aggregate_within("a list", pipeline, part.index, MAX_PAGE_BYTES).await
+        self.aggregate_within("a list", pipeline, part.index, MAX_PAGE_BYTES, listing.until()).await
     }
 
     /// Which tasks of the first ones of a part are asked for.
@@ -300,7 +300,7 @@ impl Store {
             let cursor = tasks.aggregate(pipeline).with_options(options).await?;
             cursor.try_collect::<Vec<_>>().await
         };
-        let answer = self.call("a look for a list", look).await?.pop().unwrap_or_default();
+        let answer = self.call("a look for a list", listing.until(), look).await?.pop().unwrap_or_default();
         let places = |name: &str| answer.get_array(name).map(Vec::as_slice).unwrap_or_default();
         let place = |stored: &Bson| read_position(listing.order, stored.as_document()?);
         // A document without a readable place is left out like any that cannot be read.
@@ -331,7 +331,8 @@ impl Store {
         options.sort = Some(sort(listing.order));
         options.limit = i64::try_from(page.wanted).ok();
         options.projection = Some(listing.left_out());
-        let reading = self.find_within("a list by id", filter, options, MAX_PAGE_BYTES).await?;
+        let reading =
+            self.find_within("a list by id", filter, options, MAX_PAGE_BYTES, listing.until()).await?;
         if reading.is_cut {
             let last = reading.found.last().map(|task| listing.order.position(task));
             if let Some(last) = last {
@@ -343,8 +344,9 @@ impl Store {
     }
 
     /// The task types that have ready work.
-    async fn pending_types(&self, tenant: &str) -> Result<Vec<String>, StoreError> {
-        self.distinct("task_type", doc! { "tenant": tenant, "status": "pending" }).await
+    async fn pending_types(&self, listing: &Listing) -> Result<Vec<String>, StoreError> {
+        let filter = doc! { "tenant": &*listing.caller.scope.tenant, "status": "pending" };
+        self.distinct("task_type", filter, listing.until()).await
     }
 }
 

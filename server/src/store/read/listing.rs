@@ -1,11 +1,13 @@
 //! What a list is asked for, and which part of which index it is in.
 
+use std::time::Instant;
+
 use bson::{Bson, Document, doc};
 use chrono::{DateTime, Utc};
 use task_repo_protocol::Uuid;
 
 use super::order::behind;
-use crate::access::Scope;
+use crate::access::Caller;
 use crate::store::indexes::{
     NEWEST_BY_TAG, NEWEST_BY_TYPE, NEWEST_BY_USER, NEWEST_OF_ALL, READY, READY_BY_TAG, READY_BY_USER,
 };
@@ -14,8 +16,8 @@ use crate::task::{Order, Position, Status};
 /// What to list.
 #[derive(Debug, Clone)]
 pub struct Listing {
-    /// What the caller can see.
-    pub scope: Scope,
+    /// Who asks, and by when the page is there.
+    pub caller: Caller,
     /// Only these tasks; `None`: all.
     pub ids: Option<Vec<Uuid>>,
     /// Any of these statuses; `None`: all, those too that only a newer version knows.
@@ -65,7 +67,7 @@ pub(super) fn not_deleted() -> Document {
 impl Listing {
     /// Whether what is asked for excludes itself, so that there is nothing to look for.
     pub(super) fn is_empty(&self) -> bool {
-        let is_of_two_users = match (self.scope.user.as_deref(), self.user_id.as_deref()) {
+        let is_of_two_users = match (self.caller.scope.user.as_deref(), self.user_id.as_deref()) {
             (Some(caller), Some(wanted)) => caller != wanted,
             _ => false,
         };
@@ -77,17 +79,22 @@ impl Listing {
             || has_an_end && self.statuses.as_ref().is_some_and(is_unfinished)
     }
 
+    /// By when the page is there.
+    pub(super) fn until(&self) -> Instant {
+        self.caller.deadline.at()
+    }
+
     fn user(&self) -> Option<&str> {
-        self.scope.user.as_deref().or(self.user_id.as_deref())
+        self.caller.scope.user.as_deref().or(self.user_id.as_deref())
     }
 
     /// The task types to list; `None`: all.
     fn allowed_types(&self) -> Option<Vec<String>> {
         if self.task_types.is_empty() {
-            return self.scope.task_types.as_ref().map(|types| types.to_vec());
+            return self.caller.scope.task_types.as_ref().map(|types| types.to_vec());
         }
         let mut types: Vec<_> =
-            self.task_types.iter().filter(|name| self.scope.may_use(name)).cloned().collect();
+            self.task_types.iter().filter(|name| self.caller.scope.may_use(name)).cloned().collect();
         types.sort();
         types.dedup();
         Some(types)
@@ -95,7 +102,7 @@ impl Listing {
 
     /// The index that serves the list, and what it does not answer by itself.
     pub(super) fn route(&self) -> Route {
-        let mut fixed = doc! { "tenant": &*self.scope.tenant };
+        let mut fixed = doc! { "tenant": &*self.caller.scope.tenant };
         let types = self.allowed_types();
         // The first tag is the index's; asking for all at once would leave the choice to the database.
         let mut tags = self.tags.iter();

@@ -1,6 +1,7 @@
 //! Reading: by id, by result.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
@@ -8,7 +9,7 @@ use mongodb::options::FindOptions;
 use task_repo_protocol::Uuid;
 
 use super::projection::without_payload;
-use crate::access::Scope;
+use crate::access::{Caller, Scope};
 use crate::store::carried::Read;
 use crate::store::driver::Store;
 use crate::store::error::StoreError;
@@ -34,17 +35,18 @@ impl Store {
         &self,
         wants: &[Want],
         payload: bool,
+        until: Instant,
     ) -> Result<Vec<Result<Option<TaskRecord>, StoreError>>, StoreError> {
         let ids: Vec<_> = wants.iter().map(|want| stored_id(want.id)).collect();
         let mut options = FindOptions::builder().max_time(self.timeout).build();
         options.projection = (!payload).then(without_payload);
-        let reading = self.find("by id", doc! { "_id": { "$in": ids } }, options).await?;
+        let reading = self.find("by id", doc! { "_id": { "$in": ids } }, options, until).await?;
         let mut unreadable: HashMap<_, _> = reading.unreadable.into_iter().collect();
         let mut found: HashMap<_, _> = reading.found.into_iter().map(|task| (task.id, task)).collect();
         let is_missing = |id: &Uuid| !unreadable.contains_key(id) && !found.contains_key(id);
         let missing: Vec<_> = wants.iter().map(|want| want.id).filter(is_missing).collect();
         // A new primary may show for a moment less than a majority has.
-        for (id, read) in self.read_certainly(&missing, payload).await? {
+        for (id, read) in self.read_certainly(&missing, payload, until).await? {
             match read {
                 Read::Task(task) => drop(found.insert(id, *task)),
                 Read::Unreadable(tenant) => drop(unreadable.insert(id, tenant)),
@@ -54,7 +56,7 @@ impl Store {
         let read = |want: &Want| match unreadable.get(&want.id) {
             // Whose it is must be known, or it does not exist for that caller.
             Some(Some(tenant)) if **tenant == *want.scope.tenant => Err(StoreError::Unreadable),
-            _ => Ok(found.get(&want.id).filter(|task| want.scope.sees(task)).cloned()),
+            _ => Ok(found.get(&want.id).filter(|task| task.is_in(&want.scope)).cloned()),
         };
         Ok(wants.iter().map(read).collect())
     }
@@ -73,7 +75,7 @@ impl Store {
         let tasks = self.tasks.clone_with_type::<Document>();
         let find =
             async move { tasks.find(filter).with_options(options).await?.try_collect::<Vec<_>>().await };
-        let found = self.call("unfinished", find).await?;
+        let found = self.call("unfinished", self.step_deadline(), find).await?;
         Ok(found.iter().filter_map(|found| found.get("_id").and_then(read_id)).collect())
     }
 
@@ -81,7 +83,12 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn by_result(&self, scope: &Scope, result_id: &str) -> Result<Option<TaskRecord>, StoreError> {
+    pub async fn by_result(
+        &self,
+        caller: &Caller,
+        result_id: &str,
+    ) -> Result<Option<TaskRecord>, StoreError> {
+        let Caller { scope, deadline } = caller;
         let mut filter = doc! {
             "tenant": &*scope.tenant,
             "result_id": { "$eq": result_id, "$exists": true },
@@ -96,6 +103,6 @@ impl Store {
         let mut options = self.by_index(RESULTS);
         options.sort = Some(doc! { "created_at": -1, "_id": -1 });
         options.limit = Some(1);
-        Ok(self.find("by result", filter, options).await?.found.pop())
+        Ok(self.find("by result", filter, options, deadline.at()).await?.found.pop())
     }
 }

@@ -159,7 +159,8 @@ impl Store {
             let ids: Vec<_> = passed_by.into_iter().map(stored_id).collect();
             filter.insert("$nor", vec![doc! { "_id": { "$in": ids } }]);
         }
-        let reading = self.find_within("ready work", filter, options, MAX_READ_BYTES).await?;
+        let reading =
+            self.find_within("ready work", filter, options, MAX_READ_BYTES, self.step_deadline()).await?;
         Ok(Ready { tasks: reading.found, is_cut: reading.is_cut })
     }
 
@@ -169,7 +170,7 @@ impl Store {
     /// When the database does not answer.
     pub async fn ready_types(&self, tenant: &str, task_types: &[String]) -> Result<Vec<String>, StoreError> {
         let filter = doc! { "tenant": tenant, "task_type": { "$in": task_types }, "status": "pending" };
-        self.distinct("task_type", filter).await
+        self.distinct("task_type", filter, self.step_deadline()).await
     }
 
     /// One look at ready tasks that such callers may want, without payloads. They all take only their own user's, or all
@@ -200,7 +201,7 @@ impl Store {
             (filter, MAX_LOOK)
         };
         options.limit = i64::try_from(limit).ok();
-        let tasks = self.find("ready for some", filter, options).await?.found;
+        let tasks = self.find("ready for some", filter, options, self.step_deadline()).await?.found;
         Ok(Ready { is_cut: tasks.len() >= MAX_LOOK, tasks })
     }
 }

@@ -61,12 +61,8 @@ const TELLING_TRIES: u32 = 20;
 impl Store {
     /// Makes these changes; each gets its own answer, in order. Several of one task are made one after the other and
     /// written at once. Reads and writes of callers that arrive together are carried by one command each.
-    pub async fn apply(&self, changes: Vec<Change>) -> Vec<Result<Applied, Refused>> {
-        self.apply_by(changes, self.deadline()).await
-    }
-
-    /// The same, by another time.
-    pub async fn apply_by(&self, changes: Vec<Change>, until: Instant) -> Vec<Result<Applied, Refused>> {
+    /// What is not known by `until` is in doubt.
+    pub async fn apply(&self, changes: Vec<Change>, until: Instant) -> Vec<Result<Applied, Refused>> {
         let mut call = Call::of(changes);
         let mut overloaded = false;
         while !call.open.is_empty() && !overloaded && Instant::now() < until {
@@ -183,7 +179,7 @@ impl Store {
         let mut is_changed = false;
         for &index in indexes {
             let change = &changes[index];
-            if !change.scope.sees(&record) {
+            if !record.is_in(&change.scope) {
                 results[index] = Err(Refused::Missing);
                 continue;
             }
@@ -191,7 +187,7 @@ impl Store {
             match lifecycle::apply(&mut trial, &change.intent, self.clock().now()) {
                 Err(refusal) => results[index] = Err(Refused::Task(refusal)),
                 Ok(Effect::Repeated(receipt)) => receipts.push((index, receipt)),
-                Ok(Effect::Changed) => {
+                Ok(Effect::Changed | Effect::Fenced) => {
                     is_changed = true;
                     moves.extend(lifecycle::move_of(record.status, record.version, &change.intent, &trial));
                     record = trial;

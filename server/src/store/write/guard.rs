@@ -106,7 +106,7 @@ impl Store {
         let options = FindOptions::builder().projection(doc! { "stamp": 1 }).max_time(self.timeout).build();
         let find =
             async move { tasks.find(filter).with_options(options).await?.try_collect::<Vec<_>>().await };
-        let found = self.call("stamps", find).await.ok()?;
+        let found = self.call("stamps", self.step_deadline(), find).await.ok()?;
         let stamp = |task: &Document| Some((read_id(task.get("_id")?)?, task.get_i64("stamp").ok()?));
         Some(found.iter().filter_map(stamp).collect())
     }

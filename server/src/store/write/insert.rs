@@ -17,19 +17,12 @@ use crate::store::error::StoreError;
 use crate::store::ids::{stored_bytes, stored_id};
 use crate::store::indexes::IDEMPOTENCY;
 use crate::store::read::as_created;
-use crate::task::{MoveRecord, TaskRecord};
+use crate::task::TaskRecord;
 
 impl Store {
     /// Creates tasks; each gets its own answer, in order. Tasks of callers that arrive together are written together.
-    pub async fn insert(&self, tasks: &[Arc<TaskRecord>]) -> Vec<Result<(), InsertRefused>> {
-        self.insert_until(tasks, self.deadline()).await
-    }
-
-    async fn insert_until(
-        &self,
-        tasks: &[Arc<TaskRecord>],
-        until: Instant,
-    ) -> Vec<Result<(), InsertRefused>> {
+    /// What is not known by `until` is in doubt.
+    pub async fn insert(&self, tasks: &[Arc<TaskRecord>], until: Instant) -> Vec<Result<(), InsertRefused>> {
         let failed = |error| vec![Err(InsertRefused::Store(error)); tasks.len()];
         let draft =
             |task: &Arc<TaskRecord>| Some(Drafted { task: Arc::clone(task), document: self.form.of(task)? });
@@ -66,8 +59,8 @@ impl Store {
         task.note_creation();
         let task = Arc::new(task);
         // Whoever gives it back must not be faster than the command, which tries for two deadlines.
-        let until = self.deadline() + 2 * self.timeout;
-        let inserted = self.insert_until(&[Arc::clone(&task)], until).await.pop();
+        let until = self.step_deadline() + 2 * self.timeout;
+        let inserted = self.insert(&[Arc::clone(&task)], until).await.pop();
         let inserted = inserted.unwrap_or(Err(InsertRefused::Store(StoreError::OutcomeUnknown)));
         let mut task = Arc::unwrap_or_clone(task);
         if inserted.is_ok() {
@@ -87,7 +80,7 @@ impl Store {
         let is_told =
             |(task, result): &(&Arc<TaskRecord>, &Result<_, _>)| result.is_ok() && !task.only_holds_a_key();
         for (task, _) in tasks.iter().zip(&results).filter(is_told) {
-            self.hub.emit(&TaskEvent { before: None, moves: &[MoveRecord::creation(task)], task });
+            self.hub.emit(&TaskEvent { before: None, moves: &[task.creation()], task });
         }
         results
     }
@@ -138,6 +131,7 @@ impl Store {
         tenant: &str,
         mut keys: HashSet<Vec<u8>>,
         strip: impl Fn(&mut TaskRecord),
+        until: Instant,
     ) -> Result<HashMap<Vec<u8>, TaskRecord>, StoreError> {
         let mut found = HashMap::with_capacity(keys.len());
         loop {
@@ -145,7 +139,8 @@ impl Store {
             let filter = doc! { "tenant": tenant, "idempotency_key": { "$in": stored, "$exists": true } };
             let mut options = self.by_index(IDEMPOTENCY);
             options.projection = Some(as_created());
-            let reading = self.find_within("by idempotency key", filter, options, MAX_READ_BYTES).await?;
+            let reading =
+                self.find_within("by idempotency key", filter, options, MAX_READ_BYTES, until).await?;
             if reading.seen - usize::from(reading.is_cut) > reading.found.len() {
                 return Err(StoreError::Unreadable);
             }
@@ -165,13 +160,18 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn forget_idempotency_keys(&self, tenant: &str, ids: &[Uuid]) -> Result<(), StoreError> {
+    pub async fn forget_idempotency_keys(
+        &self,
+        tenant: &str,
+        ids: &[Uuid],
+        until: Instant,
+    ) -> Result<(), StoreError> {
         let ids: Vec<_> = ids.iter().map(|id| stored_id(*id)).collect();
         let tasks = self.tasks.clone();
         let filter = doc! { "tenant": tenant, "_id": { "$in": ids } };
         let update = doc! { "$unset": { "idempotency_key": "", "idempotency_body": "", "idempotency_request": "",
         "idempotency_limits": "" } };
-        self.call("forget idempotency keys", async move { tasks.update_many(filter, update).await })
+        self.call("forget idempotency keys", until, async move { tasks.update_many(filter, update).await })
             .await
             .map(|_| ())
     }

@@ -28,7 +28,7 @@ const CROWDED: Duration = Duration::from_secs(5);
 const MANY: usize = 8;
 
 /// Which part of a queue this server takes.
-pub(super) struct Apart {
+pub(super) struct Partition {
     /// For how many more claims a miss means that others are there: some tasks were missed lately.
     suspicion: u32,
     half: Option<Half>,
@@ -70,7 +70,7 @@ impl Half {
     }
 }
 
-impl Apart {
+impl Partition {
     /// Alone, as far as this server knows.
     pub(super) fn new(random: SmallRng) -> Self {
         Self { suspicion: 0, half: None, drawn: None, random }
@@ -164,13 +164,13 @@ mod tests {
         tasks.iter().map(|task| task.id.as_u128()).collect()
     }
 
-    fn alone() -> Apart {
-        Apart::new(SmallRng::seed_from_u64(1))
+    fn alone() -> Partition {
+        Partition::new(SmallRng::seed_from_u64(1))
     }
 
-    fn half(bit: u128) -> Apart {
+    fn half(bit: u128) -> Partition {
         let half = Half { bit, is_crowded: false, missed: Instant::now(), priority: None, left: None };
-        Apart { half: Some(half), drawn: Some(bit), ..alone() }
+        Partition { half: Some(half), drawn: Some(bit), ..alone() }
     }
 
     #[test]
@@ -192,25 +192,25 @@ mod tests {
 
     #[test]
     fn most_of_a_large_claim_missed_is_a_sign_by_itself() {
-        let mut apart = alone();
-        assert!(!apart.claimed(MANY, MANY / 2));
-        assert!(apart.last_bit().is_none());
-        let mut apart = alone();
-        assert!(!apart.claimed(MANY, MANY / 2 - 1));
-        assert!(apart.last_bit().is_some());
+        let mut partition = alone();
+        assert!(!partition.claimed(MANY, MANY / 2));
+        assert!(partition.last_bit().is_none());
+        let mut partition = alone();
+        assert!(!partition.claimed(MANY, MANY / 2 - 1));
+        assert!(partition.last_bit().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_half_that_nobody_else_takes_from_is_taken_in_order() {
-        let mut apart = half(0);
-        apart.claimed(MANY, 0);
-        let bit = u128::from(apart.last_bit() == Some(true));
+        let mut partition = half(0);
+        partition.claimed(MANY, 0);
+        let bit = u128::from(partition.last_bit() == Some(true));
         let look = || tasks((0..40).map(|n| 2 * n + bit));
         let mut shuffled = look();
-        assert!(!apart.leave(&mut shuffled, true, false) && ids(&shuffled) != ids(&look()));
+        assert!(!partition.leave(&mut shuffled, true, false) && ids(&shuffled) != ids(&look()));
         advance(CROWDED).await;
         let mut in_order = look();
-        assert!(apart.leave(&mut in_order, true, false));
+        assert!(partition.leave(&mut in_order, true, false));
         assert_eq!(ids(&in_order), ids(&look()));
     }
 
@@ -237,8 +237,8 @@ mod tests {
         let mut look = tasks([1, 2, 3, 4]);
         look[2].priority -= 1;
         look[3].priority -= 1;
-        let mut apart = half(0);
-        assert!(!apart.leave(&mut look, true, false));
+        let mut partition = half(0);
+        assert!(!partition.leave(&mut look, true, false));
         assert_eq!(ids(&look), [2]);
 
         // The look behind it finds nothing more of that priority.
@@ -246,43 +246,46 @@ mod tests {
         for task in &mut lower {
             task.priority -= 1;
         }
-        assert!(!apart.leave(&mut lower, false, true));
+        assert!(!partition.leave(&mut lower, false, true));
         assert!(lower.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_over_when_nobody_comes_for_what_was_left() {
-        let mut apart = half(0);
-        apart.leave(&mut tasks([1, 2, 3]), true, false);
+        let mut partition = half(0);
+        partition.leave(&mut tasks([1, 2, 3]), true, false);
         advance(PATIENCE).await;
-        apart.leave(&mut tasks([1, 3, 4]), true, false);
-        assert!(apart.half.is_some());
+        partition.leave(&mut tasks([1, 3, 4]), true, false);
+        assert!(partition.half.is_some());
         advance(Duration::from_millis(1)).await;
         let mut look = tasks([1, 3, 4]);
-        assert!(apart.leave(&mut look, true, false));
+        assert!(partition.leave(&mut look, true, false));
         assert_eq!(ids(&look), [1, 3, 4]);
-        assert!(apart.half.is_none());
+        assert!(partition.half.is_none());
 
-        let mut apart = half(0);
+        let mut partition = half(0);
         advance(MEMORY + Duration::from_millis(1)).await;
-        apart.leave(&mut tasks([2]), false, false);
-        assert!(apart.half.is_some(), "what this look has left out is not known");
+        partition.leave(&mut tasks([2]), false, false);
+        assert!(partition.half.is_some(), "what this look has left out is not known");
         let mut look = tasks([1, 2]);
-        assert!(apart.leave(&mut look, true, true));
+        assert!(partition.leave(&mut look, true, true));
         assert_eq!(ids(&look), [1, 2], "others were not faster for long");
-        assert!(!apart.claimed(5, 4));
-        assert_eq!(apart.last_bit(), Some(false), "once is enough to know again");
+        assert!(!partition.claimed(5, 4));
+        assert_eq!(partition.last_bit(), Some(false), "once is enough to know again");
 
-        let mut apart = half(0);
-        apart.leave(&mut tasks([1, 2, 3]), true, false);
+        let mut partition = half(0);
+        partition.leave(&mut tasks([1, 2, 3]), true, false);
         advance(2 * PATIENCE).await;
-        apart.leave(&mut tasks([3, 4]), true, false);
-        assert!(apart.half.is_some(), "the other has taken the first one");
+        partition.leave(&mut tasks([3, 4]), true, false);
+        assert!(partition.half.is_some(), "the other has taken the first one");
         let mut above = tasks([6]);
         above[0].priority += 1;
-        apart.leave(&mut above, true, false);
+        partition.leave(&mut above, true, false);
         advance(2 * PATIENCE).await;
-        apart.leave(&mut tasks([3, 4]), true, false);
-        assert!(apart.half.is_none(), "work of higher priority in between does not make it wait for longer");
+        partition.leave(&mut tasks([3, 4]), true, false);
+        assert!(
+            partition.half.is_none(),
+            "work of higher priority in between does not make it wait for longer"
+        );
     }
 }

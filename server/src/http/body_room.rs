@@ -14,7 +14,7 @@ pub(crate) struct BodyRoom {
 
 /// What one request's body takes of it, until it is dropped.
 #[derive(Default)]
-pub(in crate::http) struct BodyShare {
+pub(super) struct BodyShare {
     held: Arc<AtomicUsize>,
     most: usize,
     bytes: usize,
@@ -27,7 +27,7 @@ impl BodyRoom {
     }
 
     /// A share without bytes. What a caller only announces takes none.
-    pub(in crate::http) fn share(&self) -> BodyShare {
+    pub(super) fn share(&self) -> BodyShare {
         BodyShare { held: Arc::clone(&self.held), most: self.most, bytes: 0 }
     }
 }
@@ -36,7 +36,7 @@ impl BodyShare {
     /// Adds bytes that have come. `false`: there is no room for them. There always is for a small body: large ones must not
     /// keep heartbeats out.
     #[must_use]
-    pub(in crate::http) fn add(&mut self, bytes: usize) -> bool {
+    pub(super) fn add(&mut self, bytes: usize) -> bool {
         let before = self.held.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
         before + bytes <= self.most || self.bytes <= SMALL

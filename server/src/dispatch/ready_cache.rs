@@ -1,8 +1,8 @@
 //! Ready tasks read ahead of their callers.
 //!
-//! Whoever looks for work at the front of a busy queue steps over everything that was taken lately, so each look
-//! brings more than is wanted now. What is on the shelf is a guess: a task counts as taken only once the guarded write
-//! has found it as it was read, so one that was cancelled, edited or taken meanwhile is never handed out.
+//! A read at the front of a busy queue steps over everything that was claimed lately, so each read brings more tasks than
+//! are wanted now. The ready cache is a guess: a task is claimed only once the guarded write has found it as it was read.
+//! One that was cancelled, edited or claimed meanwhile is never delivered.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use super::apart::Apart;
+use super::partition::Partition;
 use crate::store::{Ready, ReadyFrom, Selection};
 use crate::task::{Order, Position, TaskRecord};
 
-/// How long a look at the front of the queue is believed: work that other servers made ready at the place of older
-/// work waits no longer.
-const FRESH: Duration = Duration::from_millis(250);
-/// Most tasks that one look brings.
-pub(super) const MAX_LOOK: usize = 1000;
-/// Most bytes on all shelves of a server; beyond, looks bring what is wanted now and no more.
-const MAX_BYTES: usize = 32 << 20;
-/// Most bytes that one look brings beyond what is wanted.
+/// How long a read of the front of the queue is believed: work that other servers made ready before what was read waits
+/// no longer.
+const FRONT_BELIEVED: Duration = Duration::from_millis(250);
+/// Most tasks that one read brings.
+pub(super) const MAX_TASKS_PER_READ: usize = 1000;
+/// Most bytes in all ready caches of a server; beyond, reads bring what is wanted now and no more.
+const MAX_CACHED_BYTES: usize = 32 << 20;
+/// Most bytes that one read brings beyond what is wanted.
 const MAX_AHEAD_BYTES: usize = 1 << 20;
 /// Bytes of a task where nothing is known yet.
 const USUAL_BYTES: usize = 1000;
@@ -31,62 +31,62 @@ const USUAL_BYTES: usize = 1000;
 /// How much of the queue is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
-    /// Nothing: the next look is at the front.
+    /// Nothing: the next read is of the front.
     Nothing,
-    /// All up to a task, which is on the shelf or taken.
+    /// All up to a position, whose task is in the cache or was taken out.
     UpTo(Position),
     /// All.
     Everything,
 }
 
-/// What became ready on this server during a look, which may or may not have seen it.
+/// What became ready on this server during a read, which may or may not have seen it.
 #[derive(Default)]
-struct Meanwhile {
+struct DuringRead {
     offered: Vec<TaskRecord>,
     bytes: usize,
-    /// Something whose payload is not at hand as well, so that a look which found all may lack it.
-    came_back: bool,
+    /// A task became ready again whose payload is not at hand, so that a read which found all may lack it.
+    ready_again: bool,
 }
 
 /// Ready tasks of one selection, in claim order.
-pub(super) struct Shelf {
+pub(super) struct ReadyCache {
     tasks: VecDeque<TaskRecord>,
     known: Known,
-    /// When the front was looked at.
-    looked: Option<Instant>,
+    /// When the front was read.
+    front_read_at: Option<Instant>,
     /// When anything was read.
-    read: Option<Instant>,
+    read_at: Option<Instant>,
     window: usize,
     /// Of the tasks that were read last.
     average_bytes: usize,
-    apart: Apart,
-    /// Something came back during the last look: only what is taken at once may go before it.
+    partition: Partition,
+    /// A task became ready again during the last read: only what is taken at once may go before it.
     lacks_some: bool,
-    /// While a look is under way.
-    meanwhile: Option<Meanwhile>,
+    /// While a read is under way.
+    during_read: Option<DuringRead>,
     total: Arc<AtomicUsize>,
 }
 
-impl Shelf {
-    /// An empty one; `total` counts the bytes on all shelves.
+impl ReadyCache {
+    /// An empty one; `total` counts the bytes in all ready caches.
     pub(super) fn new(total: Arc<AtomicUsize>, random: SmallRng) -> Self {
         Self {
             tasks: VecDeque::new(),
             known: Known::Nothing,
-            looked: None,
-            read: None,
+            front_read_at: None,
+            read_at: None,
             window: 0,
             average_bytes: USUAL_BYTES,
-            apart: Apart::new(random),
+            partition: Partition::new(random),
             lacks_some: false,
-            meanwhile: None,
+            during_read: None,
             total,
         }
     }
 
     /// The first tasks, up to that many, unless they have been here for too long.
     pub(super) fn take(&mut self, count: usize) -> Vec<TaskRecord> {
-        if self.looked.is_none_or(|looked| looked.elapsed() > FRESH) {
+        if self.front_read_at.is_none_or(|at| at.elapsed() > FRONT_BELIEVED) {
             self.clear();
         }
         let tasks: Vec<_> = self.tasks.drain(..count.min(self.tasks.len())).collect();
@@ -97,76 +97,76 @@ impl Shelf {
         tasks
     }
 
-    /// Whether what is taken next was read before, or is looked for behind it: nothing new at the front is seen then.
+    /// Whether what is taken next was read before, or is read behind that: nothing new at the front is seen then.
     pub(super) fn is_ahead(&self) -> bool {
         !self.tasks.is_empty() || matches!(self.known, Known::UpTo(_))
     }
 
-    /// Whether all ready work is known, so that a look would bring nothing more.
+    /// Whether all ready work is known, so that a read would bring nothing more.
     pub(super) fn knows_everything(&self) -> bool {
         self.known == Known::Everything
     }
 
     /// Whether nothing at all is ready, as far as this server knows.
     pub(super) fn is_known_to_be_empty(&self) -> bool {
-        self.tasks.is_empty() && self.knows_everything() && self.meanwhile.is_none()
+        self.tasks.is_empty() && self.knows_everything() && self.during_read.is_none()
     }
 
-    /// Where to look next, and how many tasks to read, when `wanted` are needed now beside `held`, which were taken off
-    /// and are found again by a look at the front. The look ends with [`add`](Self::add) or [`forget`](Self::forget).
-    pub(super) fn next_look(
+    /// Where to read next, and how many tasks, when `wanted` are needed now beside `held`, which were taken out and are
+    /// found again by a read of the front. The read ends with [`add`](Self::add) or [`forget`](Self::forget).
+    pub(super) fn next_read(
         &mut self,
         selection: &Selection,
         wanted: usize,
         held: usize,
     ) -> (ReadyFrom, usize) {
-        let pause = self.read.map_or(Duration::MAX, |read| read.elapsed());
-        let has_room = self.total.load(Ordering::Relaxed) < MAX_BYTES;
-        // For who keeps asking, each look reads further ahead, as far as what it brings is used while it is fresh.
+        let pause = self.read_at.map_or(Duration::MAX, |at| at.elapsed());
+        let has_room = self.total.load(Ordering::Relaxed) < MAX_CACHED_BYTES;
+        // While callers keep asking, each read goes further ahead, as far as what it brings is used while it is believed.
         let ahead = match pause {
             _ if !has_room => 0,
-            pause if pause < FRESH / 4 => 2 * self.window,
-            pause if pause < FRESH => self.window,
+            pause if pause < FRONT_BELIEVED / 4 => 2 * self.window,
+            pause if pause < FRONT_BELIEVED => self.window,
             _ => 0,
         };
-        let is_fresh = self.looked.is_some_and(|looked| looked.elapsed() < FRESH);
+        let is_fresh = self.front_read_at.is_some_and(|at| at.elapsed() < FRONT_BELIEVED);
         let from = match self.known {
             Known::UpTo(order) if is_fresh && selection.is_one_queue() => {
-                ReadyFrom::After(order, self.apart.last_bit())
+                ReadyFrom::After(order, self.partition.last_bit())
             }
             Known::UpTo(_) | Known::Nothing | Known::Everything => ReadyFrom::Front,
         };
         let wanted = if from == ReadyFrom::Front { wanted + held } else { wanted };
-        self.window = ahead.min(MAX_AHEAD_BYTES / self.average_bytes).max(wanted).min(MAX_LOOK);
-        self.meanwhile = Some(Meanwhile::default());
+        self.window = ahead.min(MAX_AHEAD_BYTES / self.average_bytes).max(wanted).min(MAX_TASKS_PER_READ);
+        self.during_read = Some(DuringRead::default());
         (from, self.window)
     }
 
-    /// Keeps what a look has brought.
+    /// Keeps what a read has brought.
     pub(super) fn add(&mut self, from: ReadyFrom, limit: usize, ready: Ready) {
         let is_all = ready.tasks.len() < limit && !ready.is_cut;
         let added: usize = ready.tasks.iter().map(TaskRecord::bytes).sum();
         self.average_bytes = added.checked_div(ready.tasks.len()).unwrap_or(USUAL_BYTES);
-        self.read = Some(Instant::now());
+        self.read_at = Some(Instant::now());
         if from == ReadyFrom::Front {
             self.clear();
-            self.looked = Some(Instant::now());
+            self.front_read_at = Some(Instant::now());
         }
         self.known = match (from, ready.tasks.last()) {
             (ReadyFrom::Front, _) if is_all => Known::Everything,
-            // Somebody may have been overtaken: at the end of the queue the front is looked at again.
+            // A task may have been overtaken: at the end of the queue the front is read again.
             (ReadyFrom::After(..), _) if is_all => Known::Nothing,
             (_, Some(last)) => Known::UpTo(Order::Claim.position(last)),
             (_, None) => Known::Nothing,
         };
         let mut brought = VecDeque::from(ready.tasks);
-        if !self.apart.leave(&mut brought, from == ReadyFrom::Front, is_all) {
+        if !self.partition.leave(&mut brought, from == ReadyFrom::Front, is_all) {
             self.known = Known::Nothing;
         }
         self.total.fetch_add(brought.iter().map(TaskRecord::bytes).sum(), Ordering::Relaxed);
         self.tasks.append(&mut brought);
-        let meanwhile = self.meanwhile.take().unwrap_or_default();
-        if meanwhile.came_back {
+        let meanwhile = self.during_read.take().unwrap_or_default();
+        if meanwhile.ready_again {
             self.known = Known::Nothing;
             self.lacks_some = true;
         }
@@ -187,9 +187,9 @@ impl Shelf {
         }
     }
 
-    /// A task has just become ready on this server. `false`: a look is needed to find it.
+    /// A task has just become ready on this server. `false`: a read is needed to find it.
     pub(super) fn offer(&mut self, task: &TaskRecord) -> bool {
-        match &mut self.meanwhile {
+        match &mut self.during_read {
             Some(meanwhile) if meanwhile.bytes + task.bytes() <= MAX_AHEAD_BYTES => {
                 meanwhile.bytes += task.bytes();
                 meanwhile.offered.push(task.clone());
@@ -201,9 +201,9 @@ impl Shelf {
     }
 
     /// A task whose payload is not at hand is ready again on this server: it must not wait behind what was read ahead.
-    pub(super) fn make_way(&mut self, position: Position) {
-        if let Some(meanwhile) = &mut self.meanwhile {
-            meanwhile.came_back = true;
+    pub(super) fn ready_again(&mut self, position: Position) {
+        if let Some(meanwhile) = &mut self.during_read {
+            meanwhile.ready_again = true;
             return;
         }
         let is_behind = match self.known {
@@ -225,7 +225,10 @@ impl Shelf {
             Known::UpTo(last) => Order::Claim.is_before(&position, &last),
             Known::Everything => true,
         };
-        if !is_known || self.tasks.len() >= MAX_LOOK || self.total.load(Ordering::Relaxed) > MAX_BYTES {
+        if !is_known
+            || self.tasks.len() >= MAX_TASKS_PER_READ
+            || self.total.load(Ordering::Relaxed) > MAX_CACHED_BYTES
+        {
             // Whatever comes after the last one here is not known any more.
             if self.known == Known::Everything {
                 self.known =
@@ -233,9 +236,9 @@ impl Shelf {
             }
             return false;
         }
-        // Nothing comes before it. Of a queue that is not known whole, only a look at the front says that.
+        // Complete and empty, so this task is the front: that counts as a fresh read of it.
         if self.tasks.is_empty() && self.known == Known::Everything {
-            self.looked = Some(Instant::now());
+            self.front_read_at = Some(Instant::now());
         }
         let place = self
             .tasks
@@ -249,16 +252,16 @@ impl Shelf {
         self.tasks.iter().any(|other| other.id == task.id)
     }
 
-    /// What was here is not true any more; the next look is at the front.
+    /// What was here is not true any more; the next read is of the front.
     pub(super) fn forget(&mut self) {
-        self.meanwhile = None;
+        self.during_read = None;
         self.clear();
         self.known = Known::Nothing;
     }
 
-    /// Of `picked` tasks that were taken off, `landed` could be claimed; others were faster with the rest.
+    /// Of `picked` tasks that were taken out, `landed` could be claimed; other servers were faster with the rest.
     pub(super) fn claimed(&mut self, picked: usize, landed: usize) {
-        if !self.apart.claimed(picked, landed) {
+        if !self.partition.claimed(picked, landed) {
             self.forget();
         } else if landed < picked {
             // Some may be ready still, but have changed.
@@ -275,7 +278,7 @@ impl Shelf {
     }
 }
 
-impl Drop for Shelf {
+impl Drop for ReadyCache {
     fn drop(&mut self) {
         self.clear();
     }
@@ -292,8 +295,8 @@ mod tests {
     use super::*;
     use crate::access::Scope;
 
-    fn shelf(seed: u64) -> Shelf {
-        Shelf::new(Arc::default(), SmallRng::seed_from_u64(seed))
+    fn cache(seed: u64) -> ReadyCache {
+        ReadyCache::new(Arc::default(), SmallRng::seed_from_u64(seed))
     }
 
     fn task(id: u128, priority: i32) -> TaskRecord {
@@ -305,29 +308,29 @@ mod tests {
     }
 
     #[test]
-    fn what_came_back_during_a_look_is_not_overtaken_by_what_is_offered_after_it() {
-        let mut shelf = shelf(1);
-        let (from, limit) = shelf.next_look(&selection(), 1, 0);
-        shelf.make_way(Order::Claim.position(&task(1, 90)));
-        shelf.add(from, limit, Ready { tasks: Vec::new(), is_cut: false });
-        assert!(!shelf.is_known_to_be_empty());
-        assert!(!shelf.offer(&task(2, 10)), "the look did not see what came back");
+    fn what_ready_again_during_a_look_is_not_overtaken_by_what_is_offered_after_it() {
+        let mut cache = cache(1);
+        let (from, limit) = cache.next_read(&selection(), 1, 0);
+        cache.ready_again(Order::Claim.position(&task(1, 90)));
+        cache.add(from, limit, Ready { tasks: Vec::new(), is_cut: false });
+        assert!(!cache.is_known_to_be_empty());
+        assert!(!cache.offer(&task(2, 10)), "the read did not see what is ready again");
 
-        let (from, limit) = shelf.next_look(&selection(), 2, 0);
-        shelf.make_way(Order::Claim.position(&task(1, 50)));
-        shelf.add(from, limit, Ready { tasks: vec![task(2, 50), task(3, 50)], is_cut: false });
-        assert_eq!(shelf.take(1).len(), 1, "what is wanted at once");
-        assert!(shelf.tasks.is_empty() && !shelf.knows_everything());
+        let (from, limit) = cache.next_read(&selection(), 2, 0);
+        cache.ready_again(Order::Claim.position(&task(1, 50)));
+        cache.add(from, limit, Ready { tasks: vec![task(2, 50), task(3, 50)], is_cut: false });
+        assert_eq!(cache.take(1).len(), 1, "what is wanted at once");
+        assert!(cache.tasks.is_empty() && !cache.knows_everything());
     }
 
     #[test]
-    fn what_is_offered_to_a_queue_known_to_be_empty_needs_no_look() {
-        let mut shelf = shelf(1);
-        let (from, limit) = shelf.next_look(&selection(), 1, 0);
-        shelf.add(from, limit, Ready { tasks: Vec::new(), is_cut: false });
-        assert!(shelf.is_known_to_be_empty());
-        assert!(shelf.offer(&task(2, 10)));
-        assert_eq!(shelf.take(2).len(), 1);
+    fn what_is_offered_to_a_queue_known_to_be_empty_needs_no_read() {
+        let mut cache = cache(1);
+        let (from, limit) = cache.next_read(&selection(), 1, 0);
+        cache.add(from, limit, Ready { tasks: Vec::new(), is_cut: false });
+        assert!(cache.is_known_to_be_empty());
+        assert!(cache.offer(&task(2, 10)));
+        assert_eq!(cache.take(2).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -349,12 +352,12 @@ mod tests {
     async fn meet(seed: u64) -> Vec<usize> {
         let mut queue: BTreeMap<_, _> =
             (0..5_000).map(|id| task(id, 50)).map(|task| ((task.ready_at, task.id), task)).collect();
-        let mut servers = [shelf(2 * seed), shelf(2 * seed + 1)];
+        let mut servers = [cache(2 * seed), cache(2 * seed + 1)];
         let mut missed = Vec::new();
         while !queue.is_empty() {
-            let picks = servers.each_mut().map(|shelf| {
-                if shelf.tasks.is_empty() {
-                    let (from, limit) = shelf.next_look(&selection(), EACH, 0);
+            let picks = servers.each_mut().map(|cache| {
+                if cache.tasks.is_empty() {
+                    let (from, limit) = cache.next_read(&selection(), EACH, 0);
                     let (first, bit) = match from {
                         ReadyFrom::After(last, bit) => (Bound::Excluded((last.time, last.id)), bit),
                         ReadyFrom::Front | ReadyFrom::Above(_) => (Bound::Unbounded, None),
@@ -363,15 +366,15 @@ mod tests {
                         |task: &&TaskRecord| bit.is_none_or(|bit| (task.id.as_u128() & 1 == 1) == bit);
                     let range = queue.range((first, Bound::Unbounded)).map(|(_, task)| task);
                     let tasks = range.filter(is_wanted).take(limit).cloned().collect();
-                    shelf.add(from, limit, Ready { tasks, is_cut: false });
+                    cache.add(from, limit, Ready { tasks, is_cut: false });
                 }
-                shelf.take(EACH)
+                cache.take(EACH)
             });
             let mut missed_now = 0;
-            for (shelf, picked) in servers.iter_mut().zip(picks) {
+            for (cache, picked) in servers.iter_mut().zip(picks) {
                 let landed =
                     picked.iter().filter(|task| queue.remove(&(task.ready_at, task.id)).is_some()).count();
-                shelf.claimed(picked.len(), landed);
+                cache.claimed(picked.len(), landed);
                 missed_now += picked.len() - landed;
             }
             missed.push(missed_now);

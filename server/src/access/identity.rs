@@ -1,0 +1,34 @@
+//! Who calls.
+
+use std::sync::Arc;
+
+use task_repo_protocol::Role;
+
+use super::key::KeyRecord;
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// Nobody in particular, on a route that needs no key.
+    Anonymous,
+    /// The bootstrap key: all tenants, all roles.
+    Bootstrap,
+    /// An issued key, and the hash of its secret that the caller has.
+    Issued(Arc<KeyRecord>, [u8; 32]),
+}
+
+impl Identity {
+    /// Whether the caller has one of these roles.
+    pub fn has_any(&self, roles: &[Role]) -> bool {
+        match self {
+            Self::Anonymous => false,
+            Self::Bootstrap => true,
+            Self::Issued(key, _) => key.roles.iter().any(|role| roles.contains(&(*role).into())),
+        }
+    }
+
+    /// Whether the caller may name any tenant.
+    pub fn reaches_all_tenants(&self) -> bool {
+        self.has_any(&[Role::Admin])
+    }
+}

@@ -1,0 +1,62 @@
+//! When the next round of a job is.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+
+/// When the next round of a job is. Others may set it to an earlier time.
+pub(super) struct Alarm {
+    clock: Arc<Clock>,
+    /// By the clock's [`instant`](Clock::instant), so that a step of the database's time moves no round. `None`: not
+    /// planned yet.
+    at: Mutex<Option<Instant>>,
+    changed: Notify,
+}
+
+impl Alarm {
+    pub(super) fn new(clock: Arc<Clock>) -> Self {
+        Self { clock, at: Mutex::new(None), changed: Notify::new() }
+    }
+
+    /// There is something to do at that time. The job is woken only if its next round would be later.
+    pub(super) fn set(&self, time: DateTime<Utc>) {
+        let time = self.clock.instant() + self.clock.until(time);
+        let mut at = self.at.lock();
+        if at.is_none_or(|at| time < at) {
+            *at = Some(time);
+            self.changed.notify_one();
+        }
+    }
+
+    /// A round begins. It may not find what is set from here on.
+    pub(super) fn begin(&self) {
+        *self.at.lock() = None;
+    }
+
+    /// The next round is at that time, or earlier for what was set since this one began.
+    pub(super) fn plan(&self, next: Instant) {
+        let mut at = self.at.lock();
+        *at = Some(at.map_or(next, |at| at.min(next)));
+    }
+
+    /// Resolves when it is time for the next round.
+    pub(super) async fn rings(&self) {
+        loop {
+            let at = *self.at.lock();
+            let rest = at.map(|at| at.saturating_duration_since(self.clock.instant()));
+            match rest {
+                Some(rest) if rest.is_zero() => return,
+                Some(rest) => tokio::select! {
+                    () = self.clock.sleep(rest) => {}
+                    () = self.changed.notified() => {}
+                },
+                None => self.changed.notified().await,
+            }
+        }
+    }
+}

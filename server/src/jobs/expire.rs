@@ -1,0 +1,49 @@
+//! Takes back leases and attempts that ran out.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::due_moves::{DueMoves, PAGE};
+use super::renewals::Renewals;
+use super::runner::{Job, Round};
+use crate::background::Background;
+use crate::lifecycle::Intent;
+use crate::store::{Store, StoreError};
+
+/// The job.
+pub(super) struct Expire {
+    store: Store,
+    background: Background,
+    renewals: Renewals,
+    pause: Duration,
+}
+
+impl Expire {
+    pub(super) fn new(store: &Store, background: &Background, pause: Duration) -> Self {
+        let renewals = Renewals::new(store.clone());
+        Self { store: store.clone(), background: background.clone(), renewals, pause }
+    }
+}
+
+impl Job for Expire {
+    const NAME: &'static str = "sweeper";
+
+    async fn round(&self) -> Result<Round, StoreError> {
+        let mut moves = DueMoves::new(&self.store);
+        loop {
+            let found = self.store.expired(moves.page(), PAGE).await?;
+            let mut expired = found.tasks.clone();
+            // Asked only now: a lease that ran out while the read waited for the database must not be taken back either.
+            if let Some(outage) = self.renewals.last_outage().await? {
+                let now = self.store.clock().now();
+                expired.retain(|task| outage.holds_until(task.lease_seconds) <= now);
+            }
+            let jitter = || Intent::Expire { jitter: rand::rng().random_range(-1.0..=1.0) };
+            moves.make(&found, &expired, jitter).await;
+            if !found.is_full || self.background.is_stopping() {
+                return Ok(Round { lag: moves.end()?, pause: self.pause });
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Asks what has changed that all servers must know, and renews this server's entry in the registry.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
+use task_repo_protocol::Uuid;
+
+use super::runner::{Job, Round};
+use crate::store::{SCHEMA, ServerRecord, Store, StoreError};
+use crate::usecases::Keys;
+
+/// How often this server asks what has changed. A revoked key is refused everywhere within 5 s because of it.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often this server renews its entry.
+const RENEW_INTERVAL: Duration = Duration::from_secs(5);
+
+/// This server, as the registry is to know it.
+pub(super) struct ThisServer {
+    id: Uuid,
+    host: String,
+    started_at: DateTime<Utc>,
+    renewed_at: Mutex<Option<Instant>>,
+}
+
+impl ThisServer {
+    pub(super) fn new(now: DateTime<Utc>) -> Self {
+        Self { id: Uuid::now_v7(), host: host(), started_at: now, renewed_at: Mutex::new(None) }
+    }
+
+    pub(super) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.renewed_at.lock().is_none_or(|at| now.saturating_duration_since(at) >= RENEW_INTERVAL)
+    }
+
+    fn entry(&self, now: DateTime<Utc>) -> ServerRecord {
+        ServerRecord {
+            id: self.id,
+            host: self.host.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            schema: SCHEMA.to_string(),
+            started_at: self.started_at,
+            renewed_at: now,
+        }
+    }
+}
+
+/// What this machine calls itself.
+fn host() -> String {
+    let told = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let told = told.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
+    match told.trim() {
+        "" => "unknown".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// The job.
+pub(super) struct Registry {
+    store: Store,
+    keys: Arc<Keys>,
+    server: Arc<ThisServer>,
+}
+
+impl Registry {
+    pub(super) fn new(store: &Store, keys: &Arc<Keys>, server: &Arc<ThisServer>) -> Self {
+        Self { store: store.clone(), keys: Arc::clone(keys), server: Arc::clone(server) }
+    }
+}
+
+impl Job for Registry {
+    const NAME: &'static str = "registry";
+
+    async fn round(&self) -> Result<Round, StoreError> {
+        let asked = Instant::now();
+        self.keys.hear(self.store.changes().await?, asked);
+        let now = self.store.clock().instant();
+        if self.server.is_due(now) {
+            self.store.renew_server(&self.server.entry(self.store.clock().now())).await?;
+            *self.server.renewed_at.lock() = Some(now);
+        }
+        Ok(Round { lag: Duration::ZERO, pause: ASK_INTERVAL })
+    }
+}

@@ -1,0 +1,55 @@
+//! What the use cases work with.
+
+use std::sync::Arc;
+
+use task_repo_protocol::Uuid;
+
+use super::end_waits::EndWaits;
+use super::failure::Failure;
+use crate::access::Caller;
+use crate::background::Background;
+use crate::config::TaskSettings;
+use crate::dispatch::Dispatch;
+use crate::lifecycle::Intent;
+use crate::store::{Applied, Change, Refused, Store, StoreError};
+
+/// The use cases of tasks. One for a server, shared by all its requests.
+pub struct TaskService {
+    pub(super) store: Store,
+    pub(super) settings: TaskSettings,
+    pub(super) dispatch: Arc<Dispatch>,
+    pub(super) end_waits: Arc<EndWaits>,
+    pub(super) background: Background,
+}
+
+impl TaskService {
+    /// The use cases on that database.
+    pub fn new(
+        store: Store,
+        settings: TaskSettings,
+        dispatch: Arc<Dispatch>,
+        background: Background,
+    ) -> Arc<Self> {
+        store.hub().subscribe(|event| {
+            if event.before.is_none() {
+                metrics::counter!("task_repo_tasks_created_total").increment(1);
+            }
+        });
+        let end_waits = EndWaits::new(store.hub());
+        Arc::new(Self { store, settings, dispatch, end_waits, background })
+    }
+
+    /// The calls that wait for the end of a task.
+    pub(crate) fn end_waits(&self) -> &Arc<EndWaits> {
+        &self.end_waits
+    }
+
+    /// Makes one change.
+    pub(super) async fn change(&self, caller: &Caller, id: Uuid, intent: Intent) -> Result<Applied, Failure> {
+        let verb = intent.verb();
+        let change = Change { scope: caller.scope.clone(), id, intent };
+        let mut results = self.store.apply(vec![change], caller.deadline.at()).await;
+        let result = results.pop().unwrap_or(Err(Refused::Store(StoreError::OutcomeUnknown)));
+        result.map_err(|refused| Failure::of(id, verb, &refused))
+    }
+}
