@@ -11,11 +11,11 @@ use task_repo_protocol::{
     Release, Task, Uuid, path,
 };
 
-use crate::call::Call;
 use crate::client::TaskClient;
 use crate::ending::{Completion, Ending};
 use crate::error::{ClientError, Result};
 use crate::failure::TaskFailure;
+use crate::request::ApiRequest;
 use crate::retry::Repeat;
 
 /// A task that this worker holds the lease of: the only thing that can complete, fail, release or heartbeat it.
@@ -121,9 +121,9 @@ impl ClaimedTask {
     /// `lease_lost`: the work no longer counts; `task_not_found`; see [`ClientError`].
     pub async fn heartbeat(&self, progress: Option<ProgressUpdate>) -> Result<HeartbeatReceipt> {
         let body = Heartbeat { lease_token: self.lease_token().to_owned(), lease_seconds: None, progress };
-        let call =
-            Call::post(path::TASK_HEARTBEAT, Repeat::Always).at(&self.id().to_string())?.json(&body)?;
-        self.client.answer_of(call).await?.json()
+        let request =
+            ApiRequest::post(path::TASK_HEARTBEAT, Repeat::Always).at(&self.id().to_string())?.json(&body)?;
+        self.client.send(request).await?.json()
     }
 
     /// For [`TaskClient::settle`], which settles many in one call.
@@ -180,8 +180,8 @@ pub(crate) async fn settle_one(
         delay_seconds,
         usage,
     } = ending.outcome(id, lease_token);
-    let post = |endpoint| Call::post(endpoint, Repeat::Always).at(&id);
-    let call = match outcome {
+    let post = |endpoint| ApiRequest::post(endpoint, Repeat::Always).at(&id);
+    let request = match outcome {
         OutcomeKind::Completed => {
             post(path::TASK_COMPLETE)?.json(&Complete { lease_token, result, result_id, usage })?
         }
@@ -195,7 +195,7 @@ pub(crate) async fn settle_one(
             post(path::TASK_CANCEL)?.json(&Cancel { lease_token: Some(lease_token) })?
         }
     };
-    client.answer_of(call).await?.json()
+    client.send(request).await?.json()
 }
 
 /// Reads a task's request; none reads as `null`.

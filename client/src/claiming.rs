@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use task_repo_protocol::claim::{ClaimOne, Heartbeats, HeartbeatsAnswer};
 use task_repo_protocol::{Claim, HeartbeatItem, HeartbeatResult, Json, Receipt, Uuid, path};
 
-use crate::call::Call;
 use crate::claimed::{ClaimedTask, SettleError};
 use crate::client::TaskClient;
+use crate::decode::{self, ClaimedTasks};
 use crate::error::{ClientError, Result};
 use crate::failure::{TaskFailure, whole_seconds};
+use crate::request::ApiRequest;
 use crate::retry::Repeat;
-use crate::taken::{self, Taken};
 
 /// Getting work and reporting on it.
 impl TaskClient {
@@ -26,16 +26,16 @@ impl TaskClient {
     /// # Errors
     /// `validation_failed`, `forbidden` for a type that the key may not have; see [`ClientError`].
     pub async fn claim(&self, claim: &Claim) -> Result<Vec<ClaimedTask>> {
-        Ok(self.take(claim).await?.reported(self).await)
+        Ok(self.claim_unreported(claim).await?.reported(self).await)
     }
 
     /// Claims as [`TaskClient::claim`] does; what cannot be read is still to be reported.
-    pub(crate) async fn take(&self, claim: &Claim) -> Result<Taken> {
-        let claim = named(claim.clone());
+    pub(crate) async fn claim_unreported(&self, claim: &Claim) -> Result<ClaimedTasks> {
+        let claim = with_claim_id(claim.clone());
         let wait = Duration::from_millis(claim.wait_ms.unwrap_or(0));
-        let call = Call::post(path::TASKS_CLAIM, Repeat::Always).json(&claim)?.waiting(wait);
-        let unread: Unread = self.answer_of(call).await?.json()?;
-        Ok(Taken::read(self, path::TASKS_CLAIM, &unread.tasks))
+        let request = ApiRequest::post(path::TASKS_CLAIM, Repeat::Always).json(&claim)?.waiting(wait);
+        let answer: UndecodedClaimed = self.send(request).await?.json()?;
+        Ok(ClaimedTasks::decode(self, path::TASKS_CLAIM, &answer.tasks))
     }
 
     /// Claims one known task, for as long as the task says.
@@ -60,9 +60,10 @@ impl TaskClient {
     }
 
     async fn claim_one(&self, id: Uuid, body: ClaimOne) -> Result<ClaimedTask> {
-        let call = Call::post(path::TASK_CLAIM, Repeat::Unapplied).at(&id.to_string())?.json(&body)?;
-        let task: Json = self.answer_of(call).await?.json()?;
-        match taken::read(self, path::TASK_CLAIM, &task) {
+        let request =
+            ApiRequest::post(path::TASK_CLAIM, Repeat::Unapplied).at(&id.to_string())?.json(&body)?;
+        let task: Json = self.send(request).await?.json()?;
+        match decode::task(self, path::TASK_CLAIM, &task) {
             Ok(claimed) => Ok(claimed),
             Err(mut undecodable) => {
                 undecodable.id = Some(id);
@@ -112,20 +113,20 @@ impl TaskClient {
     ) -> Result<Vec<HeartbeatResult>> {
         let heartbeats =
             heartbeats.iter().map(Json::of).collect::<Result<_, _>>().map_err(ClientError::Encode)?;
-        let call = Call::post(path::TASKS_HEARTBEAT, Repeat::Always)
+        let request = ApiRequest::post(path::TASKS_HEARTBEAT, Repeat::Always)
             .json(&Heartbeats { heartbeats })?
             .within(timeout);
-        Ok(self.answer_of(call).await?.json::<HeartbeatsAnswer>()?.results)
+        Ok(self.send(request).await?.json::<HeartbeatsAnswer>()?.results)
     }
 }
 
 /// The claim with an id, so that it can be repeated.
-pub(crate) fn named(claim: Claim) -> Claim {
+pub(crate) fn with_claim_id(claim: Claim) -> Claim {
     Claim { claim_id: claim.claim_id.or_else(|| Some(Uuid::now_v7())), ..claim }
 }
 
-/// [`Claimed`](task_repo_protocol::claim::Claimed), with its tasks unread.
+/// [`Claimed`](task_repo_protocol::claim::Claimed), with its tasks not yet decoded.
 #[derive(Deserialize)]
-struct Unread {
+struct UndecodedClaimed {
     tasks: Vec<Json>,
 }

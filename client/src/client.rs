@@ -7,8 +7,9 @@ use std::time::Duration;
 use task_repo_protocol::path;
 
 use crate::error::Result;
+use crate::request::ApiRequest;
 use crate::retry::RetryBudget;
-use crate::transport::Transport;
+use crate::transport::{ApiResponse, Transport};
 
 /// Calls the service. Clones are cheap and share their connections.
 #[derive(Debug, Clone)]
@@ -64,7 +65,7 @@ impl TaskClient {
         self.with_header(path::USER_HEADER, user_id, false)
     }
 
-    /// The same client with another patience.
+    /// The same client with another retry budget.
     #[must_use]
     pub fn with_retry(&self, retry: RetryBudget) -> Self {
         let mut client = self.clone();
@@ -75,6 +76,11 @@ impl TaskClient {
     /// The same client with connections of its own, for use on another runtime.
     pub(crate) fn detached(&self) -> Result<Self> {
         Ok(Self { transport: Arc::new(self.transport.detached()?) })
+    }
+
+    /// Sends a request until it is answered, refused for good, or its retry budget is spent.
+    pub(crate) async fn send(&self, request: ApiRequest) -> Result<ApiResponse> {
+        self.transport.send(request).await
     }
 
     fn with_header(&self, name: &'static str, value: &str, secret: bool) -> Result<Self> {

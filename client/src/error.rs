@@ -20,7 +20,7 @@ pub enum ClientError {
     #[error("the value has no JSON form")]
     Encode(#[source] serde_json::Error),
     /// The service refused, and said why.
-    #[error("{}: {} (request {})", .0.code, in_words(.0), .0.request_id)]
+    #[error("{}: {} (request {})", .0.code, description(.0), .0.request_id)]
     Refused(Box<Problem>),
     /// The answer is not one the service gives; a proxy in between, perhaps.
     #[error(
@@ -52,6 +52,12 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// An item of an answer that has neither of the two members of which it must have one. `call` names the answer.
+    pub(crate) fn incomplete_item(call: &'static str, one: &str, other: &str) -> Self {
+        let source = serde::de::Error::custom(format_args!("an item has neither {one} nor {other}"));
+        Self::Decode { call, source }
+    }
+
     /// The problem, where the service refused.
     pub fn problem(&self) -> Option<&Problem> {
         match self {
@@ -109,7 +115,7 @@ impl ClientError {
 }
 
 /// What happened; of a body with several faults, each.
-fn in_words(problem: &Problem) -> String {
+fn description(problem: &Problem) -> String {
     match problem.errors.as_deref() {
         Some(errors) if errors.len() > 1 => {
             let fault = |error: &Violation| {

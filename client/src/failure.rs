@@ -8,9 +8,9 @@ use serde::Serialize;
 use task_repo_protocol::{ErrorReport, Json, Retry, UsageReport};
 
 /// Longest message that the service takes, in characters.
-const MAX_MESSAGE: usize = 8192;
+const MAX_MESSAGE_CHARS: usize = 8192;
 /// Longest code that the service takes, in characters.
-const MAX_CODE: usize = 128;
+const MAX_CODE_CHARS: usize = 128;
 
 /// Why work on a task ended without a result.
 ///
@@ -35,13 +35,13 @@ const MAX_CODE: usize = 128;
 #[must_use = "a failure does nothing until it is returned or reported"]
 pub struct TaskFailure {
     error: ErrorReport,
-    next: Next,
+    next: NextAttempt,
     usage: Option<UsageReport>,
 }
 
 /// What comes after the failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum NextAttempt {
     /// Another attempt, by the task's own backoff.
     Retry,
     /// Another attempt after that long.
@@ -55,28 +55,28 @@ enum Next {
 impl TaskFailure {
     /// May succeed next time: tried again while attempts are left, by the task's backoff.
     pub fn retry(message: impl Into<String>) -> Self {
-        Self::new(message.into(), Next::Retry)
+        Self::new(message.into(), NextAttempt::Retry)
     }
 
     /// May succeed after that long: tried again then, while attempts are left. Whole seconds, rounded up, up to a year.
     pub fn retry_after(message: impl Into<String>, delay: Duration) -> Self {
-        Self::new(message.into(), Next::RetryAfter(delay))
+        Self::new(message.into(), NextAttempt::RetryAfter(delay))
     }
 
     /// Will never succeed: the task fails for good.
     pub fn never(message: impl Into<String>) -> Self {
-        Self::new(message.into(), Next::Never)
+        Self::new(message.into(), NextAttempt::Never)
     }
 
     /// The work stopped because it was told to. A cancellation that was asked for is acknowledged with it, and after a
     /// stop of the worker the task is given back without costing an attempt.
     pub fn cancelled() -> Self {
-        Self::new("the work was stopped".to_owned(), Next::Cancelled).with_code("cancelled")
+        Self::new("the work was stopped".to_owned(), NextAttempt::Cancelled).with_code("cancelled")
     }
 
     /// With a code for programs, up to 128 characters.
     pub fn with_code(mut self, code: impl Into<String>) -> Self {
-        self.error.code = Some(shortened(code.into(), MAX_CODE)).filter(|code| !code.is_empty());
+        self.error.code = Some(shortened(code.into(), MAX_CODE_CHARS)).filter(|code| !code.is_empty());
         self
     }
 
@@ -104,7 +104,7 @@ impl TaskFailure {
 
     /// Whether it is [`TaskFailure::cancelled`].
     pub fn is_cancelled(&self) -> bool {
-        self.next == Next::Cancelled
+        self.next == NextAttempt::Cancelled
     }
 
     pub(crate) fn error(&self) -> &ErrorReport {
@@ -120,23 +120,23 @@ impl TaskFailure {
         self.usage = Some(self.usage.unwrap_or_default().plus(usage));
     }
 
-    /// The same failure with its message alone.
-    pub(crate) fn plain(&self) -> Self {
+    /// The same failure with its message and code alone.
+    pub(crate) fn without_details_and_usage(&self) -> Self {
         Self { error: ErrorReport { details: None, ..self.error.clone() }, usage: None, next: self.next }
     }
 
     /// Whether to try again, and after how many seconds, as the service is told.
     pub(crate) fn retry_fields(&self) -> (Option<Retry>, Option<i64>) {
         match self.next {
-            Next::Retry | Next::Cancelled => (None, None),
-            Next::RetryAfter(delay) => (None, Some(whole_seconds(delay))),
-            Next::Never => (Some(Retry::Never), None),
+            NextAttempt::Retry | NextAttempt::Cancelled => (None, None),
+            NextAttempt::RetryAfter(delay) => (None, Some(whole_seconds(delay))),
+            NextAttempt::Never => (Some(Retry::Never), None),
         }
     }
 
-    fn new(message: String, next: Next) -> Self {
+    fn new(message: String, next: NextAttempt) -> Self {
         // A message that is too long must not be why a failure cannot be reported.
-        let error = ErrorReport { message: shortened(message, MAX_MESSAGE), code: None, details: None };
+        let error = ErrorReport { message: shortened(message, MAX_MESSAGE_CHARS), code: None, details: None };
         Self { error, next, usage: None }
     }
 }
@@ -204,8 +204,8 @@ mod tests {
     #[test]
     fn what_is_too_long_is_cut_at_a_character() {
         let failure = TaskFailure::retry("é".repeat(9000)).with_code("c".repeat(200));
-        assert_eq!(failure.message().chars().count(), MAX_MESSAGE);
-        assert_eq!(failure.code().map(str::len), Some(MAX_CODE));
+        assert_eq!(failure.message().chars().count(), MAX_MESSAGE_CHARS);
+        assert_eq!(failure.code().map(str::len), Some(MAX_CODE_CHARS));
         assert_eq!(TaskFailure::retry("").with_code("").code(), None);
     }
 

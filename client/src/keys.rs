@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use task_repo_protocol::{IssuedKey, KeyInfo, KeyList, KeyRotation, NewKey, Uuid, path};
 
-use crate::call::Call;
 use crate::client::TaskClient;
 use crate::error::Result;
 use crate::failure::whole_seconds;
+use crate::request::ApiRequest;
 use crate::retry::Repeat;
 
 /// Keys.
@@ -20,7 +20,7 @@ impl TaskClient {
     /// # Errors
     /// `forbidden`, `validation_failed`; see [`ClientError`](crate::ClientError).
     pub async fn create_key(&self, key: &NewKey) -> Result<IssuedKey> {
-        self.answer_of(Call::post(path::KEYS, Repeat::Unapplied).json(key)?).await?.json()
+        self.send(ApiRequest::post(path::KEYS, Repeat::Unapplied).json(key)?).await?.json()
     }
 
     /// The keys that the caller may see, newest first, without their secrets.
@@ -28,7 +28,7 @@ impl TaskClient {
     /// # Errors
     /// `forbidden`; see [`ClientError`](crate::ClientError).
     pub async fn list_keys(&self) -> Result<Vec<KeyInfo>> {
-        Ok(self.answer_of(Call::get(path::KEYS)).await?.json::<KeyList>()?.keys)
+        Ok(self.send(ApiRequest::get(path::KEYS)).await?.json::<KeyList>()?.keys)
     }
 
     /// Gives a key a new secret. The old one stays good for `overlap`, in whole seconds, rounded up; by default an hour.
@@ -39,8 +39,9 @@ impl TaskClient {
     /// `key_not_found`, `forbidden`; see [`ClientError`](crate::ClientError).
     pub async fn rotate_key(&self, id: Uuid, overlap: Option<Duration>) -> Result<IssuedKey> {
         let body = KeyRotation { overlap_seconds: overlap.map(whole_seconds) };
-        let call = Call::post(path::KEY_ROTATE, Repeat::Unapplied).at(&id.to_string())?.json(&body)?;
-        self.answer_of(call).await?.json()
+        let request =
+            ApiRequest::post(path::KEY_ROTATE, Repeat::Unapplied).at(&id.to_string())?.json(&body)?;
+        self.send(request).await?.json()
     }
 
     /// Revokes a key: every server refuses it within 5 s.
@@ -48,6 +49,6 @@ impl TaskClient {
     /// # Errors
     /// `key_not_found`, `forbidden`; see [`ClientError`](crate::ClientError).
     pub async fn revoke_key(&self, id: Uuid) -> Result<()> {
-        self.answer_of(Call::delete(path::KEY).at(&id.to_string())?).await.map(drop)
+        self.send(ApiRequest::delete(path::KEY).at(&id.to_string())?).await.map(drop)
     }
 }

@@ -41,19 +41,19 @@
 //! no such name (claiming one known task, `execute`, a conditional edit, `PUT /status`, issuing keys) is repeated only
 //! after an error that rules out that it was applied.
 
-mod call;
 pub mod claimed;
 pub mod claiming;
 pub mod client;
+mod decode;
 mod ending;
 pub mod error;
 pub mod failure;
 pub mod keys;
 pub mod list;
+mod request;
 pub mod retry;
 pub mod settle;
 pub mod system;
-mod taken;
 pub mod tasks;
 mod transport;
 pub mod worker;

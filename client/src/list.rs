@@ -4,9 +4,9 @@ use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use task_repo_protocol::timestamp;
 use task_repo_protocol::{DateTime, Status, Task, TaskPage, Utc, Uuid, path};
 
-use crate::call::Call;
 use crate::client::TaskClient;
 use crate::error::{ClientError, Result};
+use crate::request::ApiRequest;
 
 /// Largest page that a list may ask for.
 pub const MAX_PAGE: u32 = 100;
@@ -100,8 +100,10 @@ impl ListTasks {
         self.with(name, value)
     }
 
-    fn call(&self) -> Call {
-        self.parameters.iter().fold(Call::get(path::TASKS), |call, (name, value)| call.query(name, value))
+    fn request(&self) -> ApiRequest {
+        self.parameters
+            .iter()
+            .fold(ApiRequest::get(path::TASKS), |request, (name, value)| request.query(name, value))
     }
 }
 
@@ -112,7 +114,7 @@ impl TaskClient {
     /// # Errors
     /// `invalid_parameter`, also for a cursor of another query; see [`ClientError`].
     pub async fn list_tasks(&self, query: &ListTasks) -> Result<TaskPage> {
-        self.answer_of(query.call()).await?.json()
+        self.send(query.request()).await?.json()
     }
 
     /// All tasks of a query, page after page, fetched as they are asked for, past pages that are empty. No task comes twice.
@@ -154,7 +156,7 @@ mod tests {
     use super::*;
 
     fn query_of(query: &ListTasks) -> String {
-        let url = query.call().url("http://host").expect("a URL");
+        let url = query.request().url("http://host").expect("a URL");
         url.query().unwrap_or_default().to_owned()
     }
 

@@ -6,14 +6,13 @@ use std::time::Duration;
 use serde::Deserialize;
 use task_repo_protocol::{Claim, Json, OutcomeResult, Outcomes, Problem, Receipt, path};
 
-use crate::call::Call;
 use crate::claimed::ClaimedTask;
-use crate::claiming::named;
+use crate::claiming::with_claim_id;
 use crate::client::TaskClient;
+use crate::decode::ClaimedTasks;
 use crate::error::{ClientError, Result};
+use crate::request::ApiRequest;
 use crate::retry::Repeat;
-use crate::taken::Taken;
-use crate::tasks::neither;
 
 pub use crate::claimed::Settlement;
 pub use crate::ending::{Completion, Ending};
@@ -85,18 +84,18 @@ impl TaskClient {
         settlements: Vec<Settlement>,
         next: Option<Claim>,
     ) -> Result<Settled, UnsettledError> {
-        let (results, taken) = self.settle_and_take(settlements, next).await?;
-        Ok(Settled { results, next: taken.reported(self).await })
+        let (results, tasks) = self.settle_and_claim(settlements, next).await?;
+        Ok(Settled { results, next: tasks.reported(self).await })
     }
 
     /// Settles as [`TaskClient::settle`] does; what cannot be read of the next work is still to be reported.
-    pub(crate) async fn settle_and_take(
+    pub(crate) async fn settle_and_claim(
         &self,
         settlements: Vec<Settlement>,
         next: Option<Claim>,
-    ) -> Result<(Vec<Result<Receipt, Box<RefusedSettlement>>>, Taken), UnsettledError> {
+    ) -> Result<(Vec<Result<Receipt, Box<RefusedSettlement>>>, ClaimedTasks), UnsettledError> {
         match self.send_outcomes(&settlements, next).await {
-            Ok((results, taken)) => {
+            Ok((results, tasks)) => {
                 let results = settlements
                     .into_iter()
                     .zip(results)
@@ -104,7 +103,7 @@ impl TaskClient {
                         result.map_err(|problem| Box::new(RefusedSettlement { problem, settlement }))
                     })
                     .collect();
-                Ok((results, taken))
+                Ok((results, tasks))
             }
             Err(error) => Err(UnsettledError { error, settlements }),
         }
@@ -114,7 +113,7 @@ impl TaskClient {
         &self,
         settlements: &[Settlement],
         next: Option<Claim>,
-    ) -> Result<(Vec<Result<Receipt, Box<Problem>>>, Taken)> {
+    ) -> Result<(Vec<Result<Receipt, Box<Problem>>>, ClaimedTasks)> {
         let outcomes = settlements
             .iter()
             .map(|settlement| {
@@ -126,30 +125,30 @@ impl TaskClient {
             .map_err(ClientError::Encode)?;
         let wait =
             next.as_ref().and_then(|claim| claim.wait_ms).map_or(Duration::ZERO, Duration::from_millis);
-        let call = Call::post(path::TASKS_OUTCOMES, Repeat::Always)
-            .json(&Outcomes { outcomes, claim: next.map(named) })?
+        let request = ApiRequest::post(path::TASKS_OUTCOMES, Repeat::Always)
+            .json(&Outcomes { outcomes, claim: next.map(with_claim_id) })?
             .waiting(wait);
-        let answer: Unread = self.answer_of(call).await?.json()?;
+        let answer: UndecodedOutcomes = self.send(request).await?.json()?;
         if answer.results.len() != settlements.len() {
-            return Err(neither(path::TASKS_OUTCOMES, "receipt", "problem"));
+            return Err(ClientError::incomplete_item(path::TASKS_OUTCOMES, "receipt", "problem"));
         }
-        let results = answer.results.into_iter().map(one_of).collect::<Result<_>>()?;
-        Ok((results, Taken::read(self, path::TASKS_OUTCOMES, &answer.tasks)))
+        let results = answer.results.into_iter().map(receipt_or_problem).collect::<Result<_>>()?;
+        Ok((results, ClaimedTasks::decode(self, path::TASKS_OUTCOMES, &answer.tasks)))
     }
 }
 
-/// [`OutcomesAnswer`](task_repo_protocol::OutcomesAnswer), with its tasks unread.
+/// [`OutcomesAnswer`](task_repo_protocol::OutcomesAnswer), with its tasks not yet decoded.
 #[derive(Deserialize)]
-struct Unread {
+struct UndecodedOutcomes {
     results: Vec<OutcomeResult>,
     tasks: Vec<Json>,
 }
 
 /// An outcome's result as the one of two things that it is.
-fn one_of(result: OutcomeResult) -> Result<Result<Receipt, Box<Problem>>> {
+fn receipt_or_problem(result: OutcomeResult) -> Result<Result<Receipt, Box<Problem>>> {
     match (result.receipt, result.problem) {
         (Some(receipt), _) => Ok(Ok(receipt)),
         (None, Some(problem)) => Ok(Err(Box::new(problem))),
-        (None, None) => Err(neither(path::TASKS_OUTCOMES, "receipt", "problem")),
+        (None, None) => Err(ClientError::incomplete_item(path::TASKS_OUTCOMES, "receipt", "problem")),
     }
 }

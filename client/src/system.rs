@@ -3,9 +3,9 @@
 use task_repo_protocol::system::{DetailedHealth, Health};
 use task_repo_protocol::{Json, path};
 
-use crate::call::Call;
 use crate::client::TaskClient;
 use crate::error::Result;
+use crate::request::ApiRequest;
 use crate::retry::RetryBudget;
 
 /// Health.
@@ -15,7 +15,7 @@ impl TaskClient {
     /// # Errors
     /// When it does not; see [`ClientError`](crate::ClientError).
     pub async fn health(&self) -> Result<Health> {
-        self.once().answer_of(Call::get(path::HEALTH)).await?.json()
+        self.once().send(ApiRequest::get(path::HEALTH)).await?.json()
     }
 
     /// Whether the service can do its work now. Needs no key.
@@ -24,7 +24,7 @@ impl TaskClient {
     /// With HTTP status 503 while the database takes no writes or the server is draining; see
     /// [`ClientError`](crate::ClientError).
     pub async fn ready(&self) -> Result<Health> {
-        self.once().answer_of(Call::get(path::HEALTH_READY)).await?.json()
+        self.once().send(ApiRequest::get(path::HEALTH_READY)).await?.json()
     }
 
     /// Each dependency and background job. Needs any key.
@@ -32,7 +32,7 @@ impl TaskClient {
     /// # Errors
     /// See [`ClientError`](crate::ClientError).
     pub async fn detailed_health(&self) -> Result<DetailedHealth> {
-        self.once().answer_of(Call::get(path::HEALTH_DETAILED)).await?.json()
+        self.once().send(ApiRequest::get(path::HEALTH_DETAILED)).await?.json()
     }
 
     /// The service's metrics as Prometheus text. Needs any key.
@@ -40,7 +40,7 @@ impl TaskClient {
     /// # Errors
     /// See [`ClientError`](crate::ClientError).
     pub async fn metrics(&self) -> Result<String> {
-        Ok(self.once().answer_of(Call::get(path::METRICS)).await?.text())
+        Ok(self.once().send(ApiRequest::get(path::METRICS)).await?.text())
     }
 
     /// The `OpenAPI` document. Needs no key.
@@ -48,7 +48,7 @@ impl TaskClient {
     /// # Errors
     /// See [`ClientError`](crate::ClientError).
     pub async fn openapi(&self) -> Result<Json> {
-        self.once().answer_of(Call::get(path::OPENAPI)).await?.json()
+        self.once().send(ApiRequest::get(path::OPENAPI)).await?.json()
     }
 
     fn once(&self) -> Self {

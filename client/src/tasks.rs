@@ -8,11 +8,10 @@ use task_repo_protocol::{
     StatusReport, Task, TaskBatch, TaskEdit, Uuid, path,
 };
 
-use crate::call::Call;
 use crate::client::TaskClient;
 use crate::error::{ClientError, Result};
+use crate::request::ApiRequest;
 use crate::retry::Repeat;
-use crate::transport::Answer;
 
 /// What a create with an idempotency key brought.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +32,7 @@ impl TaskClient {
     /// # Errors
     /// `validation_failed`, `payload_too_large`, `forbidden`; see [`ClientError`] for those that any call may have.
     pub async fn create_task(&self, task: &NewTask) -> Result<Task> {
-        Ok(self.create_task_with_key(task, &fresh_key()).await?.value)
+        Ok(self.create_task_with_key(task, &new_idempotency_key()).await?.value)
     }
 
     /// Creates a task, once for all calls with this key: the service remembers it for 24 h.
@@ -43,11 +42,11 @@ impl TaskClient {
     /// # Errors
     /// As [`TaskClient::create_task`], and `idempotency_key_reused` when the key came with another task before.
     pub async fn create_task_with_key(&self, task: &NewTask, idempotency_key: &str) -> Result<Created<Task>> {
-        let call = Call::post(path::TASKS, Repeat::Always)
+        let request = ApiRequest::post(path::TASKS, Repeat::Always)
             .header(path::IDEMPOTENCY_KEY_HEADER, idempotency_key)?
             .json(task)?;
-        let answer = self.transport.send(call).await?;
-        Ok(Created { value: answer.json()?, replayed: answer.is_replayed() })
+        let response = self.send(request).await?;
+        Ok(Created { value: response.json()?, replayed: response.is_replayed() })
     }
 
     /// Creates up to 1000 tasks in one call. One that is refused does not stop the others.
@@ -55,7 +54,7 @@ impl TaskClient {
     /// # Errors
     /// `payload_too_large` beyond 16 MiB; see [`ClientError`].
     pub async fn create_tasks(&self, tasks: &[NewTask]) -> Result<BatchResults> {
-        Ok(self.create_tasks_with_key(tasks, &fresh_key()).await?.value)
+        Ok(self.create_tasks_with_key(tasks, &new_idempotency_key()).await?.value)
     }
 
     /// Creates up to 1000 tasks, once for all calls with this key.
@@ -68,12 +67,17 @@ impl TaskClient {
         idempotency_key: &str,
     ) -> Result<Created<BatchResults>> {
         let tasks = tasks.iter().map(Json::of).collect::<Result<_, _>>().map_err(ClientError::Encode)?;
-        let call = Call::post(path::TASKS_BATCH, Repeat::Always)
+        let request = ApiRequest::post(path::TASKS_BATCH, Repeat::Always)
             .header(path::IDEMPOTENCY_KEY_HEADER, idempotency_key)?
             .json(&TaskBatch { tasks })?;
-        let answer = self.transport.send(call).await?;
-        let results = answer.json::<BatchAnswer>()?.results.into_iter().map(one_of).collect::<Result<_>>()?;
-        Ok(Created { value: results, replayed: answer.is_replayed() })
+        let response = self.send(request).await?;
+        let results = response
+            .json::<BatchAnswer>()?
+            .results
+            .into_iter()
+            .map(task_or_problem)
+            .collect::<Result<_>>()?;
+        Ok(Created { value: results, replayed: response.is_replayed() })
     }
 }
 
@@ -84,7 +88,7 @@ impl TaskClient {
     /// # Errors
     /// `task_not_found`; see [`ClientError`].
     pub async fn get_task(&self, id: Uuid) -> Result<Task> {
-        self.answer_of(Call::get(path::TASK).at(&id.to_string())?).await?.json()
+        self.send(ApiRequest::get(path::TASK).at(&id.to_string())?).await?.json()
     }
 
     /// The task as soon as it is final, or as it stands when `wait` has passed. Any length will do.
@@ -96,12 +100,12 @@ impl TaskClient {
         loop {
             let rest = wait.saturating_sub(begun.elapsed());
             let poll = rest.min(Duration::from_millis(MAX_WAIT_MS));
-            let call = Call::get(path::TASK)
+            let request = ApiRequest::get(path::TASK)
                 .at(&id.to_string())?
                 .query("wait_ms", poll.as_millis().to_string())
                 .waiting(poll);
             let asked = Instant::now();
-            let task: Task = self.answer_of(call).await?.json()?;
+            let task: Task = self.send(request).await?.json()?;
             if task.status.is_final() || begun.elapsed() >= wait {
                 return Ok(task);
             }
@@ -117,7 +121,7 @@ impl TaskClient {
     /// # Errors
     /// `task_not_found`; see [`ClientError`].
     pub async fn get_task_status(&self, id: Uuid) -> Result<StatusReport> {
-        self.answer_of(Call::get(path::TASK_STATUS).at(&id.to_string())?).await?.json()
+        self.send(ApiRequest::get(path::TASK_STATUS).at(&id.to_string())?).await?.json()
     }
 
     /// The task's attempts, newest first.
@@ -125,8 +129,8 @@ impl TaskClient {
     /// # Errors
     /// `task_not_found`; see [`ClientError`].
     pub async fn get_executions(&self, id: Uuid) -> Result<Vec<Execution>> {
-        let call = Call::get(path::TASK_EXECUTIONS).at(&id.to_string())?;
-        Ok(self.answer_of(call).await?.json::<ExecutionList>()?.executions)
+        let request = ApiRequest::get(path::TASK_EXECUTIONS).at(&id.to_string())?;
+        Ok(self.send(request).await?.json::<ExecutionList>()?.executions)
     }
 
     /// The newest task that produced the result of that id.
@@ -134,7 +138,7 @@ impl TaskClient {
     /// # Errors
     /// `task_not_found`; `InvalidArgument` for `.` and `..`, which no path can carry; see [`ClientError`].
     pub async fn get_task_by_result(&self, result_id: &str) -> Result<Task> {
-        self.answer_of(Call::get(path::TASKS_BY_RESULT).at(result_id)?).await?.json()
+        self.send(ApiRequest::get(path::TASKS_BY_RESULT).at(result_id)?).await?.json()
     }
 }
 
@@ -145,8 +149,8 @@ impl TaskClient {
     /// # Errors
     /// `invalid_transition` in other statuses, `validation_failed`, `task_not_found`; see [`ClientError`].
     pub async fn edit_task(&self, id: Uuid, edit: &TaskEdit) -> Result<Task> {
-        let call = Call::put(path::TASK, Repeat::Always).at(&id.to_string())?.json(edit)?;
-        self.answer_of(call).await?.json()
+        let request = ApiRequest::put(path::TASK, Repeat::Always).at(&id.to_string())?.json(edit)?;
+        self.send(request).await?.json()
     }
 
     /// The same, only if the task still has this version.
@@ -156,11 +160,11 @@ impl TaskClient {
     /// # Errors
     /// As [`TaskClient::edit_task`], and `version_conflict`.
     pub async fn edit_task_if(&self, id: Uuid, edit: &TaskEdit, version: u64) -> Result<Task> {
-        let call = Call::put(path::TASK, Repeat::Unapplied)
+        let request = ApiRequest::put(path::TASK, Repeat::Unapplied)
             .at(&id.to_string())?
             .header("if-match", &format!("\"{version}\""))?
             .json(edit)?;
-        self.answer_of(call).await?.json()
+        self.send(request).await?.json()
     }
 
     /// Reports on work that a service runs itself, without a lease. Not repeated once it may have been applied.
@@ -168,8 +172,9 @@ impl TaskClient {
     /// # Errors
     /// `invalid_transition`, also for a task under a worker's lease; `task_not_found`; see [`ClientError`].
     pub async fn set_task_status(&self, id: Uuid, change: &StatusChange) -> Result<Task> {
-        let call = Call::put(path::TASK_STATUS, Repeat::Unapplied).at(&id.to_string())?.json(change)?;
-        self.answer_of(call).await?.json()
+        let request =
+            ApiRequest::put(path::TASK_STATUS, Repeat::Unapplied).at(&id.to_string())?.json(change)?;
+        self.send(request).await?.json()
     }
 
     /// Cancels a task that waits; of one that is worked on, asks for it: the worker is told and acknowledges.
@@ -177,7 +182,7 @@ impl TaskClient {
     /// # Errors
     /// `invalid_transition` when the task is final, `task_not_found`; see [`ClientError`].
     pub async fn cancel_task(&self, id: Uuid) -> Result<Receipt> {
-        self.answer_of(Call::post(path::TASK_CANCEL, Repeat::Always).at(&id.to_string())?).await?.json()
+        self.send(ApiRequest::post(path::TASK_CANCEL, Repeat::Always).at(&id.to_string())?).await?.json()
     }
 
     /// Makes a `scheduled` task ready now, or a final one ready once more, with fresh attempts.
@@ -187,7 +192,7 @@ impl TaskClient {
     /// # Errors
     /// `invalid_transition` for `pending` and `processing`, `task_not_found`; see [`ClientError`].
     pub async fn execute_task(&self, id: Uuid) -> Result<Receipt> {
-        self.answer_of(Call::post(path::TASK_EXECUTE, Repeat::Unapplied).at(&id.to_string())?).await?.json()
+        self.send(ApiRequest::post(path::TASK_EXECUTE, Repeat::Unapplied).at(&id.to_string())?).await?.json()
     }
 
     /// The same with new limits, which are there before anybody claims the task; with a time ahead it is ready only then.
@@ -195,8 +200,9 @@ impl TaskClient {
     /// # Errors
     /// As [`TaskClient::execute_task`], and `validation_failed`.
     pub async fn execute_task_with(&self, id: Uuid, execute: &Execute) -> Result<Receipt> {
-        let call = Call::post(path::TASK_EXECUTE, Repeat::Unapplied).at(&id.to_string())?.json(execute)?;
-        self.answer_of(call).await?.json()
+        let request =
+            ApiRequest::post(path::TASK_EXECUTE, Repeat::Unapplied).at(&id.to_string())?.json(execute)?;
+        self.send(request).await?.json()
     }
 
     /// Deletes a task that nobody works on.
@@ -204,7 +210,7 @@ impl TaskClient {
     /// # Errors
     /// `invalid_transition` while it is `processing`, `task_not_found`; see [`ClientError`].
     pub async fn delete_task(&self, id: Uuid) -> Result<()> {
-        self.answer_of(Call::delete(path::TASK).at(&id.to_string())?).await.map(drop)
+        self.send(ApiRequest::delete(path::TASK).at(&id.to_string())?).await.map(drop)
     }
 
     /// Deletes a task even if somebody works on it: the worker's lease is revoked.
@@ -212,30 +218,20 @@ impl TaskClient {
     /// # Errors
     /// `task_not_found`; see [`ClientError`].
     pub async fn delete_task_by_force(&self, id: Uuid) -> Result<()> {
-        let call = Call::delete(path::TASK).at(&id.to_string())?.query("force", "true");
-        self.answer_of(call).await.map(drop)
-    }
-
-    pub(crate) async fn answer_of(&self, call: Call) -> Result<Answer> {
-        self.transport.send(call).await
+        let request = ApiRequest::delete(path::TASK).at(&id.to_string())?.query("force", "true");
+        self.send(request).await.map(drop)
     }
 }
 
-fn fresh_key() -> String {
+fn new_idempotency_key() -> String {
     Uuid::now_v7().to_string()
 }
 
 /// A batch item as the one of two things that it is.
-fn one_of(item: BatchItem) -> Result<Result<Task, Box<Problem>>> {
+fn task_or_problem(item: BatchItem) -> Result<Result<Task, Box<Problem>>> {
     match (item.task, item.problem) {
         (Some(task), _) => Ok(Ok(task)),
         (None, Some(problem)) => Ok(Err(Box::new(problem))),
-        (None, None) => Err(neither(path::TASKS_BATCH, "task", "problem")),
+        (None, None) => Err(ClientError::incomplete_item(path::TASKS_BATCH, "task", "problem")),
     }
-}
-
-/// An item that has neither of the two things that it may have.
-pub(crate) fn neither(call: &'static str, one: &str, other: &str) -> ClientError {
-    let source = serde::de::Error::custom(format_args!("an item has neither {one} nor {other}"));
-    ClientError::Decode { call, source }
 }

@@ -1,4 +1,4 @@
-//! Sends calls, repeats them as far as they may be, and reads what comes back.
+//! Sends requests, repeats them as far as they may be, and reads what comes back.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use reqwest::{Request, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use task_repo_protocol::{Problem, path};
 
-use crate::call::{Call, header_value};
 use crate::error::{ClientError, Result, TransportError};
+use crate::request::{ApiRequest, header_value};
 use crate::retry::{Repeat, RetryBudget, pause_after};
 
-/// Most of a strange answer's body that an error keeps, in bytes.
-const BODY_SHOWN: usize = 512;
-/// Connections that were idle for longer are not used again: servers and proxies close them without a word.
-const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+/// Most bytes that an error keeps of the body of an answer that is none of the service's.
+const MAX_BODY_IN_ERROR: usize = 512;
+/// How long a connection may be idle and still be used again: servers and proxies close idle ones without notice.
+const MAX_IDLE: Duration = Duration::from_secs(30);
 
-/// Where calls go, as whom, and how patiently.
+/// Where requests go, with which credential, and for how long they are repeated.
 #[derive(Clone)]
 pub(crate) struct Transport {
     http: reqwest::Client,
@@ -66,27 +66,29 @@ impl Transport {
         Ok(())
     }
 
-    /// Sends a call until it is answered, refused for good, or the budget is spent.
-    pub(crate) async fn send(&self, call: Call) -> Result<Answer> {
+    /// Sends a request until it is answered, refused for good, or the budget is spent.
+    pub(crate) async fn send(&self, request: ApiRequest) -> Result<ApiResponse> {
         let started = Instant::now();
-        let total = self.budget.total.saturating_add(call.wait);
+        let total = self.budget.total.saturating_add(request.wait);
         let mut pauses = self.budget.pauses();
-        let mut may_be_done = false;
+        let mut may_have_been_applied_before = false;
         loop {
-            let error = match self.attempt(&call).await {
-                Ok(answer) => return Ok(answer),
+            let error = match self.attempt(&request).await {
+                Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            let gone = error.problem().is_some_and(|problem| problem.status == StatusCode::NOT_FOUND);
-            if gone && may_be_done && call.repeat == Repeat::UntilGone {
-                return Ok(Answer::empty(call.endpoint));
+            let is_missing = error.problem().is_some_and(|problem| problem.status == StatusCode::NOT_FOUND);
+            if is_missing && may_have_been_applied_before && request.repeat == Repeat::UntilGone {
+                return Ok(ApiResponse::empty(request.endpoint));
             }
-            may_be_done |= error.may_have_been_applied();
-            let pause =
-                pauses.next().filter(|_| call.repeat.allows(&error)).map(|drawn| pause_after(&error, drawn));
+            may_have_been_applied_before |= error.may_have_been_applied();
+            let pause = pauses
+                .next()
+                .filter(|_| request.repeat.allows(&error))
+                .map(|drawn| pause_after(&error, drawn));
             match pause {
                 Some(pause) if started.elapsed().saturating_add(pause) < total => {
-                    tracing::debug!(call = call.endpoint, %error, ?pause, "repeating a call");
+                    tracing::debug!(call = request.endpoint, %error, ?pause, "repeating a call");
                     tokio::time::sleep(pause).await;
                 }
                 _ => return Err(error),
@@ -94,28 +96,28 @@ impl Transport {
         }
     }
 
-    async fn attempt(&self, call: &Call) -> Result<Answer> {
-        let lost = |error| TransportError::new(call.endpoint, error);
-        let response = self.http.execute(self.request(call)?).await.map_err(lost)?;
+    async fn attempt(&self, request: &ApiRequest) -> Result<ApiResponse> {
+        let lost = |error| TransportError::new(request.endpoint, error);
+        let response = self.http.execute(self.http_request(request)?).await.map_err(lost)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.map_err(lost)?;
         if status.is_success() {
-            Ok(Answer { endpoint: call.endpoint, headers, body })
+            Ok(ApiResponse { endpoint: request.endpoint, headers, body })
         } else {
-            Err(refusal(call.endpoint, status, &headers, &body))
+            Err(error_of(request.endpoint, status, &headers, &body))
         }
     }
 
-    fn request(&self, call: &Call) -> Result<Request> {
-        let mut request = Request::new(call.method.clone(), call.url(&self.base)?);
-        request.headers_mut().extend(self.headers.clone());
-        request.headers_mut().extend(call.headers.clone());
-        if let Some(body) = &call.body {
-            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            *request.body_mut() = Some(body.clone().into());
+    fn http_request(&self, request: &ApiRequest) -> Result<Request> {
+        let mut http = Request::new(request.method.clone(), request.url(&self.base)?);
+        http.headers_mut().extend(self.headers.clone());
+        http.headers_mut().extend(request.headers.clone());
+        if let Some(body) = &request.body {
+            http.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *http.body_mut() = Some(body.clone().into());
         }
-        *request.timeout_mut() = Some(call.timeout.unwrap_or(self.timeout).saturating_add(call.wait));
-        Ok(request)
+        *http.timeout_mut() = Some(request.timeout.unwrap_or(self.timeout).saturating_add(request.wait));
+        Ok(http)
     }
 }
 
@@ -134,7 +136,7 @@ fn connections(base: &str, connect_timeout: Duration) -> Result<reqwest::Client>
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()
         .connect_timeout(connect_timeout)
-        .pool_idle_timeout(IDLE_CONNECTION)
+        .pool_idle_timeout(MAX_IDLE)
         .redirect(redirect::Policy::none());
     if base.starts_with("http:") {
         // No certificates are needed, and machines that have none must not be turned away.
@@ -146,7 +148,7 @@ fn connections(base: &str, connect_timeout: Duration) -> Result<reqwest::Client>
     })
 }
 
-fn refusal(endpoint: &'static str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
+fn error_of(endpoint: &'static str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
     let retry_after =
         headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
     match serde_json::from_slice::<Problem>(body) {
@@ -158,19 +160,19 @@ fn refusal(endpoint: &'static str, status: StatusCode, headers: &HeaderMap, body
             call: endpoint,
             status: status.as_u16(),
             retry_after: retry_after.map(Duration::from_secs),
-            body: String::from_utf8_lossy(&body[..body.len().min(BODY_SHOWN)]).into_owned(),
+            body: String::from_utf8_lossy(&body[..body.len().min(MAX_BODY_IN_ERROR)]).into_owned(),
         },
     }
 }
 
 /// What a call that succeeded brought.
-pub(crate) struct Answer {
+pub(crate) struct ApiResponse {
     endpoint: &'static str,
     headers: HeaderMap,
     body: Bytes,
 }
 
-impl Answer {
+impl ApiResponse {
     fn empty(endpoint: &'static str) -> Self {
         Self { endpoint, headers: HeaderMap::new(), body: Bytes::new() }
     }
@@ -206,7 +208,7 @@ mod tests {
         if let Some(value) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
         }
-        refusal("/tasks", StatusCode::from_u16(status).expect("a status"), &headers, body.as_bytes())
+        error_of("/tasks", StatusCode::from_u16(status).expect("a status"), &headers, body.as_bytes())
     }
 
     #[test]

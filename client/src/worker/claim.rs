@@ -8,9 +8,9 @@ use task_repo_protocol::{ErrorCode, Uuid};
 use super::event::WorkerEvent;
 use super::settings::Settings;
 use super::slots::Plan;
+use crate::decode::ClaimedTasks;
 use crate::error::ClientError;
 use crate::retry::{endless_pauses, pause_after};
-use crate::taken::Taken;
 
 /// The first pause after a claim failed.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// What a claim brought.
 pub(crate) struct Answer {
     pub(crate) plan: Plan,
-    pub(crate) taken: Result<Taken, ClientError>,
+    pub(crate) taken: Result<ClaimedTasks, ClientError>,
     /// It was sent more than once: the leases may be older than they look.
     pub(crate) is_repeated: bool,
 }
@@ -32,7 +32,7 @@ pub(crate) async fn claim(settings: Arc<Settings>, plan: Plan, claim_id: Uuid) -
     let mut is_repeated = false;
     loop {
         let asked = Instant::now();
-        let error = match settings.once.take(&claim).await {
+        let error = match settings.once.claim_unreported(&claim).await {
             Ok(taken) => {
                 // A server that is stopping, or one that cannot wait, answers early: do not ask it in a circle.
                 if taken.is_empty() && asked.elapsed() < (settings.wait / 2).max(FIRST_PAUSE) {

@@ -10,11 +10,11 @@ use super::event::WorkerEvent;
 use super::settings::Settings;
 use super::slots::Plan;
 use crate::claimed::Settlement;
+use crate::decode::ClaimedTasks;
 use crate::ending::Ending;
 use crate::failure::TaskFailure;
 use crate::retry::{RetryBudget, endless_pauses, pause_after};
 use crate::settle::RefusedSettlement;
-use crate::taken::Taken;
 
 /// For how long a result that cannot be delivered is kept and tried again.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -36,7 +36,7 @@ pub(crate) struct Delivery {
     /// What was asked for along with it, and under which id.
     pub(crate) plan: Option<(Plan, Uuid)>,
     /// The next work.
-    pub(crate) next: Taken,
+    pub(crate) next: ClaimedTasks,
 }
 
 /// What became of one attempt.
@@ -64,7 +64,7 @@ pub(crate) async fn deliver(
     let mut pauses = endless_pauses(FIRST_PAUSE, LONGEST_PAUSE);
     let started = Instant::now();
     loop {
-        let unsettled = match settings.once.settle_and_take(settlements, claim.clone()).await {
+        let unsettled = match settings.once.settle_and_claim(settlements, claim.clone()).await {
             Ok((results, next)) => {
                 let delivered =
                     |((result, mut finished), kind): ((Result<_, Box<RefusedSettlement>>, Finished), _)| {
@@ -95,7 +95,7 @@ pub(crate) async fn deliver(
                 for finished in &batch {
                     settings.events.emit(WorkerEvent::Unsettled { task: &finished.task, error: &error });
                 }
-                return Delivery { results: Vec::new(), unsettled: batch, plan, next: Taken::none() };
+                return Delivery { results: Vec::new(), unsettled: batch, plan, next: ClaimedTasks::none() };
             }
         }
     }
@@ -163,8 +163,8 @@ pub(crate) fn refused(
                 let message = format!("the service does not take the result: {}", problem.detail);
                 Refused::Instead(Ending::Failed(TaskFailure::never(message).with_code("result_refused")))
             }
-            Ending::Failed(failure) if *failure != failure.plain() => {
-                Refused::Instead(Ending::Failed(failure.plain()))
+            Ending::Failed(failure) if *failure != failure.without_details_and_usage() => {
+                Refused::Instead(Ending::Failed(failure.without_details_and_usage()))
             }
             _ => Refused::Unsettled,
         },

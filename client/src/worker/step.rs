@@ -13,8 +13,8 @@ use super::deliver::{self, Delivery};
 use super::event::WorkerEvent;
 use super::state::{Happening, Run};
 use crate::claimed::ClaimedTask;
+use crate::decode::{ClaimedTasks, UndecodableTask};
 use crate::error::ClientError;
-use crate::taken::{Taken, Undecodable};
 
 /// How many deliveries are under way at most; attempts that end meanwhile go together into the next one.
 const MAX_DELIVERIES: usize = 2;
@@ -78,13 +78,13 @@ impl Run {
     }
 
     /// Begins what a claim brought. What cannot be read holds no slot: no handler works on it.
-    fn taken(&mut self, Taken { claimed, undecodable }: Taken, is_late: bool) {
+    fn taken(&mut self, ClaimedTasks { claimed, undecodable }: ClaimedTasks, is_late: bool) {
         for claimed in claimed {
             self.begin(claimed, is_late);
         }
         for undecodable in undecodable {
             self.report.undecodable += 1;
-            let Undecodable { id, error, .. } = &undecodable;
+            let UndecodableTask { id, error, .. } = &undecodable;
             self.settings.events.emit(WorkerEvent::Undecodable { id: *id, error });
             let client = self.settings.once.with_retry(deliver::budget());
             self.reports.push(async move { undecodable.report(&client).await }.boxed());

@@ -1,4 +1,4 @@
-//! One call before it is sent: method, path, query, body, and when it may be sent again.
+//! One request before it is sent: method, path, query, body, and when it may be sent again.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use task_repo_protocol::path;
 use crate::error::{ClientError, Result};
 use crate::retry::Repeat;
 
-/// A call to one endpoint.
+/// A request to one endpoint.
 #[derive(Debug, Clone)]
-pub(crate) struct Call {
-    /// The path with its placeholders: names the call in errors without naming any id.
+pub(crate) struct ApiRequest {
+    /// The path with its placeholders: names the request in errors without naming any id.
     pub(crate) endpoint: &'static str,
     pub(crate) method: Method,
     path: String,
@@ -29,7 +29,7 @@ pub(crate) struct Call {
     pub(crate) timeout: Option<Duration>,
 }
 
-impl Call {
+impl ApiRequest {
     /// Reads; always safe to repeat.
     pub(crate) fn get(endpoint: &'static str) -> Self {
         Self::new(Method::GET, endpoint, Repeat::Always)
@@ -167,8 +167,8 @@ mod tests {
     use super::*;
 
     fn path_of(value: &str) -> String {
-        let call = Call::get(path::TASKS_BY_RESULT).at(value).expect("can be carried");
-        call.url("http://host").expect("a URL").path().to_owned()
+        let request = ApiRequest::get(path::TASKS_BY_RESULT).at(value).expect("can be carried");
+        request.url("http://host").expect("a URL").path().to_owned()
     }
 
     #[test]
@@ -183,20 +183,24 @@ mod tests {
     #[test]
     fn a_segment_that_urls_drop_is_refused() {
         for value in ["", ".", ".."] {
-            assert!(Call::get(path::TASKS_BY_RESULT).at(value).is_err(), "{value:?}");
+            assert!(ApiRequest::get(path::TASKS_BY_RESULT).at(value).is_err(), "{value:?}");
         }
     }
 
     #[test]
     fn placeholders_in_the_middle_are_filled() {
-        let call = Call::post(path::KEY_ROTATE, Repeat::Unapplied).at("k 1").expect("can be carried");
-        assert_eq!(call.url("http://host/prefix").expect("a URL").path(), "/prefix/api/v1/keys/k%201/rotate");
+        let request =
+            ApiRequest::post(path::KEY_ROTATE, Repeat::Unapplied).at("k 1").expect("can be carried");
+        assert_eq!(
+            request.url("http://host/prefix").expect("a URL").path(),
+            "/prefix/api/v1/keys/k%201/rotate"
+        );
     }
 
     #[test]
     fn query_parameters_may_repeat() {
-        let call = Call::get(path::TASKS).query("tag", "a:b&c").query("tag", "d:é");
-        let url = call.url("http://host").expect("a URL");
+        let request = ApiRequest::get(path::TASKS).query("tag", "a:b&c").query("tag", "d:é");
+        let url = request.url("http://host").expect("a URL");
         assert_eq!(url.query(), Some("tag=a%3Ab%26c&tag=d%3A%C3%A9"));
     }
 

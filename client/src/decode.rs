@@ -17,29 +17,29 @@ use crate::failure::TaskFailure;
 const INVALID_ANSWER: &str = "invalid_answer";
 
 /// What a claim brought.
-pub(crate) struct Taken {
+pub(crate) struct ClaimedTasks {
     /// As their owner holds them.
     pub(crate) claimed: Vec<ClaimedTask>,
     /// Leased all the same, and still to be reported.
-    pub(crate) undecodable: Vec<Undecodable>,
+    pub(crate) undecodable: Vec<UndecodableTask>,
 }
 
-impl Taken {
+impl ClaimedTasks {
     /// Nothing.
     pub(crate) fn none() -> Self {
         Self { claimed: Vec::new(), undecodable: Vec::new() }
     }
 
     /// Reads each of `tasks`. `call` names the answer in errors.
-    pub(crate) fn read(client: &TaskClient, call: &'static str, tasks: &[Json]) -> Self {
-        let mut taken = Self::none();
+    pub(crate) fn decode(client: &TaskClient, call: &'static str, tasks: &[Json]) -> Self {
+        let mut decoded = Self::none();
         for task in tasks {
-            match read(client, call, task) {
-                Ok(claimed) => taken.claimed.push(claimed),
-                Err(undecodable) => taken.undecodable.push(*undecodable),
+            match self::task(client, call, task) {
+                Ok(claimed) => decoded.claimed.push(claimed),
+                Err(undecodable) => decoded.undecodable.push(*undecodable),
             }
         }
-        taken
+        decoded
     }
 
     /// Whether the claim found no task.
@@ -62,21 +62,21 @@ impl Taken {
 ///
 /// # Errors
 /// When it does not fit a [`Task`], or comes without a lease token.
-pub(crate) fn read(
+pub(crate) fn task(
     client: &TaskClient,
     call: &'static str,
     task: &Json,
-) -> Result<ClaimedTask, Box<Undecodable>> {
+) -> Result<ClaimedTask, Box<UndecodableTask>> {
     let decoded = task.to::<Task>().map_err(|source| ClientError::Decode { call, source });
     decoded.and_then(|decoded| ClaimedTask::new(client, call, decoded)).map_err(|error| {
-        let Handle { id, lease } = task.to().unwrap_or_default();
-        let Holder { token } = field(lease).unwrap_or_default();
-        Box::new(Undecodable { id: field(id), lease_token: field(token), error })
+        let TaskIdentity { id, lease } = task.to().unwrap_or_default();
+        let LeaseIdentity { token } = field(lease).unwrap_or_default();
+        Box::new(UndecodableTask { id: field(id), lease_token: field(token), error })
     })
 }
 
 /// A task that was claimed and cannot be read.
-pub(crate) struct Undecodable {
+pub(crate) struct UndecodableTask {
     /// As far as it can be read.
     pub(crate) id: Option<Uuid>,
     /// As far as it can be read.
@@ -85,7 +85,7 @@ pub(crate) struct Undecodable {
     pub(crate) error: ClientError,
 }
 
-impl Undecodable {
+impl UndecodableTask {
     /// For where no event tells of it.
     pub(crate) fn log(&self) {
         let error: &(dyn std::error::Error + 'static) = &self.error;
@@ -114,7 +114,7 @@ impl Undecodable {
 /// What is needed of a task to report it; whatever else it has, and whether or not these are what they should be.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Handle {
+struct TaskIdentity {
     id: Option<Json>,
     lease: Option<Json>,
 }
@@ -122,7 +122,7 @@ struct Handle {
 /// The same of its lease.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Holder {
+struct LeaseIdentity {
     token: Option<Json>,
 }
 
