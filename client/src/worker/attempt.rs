@@ -19,36 +19,36 @@ use crate::ending::{Completion, Ending};
 use crate::failure::TaskFailure;
 
 /// An attempt whose end is still to be delivered.
-pub(crate) struct Finished {
+pub(crate) struct FinishedAttempt {
     pub(crate) task: Arc<Task>,
-    /// Its type's place in the registrations, while it holds a slot.
-    pub(crate) place: Option<usize>,
+    /// The index of its type in the registrations, while it holds a slot.
+    pub(crate) type_index: Option<usize>,
     /// What to deliver; `None`: the lease is lost and there is nothing worth delivering.
     pub(crate) settlement: Option<Settlement>,
     /// Keeps the lease until then.
     pub(crate) lease: Option<LeaseGuard>,
     /// When its delivery was first put off.
-    pub(crate) put_off_since: Option<Instant>,
+    pub(crate) deferred_since: Option<Instant>,
 }
 
-impl Finished {
+impl FinishedAttempt {
     /// A claimed task that is given back as it is.
     pub(crate) fn released(claimed: ClaimedTask) -> Self {
         let task = claimed.shared_task();
         let settlement = Some(claimed.ending(Ending::Released { delay: Duration::ZERO }));
-        Self { task, place: None, settlement, lease: None, put_off_since: None }
+        Self { task, type_index: None, settlement, lease: None, deferred_since: None }
     }
 }
 
 /// Runs the handler of a claimed task until it returns, panics, takes too long, or is `abort`ed.
 pub(crate) async fn run(
     settings: Arc<Settings>,
-    place: usize,
+    type_index: usize,
     claimed: ClaimedTask,
     guard: LeaseGuard,
     abort: CancellationToken,
-) -> Finished {
-    let registration = &settings.registrations[place];
+) -> FinishedAttempt {
+    let registration = &settings.registrations[type_index];
     let task = claimed.shared_task();
     let context = TaskContext::new(Arc::clone(guard.lease()), settings.client.clone());
     let span = tracing::info_span!(
@@ -62,8 +62,8 @@ pub(crate) async fn run(
     let mut handler =
         AbortOnDropHandle::new(tokio::spawn(async move { work.run(at_work).await }.instrument(span)));
     let outcome = tokio::select! {
-        joined = &mut handler => joined.unwrap_or_else(|error| Err(ended(error))),
-        () = passed(registration.options.timeout) => {
+        joined = &mut handler => joined.unwrap_or_else(|error| Err(failure_of(error))),
+        () = elapsed(registration.options.timeout) => {
             guard.lease().cancel(CancelReason::Timeout);
             Err(TaskFailure::retry("the attempt took longer than its handler may").with_code("timeout"))
         }
@@ -74,10 +74,17 @@ pub(crate) async fn run(
     guard.lease().end();
     let ending = ending(outcome, context.notes(), guard.lease().signals());
     let settlement = ending.map(|ending| claimed.ending(ending));
-    Finished { task, place: Some(place), settlement, lease: Some(guard), put_off_since: None }
+    FinishedAttempt {
+        task,
+        type_index: Some(type_index),
+        settlement,
+        lease: Some(guard),
+        deferred_since: None,
+    }
 }
 
-async fn passed(timeout: Option<Duration>) {
+/// Waits that long; for ever without a timeout.
+async fn elapsed(timeout: Option<Duration>) {
     match timeout {
         Some(timeout) => tokio::time::sleep(timeout).await,
         None => std::future::pending().await,
@@ -85,18 +92,17 @@ async fn passed(timeout: Option<Duration>) {
 }
 
 /// A handler that did not return.
-fn ended(error: JoinError) -> TaskFailure {
+fn failure_of(error: JoinError) -> TaskFailure {
     match error.try_into_panic() {
-        Ok(panic) => {
-            TaskFailure::retry(format!("the handler panicked: {}", said(panic.as_ref()))).with_code("panic")
-        }
+        Ok(panic) => TaskFailure::retry(format!("the handler panicked: {}", panic_message(panic.as_ref())))
+            .with_code("panic"),
         // Its runtime is going away.
         Err(_) => TaskFailure::cancelled(),
     }
 }
 
 /// What a panic said, as far as it is text.
-fn said(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -38,14 +38,14 @@ pub struct WorkerBuilder {
 impl WorkerBuilder {
     pub(crate) fn new(client: TaskClient) -> Self {
         let settings = Settings {
-            once: client.with_retry(RetryBudget::none()),
+            client_without_retries: client.with_retry(RetryBudget::none()),
             client,
             worker_id: format!("worker-{}-{}", std::process::id(), &Uuid::new_v4().simple().to_string()[..8]),
             concurrency: 1,
             lease_seconds: None,
             wait: Duration::from_secs(20),
             grace: Duration::from_secs(30),
-            stop_patience: Duration::from_secs(5),
+            stop_timeout: Duration::from_secs(5),
             tags: None,
             registrations: Vec::new(),
             events: Events::default(),
@@ -87,8 +87,8 @@ impl WorkerBuilder {
     }
 
     /// How long handlers that were told to stop have to return, before they are aborted; default 5 s.
-    pub fn stop_patience(mut self, patience: Duration) -> Self {
-        self.settings.stop_patience = patience;
+    pub fn stop_patience(mut self, timeout: Duration) -> Self {
+        self.settings.stop_timeout = timeout;
         self
     }
 
@@ -185,7 +185,7 @@ fn check(settings: &Settings) -> Result<(), String> {
 mod tests {
     use task_repo_protocol::Tags;
 
-    use super::super::slots::Plan;
+    use super::super::slots::ClaimPlan;
     use super::*;
 
     fn builder() -> WorkerBuilder {
@@ -213,7 +213,8 @@ mod tests {
     fn a_claim_names_the_types_of_its_plan() {
         let WorkerBuilder { settings } =
             builder().register("a", nothing).register("b", nothing).only_tagged("run", "1");
-        let claim = settings.claim(&Plan { types: vec![1], limit: 3 }, Duration::from_secs(2), Uuid::nil());
+        let claim =
+            settings.claim(&ClaimPlan { types: vec![1], limit: 3 }, Duration::from_secs(2), Uuid::nil());
         assert_eq!(claim.task_types, ["b"]);
         assert_eq!((claim.limit, claim.wait_ms), (Some(3), Some(2000)));
         assert_eq!(claim.tags, Some(Tags::from([("run", "1")])));

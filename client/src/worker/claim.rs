@@ -7,43 +7,43 @@ use task_repo_protocol::{ErrorCode, Uuid};
 
 use super::event::WorkerEvent;
 use super::settings::Settings;
-use super::slots::Plan;
+use super::slots::ClaimPlan;
 use crate::decode::ClaimedTasks;
 use crate::error::ClientError;
 use crate::retry::{endless_pauses, pause_after};
 
 /// The first pause after a claim failed.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const FIRST_CLAIM_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause after a claim failed.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_CLAIM_PAUSE: Duration = Duration::from_secs(15);
 /// What a claim brought.
-pub(crate) struct Answer {
-    pub(crate) plan: Plan,
-    pub(crate) taken: Result<ClaimedTasks, ClientError>,
+pub(crate) struct ClaimAnswer {
+    pub(crate) plan: ClaimPlan,
+    pub(crate) tasks: Result<ClaimedTasks, ClientError>,
     /// It was sent more than once: the leases may be older than they look.
     pub(crate) is_repeated: bool,
 }
 
 /// Claims until an answer comes, whatever it takes; only refusals that would come again and again are errors.
-pub(crate) async fn claim(settings: Arc<Settings>, plan: Plan, claim_id: Uuid) -> Answer {
+pub(crate) async fn claim(settings: Arc<Settings>, plan: ClaimPlan, claim_id: Uuid) -> ClaimAnswer {
     // One id for all repetitions: what an answer that was lost on its way has claimed comes with the next one.
     let claim = settings.claim(&plan, settings.wait, claim_id);
-    let mut pauses = endless_pauses(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut pauses = endless_pauses(FIRST_CLAIM_PAUSE, LONGEST_CLAIM_PAUSE);
     let mut is_repeated = false;
     loop {
         let asked = Instant::now();
-        let error = match settings.once.claim_unreported(&claim).await {
-            Ok(taken) => {
+        let error = match settings.client_without_retries.claim_unreported(&claim).await {
+            Ok(tasks) => {
                 // A server that is stopping, or one that cannot wait, answers early: do not ask it in a circle.
-                if taken.is_empty() && asked.elapsed() < (settings.wait / 2).max(FIRST_PAUSE) {
-                    tokio::time::sleep(pauses.next().unwrap_or(FIRST_PAUSE)).await;
+                if tasks.is_empty() && asked.elapsed() < (settings.wait / 2).max(FIRST_CLAIM_PAUSE) {
+                    tokio::time::sleep(pauses.next().unwrap_or(FIRST_CLAIM_PAUSE)).await;
                 }
-                return Answer { plan, taken: Ok(taken), is_repeated };
+                return ClaimAnswer { plan, tasks: Ok(tasks), is_repeated };
             }
-            Err(error) if is_final(&error) => return Answer { plan, taken: Err(error), is_repeated },
+            Err(error) if is_final(&error) => return ClaimAnswer { plan, tasks: Err(error), is_repeated },
             Err(error) => error,
         };
-        let retry_in = pause_after(&error, pauses.next().unwrap_or(LONGEST_PAUSE));
+        let retry_in = pause_after(&error, pauses.next().unwrap_or(LONGEST_CLAIM_PAUSE));
         settings.events.emit(WorkerEvent::ClaimFailed { error: &error, retry_in });
         tokio::time::sleep(retry_in).await;
         is_repeated = true;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use task_repo_protocol::{ErrorCode, OutcomeKind, Problem, Receipt, Uuid};
 
-use super::attempt::Finished;
+use super::attempt::FinishedAttempt;
 use super::event::WorkerEvent;
 use super::settings::Settings;
-use super::slots::Plan;
+use super::slots::ClaimPlan;
 use crate::claimed::Settlement;
 use crate::decode::ClaimedTasks;
 use crate::ending::Ending;
@@ -17,32 +17,32 @@ use crate::retry::{RetryBudget, endless_pauses, pause_after};
 use crate::settle::RefusedSettlement;
 
 /// For how long a result that cannot be delivered is kept and tried again.
-const PATIENCE: Duration = Duration::from_secs(600);
+const MAX_DELIVERY_TIME: Duration = Duration::from_secs(600);
 /// The first pause before a delivery is tried again.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const FIRST_DELIVERY_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a delivery is tried again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_DELIVERY_PAUSE: Duration = Duration::from_secs(5);
 /// Most attempts in one delivery.
 const MAX_OUTCOMES: usize = 1000;
 /// About how many bytes of results go into one delivery; the service takes 16 MiB, with everything around them.
-const MAX_BYTES: usize = 8 << 20;
+const MAX_DELIVERY_BYTES: usize = 8 << 20;
 
 /// What a delivery brought.
 pub(crate) struct Delivery {
     /// What became of each attempt.
-    pub(crate) results: Vec<Delivered>,
+    pub(crate) results: Vec<DeliveredAttempt>,
     /// Those that could not be delivered.
-    pub(crate) unsettled: Vec<Finished>,
+    pub(crate) unsettled: Vec<FinishedAttempt>,
     /// What was asked for along with it, and under which id.
-    pub(crate) plan: Option<(Plan, Uuid)>,
+    pub(crate) plan: Option<(ClaimPlan, Uuid)>,
     /// The next work.
     pub(crate) next: ClaimedTasks,
 }
 
 /// What became of one attempt.
-pub(crate) struct Delivered {
+pub(crate) struct DeliveredAttempt {
     /// The attempt. Its settlement is back if it was refused.
-    pub(crate) finished: Finished,
+    pub(crate) finished: FinishedAttempt,
     /// What was delivered.
     pub(crate) kind: OutcomeKind,
     pub(crate) result: Result<Receipt, Box<Problem>>,
@@ -53,27 +53,29 @@ pub(crate) struct Delivered {
 /// All in `batch` have a settlement.
 pub(crate) async fn deliver(
     settings: Arc<Settings>,
-    mut batch: Vec<Finished>,
-    plan: Option<Plan>,
+    mut batch: Vec<FinishedAttempt>,
+    plan: Option<ClaimPlan>,
 ) -> Delivery {
     let plan = plan.map(|plan| (plan, Uuid::now_v7()));
     let mut claim = plan.as_ref().map(|(plan, id)| settings.claim(plan, Duration::ZERO, *id));
     let mut settlements: Vec<Settlement> =
         batch.iter_mut().filter_map(|finished| finished.settlement.take()).collect();
     let kinds: Vec<OutcomeKind> = settlements.iter().map(|settlement| settlement.ending.kind()).collect();
-    let mut pauses = endless_pauses(FIRST_PAUSE, LONGEST_PAUSE);
-    let started = Instant::now();
+    let mut pauses = endless_pauses(FIRST_DELIVERY_PAUSE, LONGEST_DELIVERY_PAUSE);
+    let (client, started) = (&settings.client_without_retries, Instant::now());
     loop {
-        let unsettled = match settings.once.settle_and_claim(settlements, claim.clone()).await {
+        let unsettled = match client.settle_and_claim(settlements, claim.clone()).await {
             Ok((results, next)) => {
-                let delivered =
-                    |((result, mut finished), kind): ((Result<_, Box<RefusedSettlement>>, Finished), _)| {
-                        let result = result.map_err(|refused| {
-                            finished.settlement = Some(refused.settlement);
-                            refused.problem
-                        });
-                        Delivered { finished, kind, result }
-                    };
+                let delivered = |((result, mut finished), kind): (
+                    (Result<_, Box<RefusedSettlement>>, FinishedAttempt),
+                    _,
+                )| {
+                    let result = result.map_err(|refused| {
+                        finished.settlement = Some(refused.settlement);
+                        refused.problem
+                    });
+                    DeliveredAttempt { finished, kind, result }
+                };
                 let results = results.into_iter().zip(batch).zip(kinds).map(delivered).collect();
                 return Delivery { results, unsettled: Vec::new(), plan, next };
             }
@@ -87,7 +89,7 @@ pub(crate) async fn deliver(
         }
         let pause = pauses.next().map(|drawn| pause_after(&error, drawn)).filter(|_| error.is_retryable());
         match pause {
-            Some(pause) if started.elapsed().saturating_add(pause) < PATIENCE => {
+            Some(pause) if started.elapsed().saturating_add(pause) < MAX_DELIVERY_TIME => {
                 tracing::warn!(%error, ?pause, attempts = settlements.len(), "results cannot be delivered yet");
                 tokio::time::sleep(pause).await;
             }
@@ -102,28 +104,28 @@ pub(crate) async fn deliver(
 }
 
 /// The patience of a delivery, for a call of its own.
-pub(crate) fn budget() -> RetryBudget {
+pub(crate) fn retry_budget() -> RetryBudget {
     RetryBudget {
         attempts: u32::MAX,
-        total: PATIENCE,
-        first_pause: FIRST_PAUSE,
-        longest_pause: LONGEST_PAUSE,
+        total: MAX_DELIVERY_TIME,
+        first_pause: FIRST_DELIVERY_PAUSE,
+        longest_pause: LONGEST_DELIVERY_PAUSE,
     }
 }
 
 /// Takes as many as go into one delivery.
-pub(crate) fn take_batch(finished: &mut Vec<Finished>) -> Vec<Finished> {
+pub(crate) fn take_batch(finished: &mut Vec<FinishedAttempt>) -> Vec<FinishedAttempt> {
     let mut bytes = 0_usize;
     let fitting = finished.iter().take(MAX_OUTCOMES).take_while(|finished| {
         bytes += size(finished);
-        bytes <= MAX_BYTES
+        bytes <= MAX_DELIVERY_BYTES
     });
     // One that is too large by itself goes alone, and the service says so.
     let count = fitting.count().max(1).min(finished.len());
     finished.drain(..count).collect()
 }
 
-fn size(finished: &Finished) -> usize {
+fn size(finished: &FinishedAttempt) -> usize {
     match finished.settlement.as_ref().map(|settlement| &settlement.ending) {
         Some(Ending::Completed(completion)) => {
             completion.result.as_ref().map_or(0, |result| result.as_str().len())
@@ -138,38 +140,42 @@ fn size(finished: &Finished) -> usize {
 
 /// What to do with a refused end.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Refused {
+pub(crate) enum AfterRefusal {
     /// Deliver it again after a pause.
-    Later,
+    DeliverLater,
     /// Deliver this instead: the service does not take what came out.
-    Instead(Ending),
+    DeliverInstead(Ending),
     /// Nothing: the lease is lost.
     Lost,
     /// Nothing: it cannot be delivered.
     Unsettled,
 }
 
-/// What to do with an end that was refused because of `problem`, put off first at `put_off_since`.
-pub(crate) fn refused(
+/// What to do with an end that was refused because of `problem`, put off first at `deferred_since`.
+pub(crate) fn after_refusal(
     problem: &Problem,
     ending: &Ending,
-    put_off_since: Option<Instant>,
+    deferred_since: Option<Instant>,
     now: Instant,
-) -> Refused {
+) -> AfterRefusal {
     match problem.code {
-        ErrorCode::LeaseLost | ErrorCode::TaskNotFound => Refused::Lost,
+        ErrorCode::LeaseLost | ErrorCode::TaskNotFound => AfterRefusal::Lost,
         ErrorCode::ValidationFailed | ErrorCode::PayloadTooLarge => match ending {
             Ending::Completed(_) => {
                 let message = format!("the service does not take the result: {}", problem.detail);
-                Refused::Instead(Ending::Failed(TaskFailure::never(message).with_code("result_refused")))
+                AfterRefusal::DeliverInstead(Ending::Failed(
+                    TaskFailure::never(message).with_code("result_refused"),
+                ))
             }
             Ending::Failed(failure) if *failure != failure.without_details_and_usage() => {
-                Refused::Instead(Ending::Failed(failure.without_details_and_usage()))
+                AfterRefusal::DeliverInstead(Ending::Failed(failure.without_details_and_usage()))
             }
-            _ => Refused::Unsettled,
+            _ => AfterRefusal::Unsettled,
         },
-        _ if problem.retryable && put_off_since.is_none_or(|since| now < since + PATIENCE) => Refused::Later,
-        _ => Refused::Unsettled,
+        _ if problem.retryable && deferred_since.is_none_or(|since| now < since + MAX_DELIVERY_TIME) => {
+            AfterRefusal::DeliverLater
+        }
+        _ => AfterRefusal::Unsettled,
     }
 }
 
@@ -179,14 +185,15 @@ mod tests {
 
     use super::*;
 
-    fn answer(code: ErrorCode, ending: &Ending) -> Refused {
-        refused(&Problem::new(code, "too deep", "r"), ending, None, Instant::now())
+    fn answer(code: ErrorCode, ending: &Ending) -> AfterRefusal {
+        after_refusal(&Problem::new(code, "too deep", "r"), ending, None, Instant::now())
     }
 
     #[test]
     fn a_result_that_is_not_taken_fails_the_task_for_good() {
         let completed = Ending::Completed(Completion::default());
-        let Refused::Instead(Ending::Failed(failure)) = answer(ErrorCode::ValidationFailed, &completed)
+        let AfterRefusal::DeliverInstead(Ending::Failed(failure)) =
+            answer(ErrorCode::ValidationFailed, &completed)
         else {
             panic!("is replaced")
         };
@@ -197,20 +204,25 @@ mod tests {
     #[test]
     fn a_failure_that_is_not_taken_is_told_plainly_once() {
         let failure = TaskFailure::retry("broken").with_code("c").with_details(&[1]);
-        let Refused::Instead(plain) = answer(ErrorCode::PayloadTooLarge, &Ending::Failed(failure)) else {
+        let AfterRefusal::DeliverInstead(plain) =
+            answer(ErrorCode::PayloadTooLarge, &Ending::Failed(failure))
+        else {
             panic!("is replaced")
         };
         assert_eq!(plain, Ending::Failed(TaskFailure::retry("broken").with_code("c")));
-        assert_eq!(answer(ErrorCode::PayloadTooLarge, &plain), Refused::Unsettled);
+        assert_eq!(answer(ErrorCode::PayloadTooLarge, &plain), AfterRefusal::Unsettled);
     }
 
     #[test]
     fn what_passes_is_tried_again_until_patience_ends() {
         let cancelled = Ending::Cancelled;
-        assert_eq!(answer(ErrorCode::Overloaded, &cancelled), Refused::Later);
-        assert_eq!(answer(ErrorCode::LeaseLost, &cancelled), Refused::Lost);
+        assert_eq!(answer(ErrorCode::Overloaded, &cancelled), AfterRefusal::DeliverLater);
+        assert_eq!(answer(ErrorCode::LeaseLost, &cancelled), AfterRefusal::Lost);
         let problem = Problem::new(ErrorCode::Overloaded, "", "r");
         let since = Instant::now();
-        assert_eq!(refused(&problem, &cancelled, Some(since), since + PATIENCE), Refused::Unsettled);
+        assert_eq!(
+            after_refusal(&problem, &cancelled, Some(since), since + MAX_DELIVERY_TIME),
+            AfterRefusal::Unsettled
+        );
     }
 }

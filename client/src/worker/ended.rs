@@ -5,32 +5,32 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use task_repo_protocol::OutcomeKind;
 
-use super::attempt::Finished;
-use super::deliver::{self, Delivered, Refused};
+use super::attempt::FinishedAttempt;
+use super::deliver::{self, AfterRefusal, DeliveredAttempt};
 use super::event::WorkerEvent;
-use super::state::Run;
+use super::state::WorkerState;
 use crate::error::ClientError;
 use crate::retry::{endless_pauses, pause_after};
 
 /// How long at least a delivery is put off when the service could not take it just then.
-const PUT_OFF: Duration = Duration::from_millis(500);
+const REDELIVERY_DELAY: Duration = Duration::from_millis(500);
 
-impl Run {
+impl WorkerState {
     /// A handler is done, or a delivery was put off for long enough.
-    pub(super) fn over(&mut self, mut finished: Finished) {
+    pub(super) fn attempt_ended(&mut self, mut finished: FinishedAttempt) {
         if finished.settlement.is_some() {
             self.finished.push(finished);
         } else {
-            self.free(finished.place.take());
-            self.lost(&finished);
+            self.free_slot(finished.type_index.take());
+            self.attempt_lost(&finished);
         }
     }
 
     /// The service said what became of an attempt.
-    pub(super) fn delivered(&mut self, Delivered { mut finished, kind, result }: Delivered) {
+    pub(super) fn delivered(&mut self, DeliveredAttempt { mut finished, kind, result }: DeliveredAttempt) {
         let (problem, mut settlement) = match (result, finished.settlement.take()) {
             (Err(problem), Some(settlement)) => (problem, settlement),
-            (Err(_), None) => return self.free(finished.place),
+            (Err(_), None) => return self.free_slot(finished.type_index),
             (Ok(receipt), _) => {
                 *match kind {
                     OutcomeKind::Completed => &mut self.report.completed,
@@ -40,31 +40,32 @@ impl Run {
                 } += 1;
                 // No more heartbeats for what is over.
                 drop(finished.lease.take());
-                self.free(finished.place);
+                self.free_slot(finished.type_index);
                 let event = WorkerEvent::Settled { task: &finished.task, receipt: &receipt };
                 return self.settings.events.emit(event);
             }
         };
         let now = Instant::now();
-        match deliver::refused(&problem, &settlement.ending, finished.put_off_since, now) {
-            Refused::Later => {
-                finished.put_off_since = finished.put_off_since.or(Some(now));
+        match deliver::after_refusal(&problem, &settlement.ending, finished.deferred_since, now) {
+            AfterRefusal::DeliverLater => {
+                finished.deferred_since = finished.deferred_since.or(Some(now));
                 finished.settlement = Some(settlement);
-                let drawn = endless_pauses(PUT_OFF, PUT_OFF).next().unwrap_or(PUT_OFF);
+                let drawn =
+                    endless_pauses(REDELIVERY_DELAY, REDELIVERY_DELAY).next().unwrap_or(REDELIVERY_DELAY);
                 let pause = pause_after(&ClientError::Refused(problem), drawn);
                 self.attempts.push(tokio::time::sleep(pause).map(|()| finished).boxed());
             }
-            Refused::Instead(ending) => {
+            AfterRefusal::DeliverInstead(ending) => {
                 settlement.ending = ending;
                 finished.settlement = Some(settlement);
                 self.finished.push(finished);
             }
-            Refused::Lost => {
-                self.free(finished.place);
-                self.lost(&finished);
+            AfterRefusal::Lost => {
+                self.free_slot(finished.type_index);
+                self.attempt_lost(&finished);
             }
-            Refused::Unsettled => {
-                self.free(finished.place);
+            AfterRefusal::Unsettled => {
+                self.free_slot(finished.type_index);
                 let error = ClientError::Refused(problem);
                 self.settings.events.emit(WorkerEvent::Unsettled { task: &finished.task, error: &error });
                 self.report.unsettled += 1;
@@ -72,7 +73,7 @@ impl Run {
         }
     }
 
-    fn lost(&mut self, finished: &Finished) {
+    fn attempt_lost(&mut self, finished: &FinishedAttempt) {
         self.report.lost += 1;
         self.settings.events.emit(WorkerEvent::Lost { task: &finished.task });
     }

@@ -14,7 +14,7 @@ use crate::ending::Completion;
 use crate::failure::TaskFailure;
 
 type HandlerFuture = Pin<Box<dyn Future<Output = Result<Completion, TaskFailure>> + Send>>;
-type Handle = Arc<dyn Fn(TaskContext) -> HandlerFuture + Send + Sync>;
+type ErasedHandler = Arc<dyn Fn(TaskContext) -> HandlerFuture + Send + Sync>;
 
 /// What goes for one handler only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl HandlerOptions {
 pub(crate) struct Registration {
     pub(crate) task_type: String,
     pub(crate) options: HandlerOptions,
-    handle: Handle,
+    handler: ErasedHandler,
 }
 
 impl Registration {
@@ -60,7 +60,7 @@ impl Registration {
         F: Fn(TaskContext, Req) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Res, TaskFailure>> + Send + 'static,
     {
-        let handle: Handle = Arc::new(move |context| match context.request::<Req>() {
+        let erased: ErasedHandler = Arc::new(move |context| match context.request::<Req>() {
             Ok(request) => {
                 let work = handler(context, request);
                 Box::pin(async move { completion(&work.await?) })
@@ -71,12 +71,12 @@ impl Registration {
                 Box::pin(std::future::ready(Err(failure.with_code("invalid_request"))))
             }
         });
-        Self { task_type, options, handle }
+        Self { task_type, options, handler: erased }
     }
 
     /// The handler at work on the context's task.
     pub(crate) fn run(&self, context: TaskContext) -> HandlerFuture {
-        (self.handle)(context)
+        (self.handler)(context)
     }
 }
 

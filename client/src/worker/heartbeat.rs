@@ -19,27 +19,27 @@ use crate::retry::RetryBudget;
 /// Most heartbeats in one call.
 const MAX_HEARTBEATS: usize = 1000;
 /// A call for heartbeats takes no longer than that, so that the ones after it are not late.
-const LONGEST_CALL: Duration = Duration::from_secs(10);
+const MAX_CALL_TIME: Duration = Duration::from_secs(10);
 /// A call for heartbeats is given at least that.
-const SHORTEST_CALL: Duration = Duration::from_millis(500);
+const MIN_CALL_TIME: Duration = Duration::from_millis(500);
 /// A heartbeat that was missed is tried again after a quarter of its interval, and at the latest after that.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_RESEND_DELAY: Duration = Duration::from_secs(5);
 
 /// The leases of a worker and the thread that renews them. Dropped, the thread ends.
-pub(crate) struct Heartbeats {
-    shared: Arc<Shared>,
+pub(crate) struct HeartbeatThread {
+    shared: Arc<SharedLeases>,
     ended: oneshot::Receiver<()>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct SharedLeases {
     /// By lease token: a task that is claimed again has another one.
     leases: Mutex<HashMap<Arc<str>, Arc<HeldLease>>>,
     wake: Arc<Notify>,
     stop: CancellationToken,
 }
 
-impl Heartbeats {
+impl HeartbeatThread {
     /// Starts the thread.
     pub(crate) fn start(client: &TaskClient, events: Events) -> Result<Self, WorkerError> {
         // Its own runtime and its own connections: a handler that blocks the worker's runtime stops neither.
@@ -49,13 +49,13 @@ impl Heartbeats {
             .map_err(WorkerError::Thread)?;
         // What is missed is sent anew with what is true by then.
         let client = client.detached().map_err(WorkerError::Client)?.with_retry(RetryBudget::none());
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SharedLeases::default());
         let (end, ended) = oneshot::channel();
-        let keeper = Keeper { shared: Arc::clone(&shared), client, events };
+        let heartbeat_loop = HeartbeatLoop { shared: Arc::clone(&shared), client, events };
         std::thread::Builder::new()
             .name("task-heartbeats".to_owned())
             .spawn(move || {
-                runtime.block_on(keeper.keep());
+                runtime.block_on(heartbeat_loop.run());
                 drop(runtime);
                 // Nobody may be waiting any more.
                 let _ = end.send(());
@@ -64,9 +64,9 @@ impl Heartbeats {
         Ok(Self { shared, ended })
     }
 
-    /// Renews the task's lease from now on, until the guard is dropped. `first_beat`: at the latest then.
-    pub(crate) fn hold(&self, claimed: &ClaimedTask, first_beat: Option<Instant>) -> LeaseGuard {
-        let lease = Arc::new(HeldLease::new(claimed, first_beat, Arc::clone(&self.shared.wake)));
+    /// Renews the task's lease from now on, until the guard is dropped. `first_heartbeat_at`: at the latest then.
+    pub(crate) fn hold(&self, claimed: &ClaimedTask, first_heartbeat_at: Option<Instant>) -> LeaseGuard {
+        let lease = Arc::new(HeldLease::new(claimed, first_heartbeat_at, Arc::clone(&self.shared.wake)));
         self.shared.leases().insert(Arc::clone(lease.token()), Arc::clone(&lease));
         self.shared.wake.notify_one();
         LeaseGuard { lease, shared: Arc::clone(&self.shared) }
@@ -87,7 +87,7 @@ impl Heartbeats {
     }
 }
 
-impl Drop for Heartbeats {
+impl Drop for HeartbeatThread {
     fn drop(&mut self) {
         self.shared.stop.cancel();
     }
@@ -96,7 +96,7 @@ impl Drop for Heartbeats {
 /// A lease that is renewed as long as this lives.
 pub(crate) struct LeaseGuard {
     lease: Arc<HeldLease>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedLeases>,
 }
 
 impl LeaseGuard {
@@ -111,7 +111,7 @@ impl Drop for LeaseGuard {
     }
 }
 
-impl Shared {
+impl SharedLeases {
     fn leases(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<HeldLease>>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,23 +130,23 @@ impl Shared {
 }
 
 /// What runs on the thread.
-struct Keeper {
-    shared: Arc<Shared>,
+struct HeartbeatLoop {
+    shared: Arc<SharedLeases>,
     client: TaskClient,
     events: Events,
 }
 
-impl Keeper {
-    async fn keep(self) {
+impl HeartbeatLoop {
+    async fn run(self) {
         let stop = self.shared.stop.clone();
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            () = self.rounds() => {}
+            () = self.send_when_due() => {}
         }
     }
 
-    async fn rounds(&self) {
+    async fn send_when_due(&self) {
         loop {
             match self.shared.due(Instant::now()) {
                 Ok(leases) => {
@@ -173,17 +173,17 @@ impl Keeper {
     async fn send(&self, leases: &[Arc<HeldLease>]) {
         let now = Instant::now();
         let heartbeats: Vec<HeartbeatItem> = leases.iter().map(|lease| lease.heartbeat(now)).collect();
-        let shortest = leases.iter().map(|lease| lease.interval).min().unwrap_or(LONGEST_CALL);
-        let timeout = shortest.clamp(SHORTEST_CALL, LONGEST_CALL);
+        let shortest = leases.iter().map(|lease| lease.interval).min().unwrap_or(MAX_CALL_TIME);
+        let timeout = shortest.clamp(MIN_CALL_TIME, MAX_CALL_TIME);
         match self.client.send_heartbeats(&heartbeats, timeout).await {
             Ok(results) if results.len() == leases.len() => {
                 for ((lease, heartbeat), result) in leases.iter().zip(&heartbeats).zip(results) {
                     self.answered(lease, heartbeat, result);
                 }
             }
-            Ok(_) => all_missed(leases),
+            Ok(_) => resend_all_soon(leases),
             Err(error) => {
-                all_missed(leases);
+                resend_all_soon(leases);
                 self.events.emit(WorkerEvent::HeartbeatFailed { error: &error, leases: leases.len() });
             }
         }
@@ -203,7 +203,7 @@ impl Keeper {
                 lease.progress_refused(Instant::now());
             }
             _ => {
-                missed(lease);
+                resend_soon(lease);
                 let error = ClientError::Refused(Box::new(problem));
                 self.events.emit(WorkerEvent::HeartbeatFailed { error: &error, leases: 1 });
             }
@@ -211,13 +211,13 @@ impl Keeper {
     }
 }
 
-fn all_missed(leases: &[Arc<HeldLease>]) {
+fn resend_all_soon(leases: &[Arc<HeldLease>]) {
     for lease in leases {
-        missed(lease);
+        resend_soon(lease);
     }
 }
 
 /// Sees to it that the next heartbeat comes sooner than usual.
-fn missed(lease: &HeldLease) {
-    lease.missed(Instant::now() + (lease.interval / 4).min(LONGEST_PAUSE));
+fn resend_soon(lease: &HeldLease) {
+    lease.missed(Instant::now() + (lease.interval / 4).min(MAX_RESEND_DELAY));
 }

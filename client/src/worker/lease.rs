@@ -11,11 +11,11 @@ use super::progress::ProgressQueue;
 use crate::claimed::ClaimedTask;
 
 /// The lease's length where the service does not say when it began.
-const USUAL_LEASE: Duration = Duration::from_secs(60);
+const ASSUMED_LEASE: Duration = Duration::from_secs(60);
 /// Heartbeats are never closer than that.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+const MIN_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a finished handler waits for its last progress to arrive before its result is reported.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+const MAX_FLUSH_WAIT: Duration = Duration::from_secs(2);
 
 /// Why a handler should stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(crate) struct HeldLease {
     token: Arc<str>,
     /// How long lies between two heartbeats: a third of the lease, so that one may be missed.
     pub(crate) interval: Duration,
-    state: Mutex<State>,
+    state: Mutex<LeaseState>,
     cancellation: CancellationToken,
     flushed: Notify,
     /// Wakes the heartbeat thread.
@@ -56,25 +56,25 @@ pub(crate) struct HeldLease {
 }
 
 #[derive(Debug)]
-struct State {
-    next_beat: Instant,
+struct LeaseState {
+    next_heartbeat_at: Instant,
     expires_at: Option<DateTime<Utc>>,
     progress: ProgressQueue,
     signals: Signals,
     /// The handler is done; what heartbeats say no longer concerns anybody.
-    is_over: bool,
+    is_handler_done: bool,
 }
 
 impl HeldLease {
-    pub(crate) fn new(claimed: &ClaimedTask, first_beat: Option<Instant>, wake: Arc<Notify>) -> Self {
+    pub(crate) fn new(claimed: &ClaimedTask, first_heartbeat_at: Option<Instant>, wake: Arc<Notify>) -> Self {
         let task = claimed.shared_task();
-        let interval = (length(&task) / 3).max(SHORTEST_INTERVAL);
-        let state = State {
-            next_beat: first_beat.unwrap_or_else(|| Instant::now() + interval),
+        let interval = (lease_length(&task) / 3).max(MIN_HEARTBEAT_INTERVAL);
+        let state = LeaseState {
+            next_heartbeat_at: first_heartbeat_at.unwrap_or_else(|| Instant::now() + interval),
             expires_at: task.lease.as_ref().map(|lease| lease.expires_at),
             progress: ProgressQueue::default(),
             signals: Signals::default(),
-            is_over: false,
+            is_handler_done: false,
         };
         Self {
             task,
@@ -119,7 +119,7 @@ impl HeldLease {
                 self.flushed.notified().await;
             }
         };
-        let _ = tokio::time::timeout(FLUSH_PATIENCE, arrived).await;
+        let _ = tokio::time::timeout(MAX_FLUSH_WAIT, arrived).await;
     }
 
     /// Tells the handler to stop. The first reason is the one it is told.
@@ -136,19 +136,22 @@ impl HeldLease {
 
     /// The handler is done; the lease is kept until the service has taken what came out.
     pub(crate) fn end(&self) {
-        self.state().is_over = true;
+        self.state().is_handler_done = true;
     }
 
     /// When the next heartbeat is due.
     pub(crate) fn due_at(&self, now: Instant) -> Instant {
         let state = self.state();
-        state.progress.due_at(now).map_or(state.next_beat, |progress| progress.min(state.next_beat))
+        state
+            .progress
+            .due_at(now)
+            .map_or(state.next_heartbeat_at, |progress| progress.min(state.next_heartbeat_at))
     }
 
     /// The heartbeat to send now.
     pub(crate) fn heartbeat(&self, now: Instant) -> HeartbeatItem {
         let mut state = self.state();
-        state.next_beat = now + self.interval;
+        state.next_heartbeat_at = now + self.interval;
         HeartbeatItem {
             id: self.task.id.to_string(),
             lease_token: self.token.as_ref().to_owned(),
@@ -162,19 +165,19 @@ impl HeldLease {
         let mut state = self.state();
         state.progress.sent();
         state.expires_at = expires_at.or(state.expires_at);
-        let is_news = cancel_requested && !state.signals.is_requested && !state.is_over;
+        let is_new = cancel_requested && !state.signals.is_requested && !state.is_handler_done;
         drop(state);
         self.flushed.notify_one();
-        if is_news {
+        if is_new {
             self.cancel(CancelReason::Requested);
         }
     }
 
     /// The heartbeat did not arrive: the next one comes sooner.
-    pub(crate) fn missed(&self, next_beat: Instant) {
+    pub(crate) fn missed(&self, next_heartbeat_at: Instant) {
         let mut state = self.state();
-        state.progress.missed(next_beat);
-        state.next_beat = next_beat.min(state.next_beat);
+        state.progress.missed(next_heartbeat_at);
+        state.next_heartbeat_at = next_heartbeat_at.min(state.next_heartbeat_at);
         drop(state);
         self.flushed.notify_one();
     }
@@ -183,7 +186,7 @@ impl HeldLease {
     pub(crate) fn progress_refused(&self, now: Instant) {
         let mut state = self.state();
         state.progress.sent();
-        state.next_beat = now;
+        state.next_heartbeat_at = now;
         drop(state);
         self.flushed.notify_one();
     }
@@ -192,26 +195,26 @@ impl HeldLease {
     pub(crate) fn lost(&self) {
         let mut state = self.state();
         state.progress = ProgressQueue::default();
-        let is_news = !state.is_over;
+        let is_new = !state.is_handler_done;
         drop(state);
         self.flushed.notify_one();
         // A result that was just delivered ends the lease as well; that is no loss.
-        if is_news {
+        if is_new {
             self.cancel(CancelReason::LeaseLost);
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LeaseState> {
         // Nothing in here can panic halfway through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// How long the lease is, by the service's own clock.
-fn length(task: &Task) -> Duration {
+fn lease_length(task: &Task) -> Duration {
     task.lease
         .as_ref()
         .zip(task.started_at)
         .and_then(|(lease, started_at)| (lease.expires_at - started_at).to_std().ok())
-        .unwrap_or(USUAL_LEASE)
+        .unwrap_or(ASSUMED_LEASE)
 }

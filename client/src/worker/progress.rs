@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use task_repo_protocol::ProgressUpdate;
 
 /// How long at least lies between two reports of one task.
-pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(250);
+pub(crate) const MIN_REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest text that the service takes, in characters.
-const MAX_TEXT: usize = 4096;
+const MAX_TEXT_CHARS: usize = 4096;
 
 /// What a handler said of its progress, until it is sent.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(crate) struct ProgressQueue {
 impl ProgressQueue {
     /// Puts an update in place of what waits. What it does not say stays. True: nothing waited before.
     pub(crate) fn put(&mut self, update: ProgressUpdate) -> bool {
-        let update = fitting(update);
+        let update = within_limits(update);
         if update.value.is_none() && update.text.is_none() {
             return false;
         }
@@ -42,7 +42,7 @@ impl ProgressQueue {
     /// Takes what waits to send it.
     pub(crate) fn take(&mut self, now: Instant) -> Option<ProgressUpdate> {
         let update = self.waiting.take()?;
-        self.not_before = Some(now + REPORT_EVERY);
+        self.not_before = Some(now + MIN_REPORT_INTERVAL);
         self.sending = Some(update.clone());
         Some(update)
     }
@@ -80,10 +80,10 @@ fn newer_over(newer: ProgressUpdate, older: ProgressUpdate) -> ProgressUpdate {
 }
 
 /// The update as the service takes it: progress is not worth a refused heartbeat.
-fn fitting(update: ProgressUpdate) -> ProgressUpdate {
+fn within_limits(update: ProgressUpdate) -> ProgressUpdate {
     ProgressUpdate {
         value: update.value.filter(|value| !value.is_nan()).map(|value| value.clamp(0.0, 1.0)),
-        text: update.text.map(|text| crate::failure::shortened(text, MAX_TEXT)),
+        text: update.text.map(|text| crate::failure::shortened(text, MAX_TEXT_CHARS)),
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
         queue.sent();
         assert_eq!(queue.due_at(now), None);
         queue.put(value(0.2));
-        assert_eq!(queue.due_at(now), Some(now + REPORT_EVERY));
+        assert_eq!(queue.due_at(now), Some(now + MIN_REPORT_INTERVAL));
         queue.flush();
         assert_eq!(queue.due_at(now), Some(now));
     }
@@ -133,8 +133,8 @@ mod tests {
         queue.put(both(0.1, "old"));
         queue.take(now);
         queue.put(value(0.2));
-        queue.missed(now + REPORT_EVERY * 9);
-        assert_eq!(queue.due_at(now), Some(now + REPORT_EVERY * 9));
+        queue.missed(now + MIN_REPORT_INTERVAL * 9);
+        assert_eq!(queue.due_at(now), Some(now + MIN_REPORT_INTERVAL * 9));
         assert_eq!(queue.take(now), Some(both(0.2, "old")));
     }
 
@@ -155,6 +155,9 @@ mod tests {
         assert!(!queue.put(value(f64::NAN)));
         queue.put(both(7.0, &"é".repeat(5000)));
         let sent = queue.take(now).expect("waits");
-        assert_eq!((sent.value, sent.text.map(|text| text.chars().count())), (Some(1.0), Some(MAX_TEXT)));
+        assert_eq!(
+            (sent.value, sent.text.map(|text| text.chars().count())),
+            (Some(1.0), Some(MAX_TEXT_CHARS))
+        );
     }
 }

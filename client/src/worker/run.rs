@@ -7,7 +7,7 @@ use super::error::WorkerError;
 use super::event::WorkerReport;
 use super::settings::Settings;
 use super::shutdown;
-use super::state::Run;
+use super::state::WorkerState;
 
 /// Claims tasks and runs their handlers.
 #[must_use = "a worker does nothing until it is run"]
@@ -28,7 +28,7 @@ impl Worker {
     /// # Errors
     /// [`WorkerError::Refused`] when the service refuses to give this worker any work; what ran was finished before.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<WorkerReport, WorkerError> {
-        Run::new(self.settings)?.until(stop).await
+        WorkerState::new(self.settings)?.until(stop).await
     }
 
     /// Works until the service refuses it.
@@ -40,23 +40,23 @@ impl Worker {
     }
 }
 
-impl Run {
+impl WorkerState {
     /// Works until `stop` is done or the service refuses this worker, then winds down.
     async fn until(mut self, stop: impl Future<Output = ()>) -> Result<WorkerReport, WorkerError> {
         let mut stop = std::pin::pin!(stop);
         let refusal = loop {
-            self.deliver();
-            self.claim();
-            let happening = tokio::select! {
+            self.deliver_finished();
+            self.claim_for_free_slots();
+            let event = tokio::select! {
                 biased;
                 () = &mut stop => break None,
-                happening = self.next() => happening,
+                event = self.next_event() => event,
             };
-            if let Err(error) = self.apply(happening) {
+            if let Err(error) = self.apply(event) {
                 break Some(error);
             }
         };
-        let report = shutdown::wind_down(self).await;
+        let report = shutdown::shut_down(self).await;
         refusal.map_or(Ok(report), |error| Err(WorkerError::Refused(error)))
     }
 }

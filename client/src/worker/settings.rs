@@ -6,7 +6,7 @@ use task_repo_protocol::{Claim, Tags, Uuid};
 
 use super::event::Events;
 use super::handler::Registration;
-use super::slots::{Plan, Slots};
+use super::slots::{ClaimPlan, Slots};
 use crate::client::TaskClient;
 
 /// Everything that is said of a worker before it runs.
@@ -15,13 +15,13 @@ pub(crate) struct Settings {
     /// The client as it was given, for handlers.
     pub(crate) client: TaskClient,
     /// The same without repetitions: the worker's loops have their own patience.
-    pub(crate) once: TaskClient,
+    pub(crate) client_without_retries: TaskClient,
     pub(crate) worker_id: String,
     pub(crate) concurrency: usize,
     pub(crate) lease_seconds: Option<i64>,
     pub(crate) wait: Duration,
     pub(crate) grace: Duration,
-    pub(crate) stop_patience: Duration,
+    pub(crate) stop_timeout: Duration,
     pub(crate) tags: Option<Tags>,
     pub(crate) registrations: Vec<Registration>,
     pub(crate) events: Events,
@@ -36,9 +36,13 @@ impl Settings {
     }
 
     /// The claim for a plan. Its id keeps it single however often it is repeated.
-    pub(crate) fn claim(&self, plan: &Plan, wait: Duration, claim_id: Uuid) -> Claim {
+    pub(crate) fn claim(&self, plan: &ClaimPlan, wait: Duration, claim_id: Uuid) -> Claim {
         Claim {
-            task_types: plan.types.iter().map(|place| self.registrations[*place].task_type.clone()).collect(),
+            task_types: plan
+                .types
+                .iter()
+                .map(|type_index| self.registrations[*type_index].task_type.clone())
+                .collect(),
             limit: u32::try_from(plan.limit).ok(),
             worker_id: self.worker_id.clone(),
             lease_seconds: self.lease_seconds,
@@ -49,7 +53,7 @@ impl Settings {
     }
 
     /// Which registration a task belongs to.
-    pub(crate) fn place_of(&self, task_type: &str) -> Option<usize> {
+    pub(crate) fn type_index_of(&self, task_type: &str) -> Option<usize> {
         self.registrations.iter().position(|registration| registration.task_type == task_type)
     }
 }

@@ -4,8 +4,8 @@ use task_repo_protocol::claim::MAX_CLAIM;
 
 /// What one claim asks for. The slots it may fill are set aside until it is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Plan {
-    /// Which types, by their place in the worker's registrations.
+pub(crate) struct ClaimPlan {
+    /// Which types, by their index in the worker's registrations.
     pub(crate) types: Vec<usize>,
     /// How many tasks at most.
     pub(crate) limit: usize,
@@ -14,12 +14,12 @@ pub(crate) struct Plan {
 /// Who holds which slots.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    all: Room,
-    types: Vec<Room>,
+    all: SlotCount,
+    types: Vec<SlotCount>,
 }
 
 #[derive(Debug)]
-struct Room {
+struct SlotCount {
     limit: usize,
     /// Tasks that are worked on.
     held: usize,
@@ -27,7 +27,7 @@ struct Room {
     asked: usize,
 }
 
-impl Room {
+impl SlotCount {
     fn new(limit: usize) -> Self {
         Self { limit, held: 0, asked: 0 }
     }
@@ -40,59 +40,61 @@ impl Room {
 impl Slots {
     /// All free: `limit` of the worker, and of each type.
     pub(crate) fn new(limit: usize, types: impl IntoIterator<Item = usize>) -> Self {
-        Self { all: Room::new(limit), types: types.into_iter().map(Room::new).collect() }
+        Self { all: SlotCount::new(limit), types: types.into_iter().map(SlotCount::new).collect() }
     }
 
     /// What to ask for next, if anything: the types that have free slots and are not asked for already.
     ///
     /// A claim may be answered with tasks of one type only, so it asks for no more than the fullest of its types can
     /// take. With work for all of them, claims follow each other and fill the rest.
-    pub(crate) fn plan(&mut self) -> Option<Plan> {
-        let free = |(place, room): (usize, &Room)| (room.asked == 0 && room.free() > 0).then_some(place);
+    pub(crate) fn plan(&mut self) -> Option<ClaimPlan> {
+        let free = |(type_index, slots): (usize, &SlotCount)| {
+            (slots.asked == 0 && slots.free() > 0).then_some(type_index)
+        };
         let types: Vec<usize> = self.types.iter().enumerate().filter_map(free).collect();
-        let fullest = types.iter().map(|place| self.types[*place].free()).min()?;
+        let fullest = types.iter().map(|type_index| self.types[*type_index].free()).min()?;
         let limit = fullest.min(self.all.free()).min(usize::try_from(MAX_CLAIM).unwrap_or(usize::MAX));
         if limit == 0 {
             return None;
         }
         self.all.asked += limit;
-        for place in &types {
-            self.types[*place].asked += limit;
+        for type_index in &types {
+            self.types[*type_index].asked += limit;
         }
-        Some(Plan { types, limit })
+        Some(ClaimPlan { types, limit })
     }
 
     /// The same for a claim that the service carries out once tasks of these types are settled, which are held until then.
     /// Until it is answered, nobody else is offered their slots.
-    pub(crate) fn plan_after(&mut self, settled: &[usize]) -> Option<Plan> {
-        for place in settled {
-            self.free(*place);
+    pub(crate) fn plan_after(&mut self, settled: &[usize]) -> Option<ClaimPlan> {
+        for type_index in settled {
+            self.free(*type_index);
         }
         let plan = self.plan();
-        for place in settled {
-            self.take(*place);
+        for type_index in settled {
+            self.take(*type_index);
         }
         plan
     }
 
     /// The claim is answered; what it brought is [taken](Self::take) now.
-    pub(crate) fn answered(&mut self, plan: &Plan) {
+    pub(crate) fn answered(&mut self, plan: &ClaimPlan) {
         self.all.asked = self.all.asked.saturating_sub(plan.limit);
-        for place in &plan.types {
-            self.types[*place].asked = self.types[*place].asked.saturating_sub(plan.limit);
+        for type_index in &plan.types {
+            self.types[*type_index].asked = self.types[*type_index].asked.saturating_sub(plan.limit);
         }
     }
 
     /// A task of that type is worked on.
-    pub(crate) fn take(&mut self, place: usize) {
+    pub(crate) fn take(&mut self, type_index: usize) {
         self.all.held += 1;
-        self.types[place].held += 1;
+        self.types[type_index].held += 1;
     }
 
     /// A task of that type is no longer held.
-    pub(crate) fn free(&mut self, place: usize) {
+    pub(crate) fn free(&mut self, type_index: usize) {
         self.all.held = self.all.held.saturating_sub(1);
-        self.types[place].held = self.types[place].held.saturating_sub(1);
+        self.types[type_index].held = self.types[type_index].held.saturating_sub(1);
     }
 }
 
@@ -103,7 +105,7 @@ mod tests {
     #[test]
     fn one_type_is_asked_for_all_free_slots() {
         let mut slots = Slots::new(4, [4]);
-        assert_eq!(slots.plan(), Some(Plan { types: vec![0], limit: 4 }));
+        assert_eq!(slots.plan(), Some(ClaimPlan { types: vec![0], limit: 4 }));
         assert_eq!(slots.plan(), None, "it is asked for already");
     }
 
@@ -114,8 +116,8 @@ mod tests {
         slots.answered(&plan);
         slots.take(0);
         slots.take(0);
-        assert_eq!(slots.plan(), Some(Plan { types: vec![0], limit: 2 }));
-        slots.answered(&Plan { types: vec![0], limit: 2 });
+        assert_eq!(slots.plan(), Some(ClaimPlan { types: vec![0], limit: 2 }));
+        slots.answered(&ClaimPlan { types: vec![0], limit: 2 });
         slots.free(0);
         assert_eq!(slots.plan().map(|plan| plan.limit), Some(3));
     }
@@ -124,10 +126,10 @@ mod tests {
     fn the_fullest_type_limits_a_claim_and_a_full_one_is_left_out() {
         let mut slots = Slots::new(8, [1, 8]);
         let plan = slots.plan().expect("free");
-        assert_eq!(plan, Plan { types: vec![0, 1], limit: 1 });
+        assert_eq!(plan, ClaimPlan { types: vec![0, 1], limit: 1 });
         slots.answered(&plan);
         slots.take(0);
-        assert_eq!(slots.plan(), Some(Plan { types: vec![1], limit: 7 }));
+        assert_eq!(slots.plan(), Some(ClaimPlan { types: vec![1], limit: 7 }));
     }
 
     #[test]
@@ -135,9 +137,9 @@ mod tests {
         let mut slots = Slots::new(8, [1, 4]);
         slots.take(0);
         let waiting = slots.plan().expect("free");
-        assert_eq!(waiting, Plan { types: vec![1], limit: 4 });
+        assert_eq!(waiting, ClaimPlan { types: vec![1], limit: 4 });
         slots.free(0);
-        assert_eq!(slots.plan(), Some(Plan { types: vec![0], limit: 1 }));
+        assert_eq!(slots.plan(), Some(ClaimPlan { types: vec![0], limit: 1 }));
     }
 
     #[test]
@@ -175,18 +177,18 @@ mod tests {
                 claims.push(plan);
             }
             if !claims.is_empty() && next(2) == 0 {
-                let plan: Plan = claims.swap_remove(next(claims.len()));
+                let plan: ClaimPlan = claims.swap_remove(next(claims.len()));
                 slots.answered(&plan);
                 for _ in 0..next(plan.limit + 1) {
-                    let place = plan.types[next(plan.types.len())];
-                    slots.take(place);
-                    held[place] += 1;
+                    let type_index = plan.types[next(plan.types.len())];
+                    slots.take(type_index);
+                    held[type_index] += 1;
                 }
-            } else if let Some(place) =
-                (0..3).map(|place| (place + next(3)) % 3).find(|place| held[*place] > 0)
+            } else if let Some(type_index) =
+                (0..3).map(|type_index| (type_index + next(3)) % 3).find(|type_index| held[*type_index] > 0)
             {
-                slots.free(place);
-                held[place] -= 1;
+                slots.free(type_index);
+                held[type_index] -= 1;
             }
             assert!(held.iter().sum::<usize>() <= 6);
             assert!(held.iter().zip(limits).all(|(held, limit)| *held <= limit), "{held:?}");

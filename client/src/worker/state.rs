@@ -7,28 +7,28 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use task_repo_protocol::Uuid;
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::Finished;
-use super::claim::Answer;
+use super::attempt::FinishedAttempt;
+use super::claim::ClaimAnswer;
 use super::deliver::Delivery;
 use super::error::WorkerError;
 use super::event::WorkerReport;
-use super::heartbeat::Heartbeats;
+use super::heartbeat::HeartbeatThread;
 use super::settings::Settings;
 use super::slots::Slots;
 
 /// A worker at work.
-pub(crate) struct Run {
+pub(crate) struct WorkerState {
     pub(super) settings: Arc<Settings>,
-    pub(super) heartbeats: Heartbeats,
+    pub(super) heartbeats: HeartbeatThread,
     pub(super) abort: CancellationToken,
     /// Handlers at work, and deliveries put off.
-    pub(super) attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
-    pub(super) claims: FuturesUnordered<BoxFuture<'static, Answer>>,
+    pub(super) attempts: FuturesUnordered<BoxFuture<'static, FinishedAttempt>>,
+    pub(super) claims: FuturesUnordered<BoxFuture<'static, ClaimAnswer>>,
     pub(super) deliveries: FuturesUnordered<BoxFuture<'static, Delivery>>,
     /// Reports of tasks that cannot be read.
     pub(super) reports: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Attempts that are over and go into the next delivery.
-    pub(super) finished: Vec<Finished>,
+    pub(super) finished: Vec<FinishedAttempt>,
     pub(super) report: WorkerReport,
     /// Nothing more is claimed, and what claims under way still bring is given back.
     pub(super) is_stopping: bool,
@@ -38,17 +38,17 @@ pub(crate) struct Run {
 }
 
 /// What the loop waits for.
-pub(super) enum Happening {
-    Finished(Finished),
-    Claimed(Answer),
+pub(super) enum LoopEvent {
+    AttemptEnded(FinishedAttempt),
+    ClaimAnswered(ClaimAnswer),
     Delivered(Delivery),
     Reported,
 }
 
-impl Run {
+impl WorkerState {
     pub(crate) fn new(settings: Arc<Settings>) -> Result<Self, WorkerError> {
         Ok(Self {
-            heartbeats: Heartbeats::start(&settings.once, settings.events.clone())?,
+            heartbeats: HeartbeatThread::start(&settings.client_without_retries, settings.events.clone())?,
             slots: settings.slots(),
             settings,
             abort: CancellationToken::new(),
@@ -64,20 +64,20 @@ impl Run {
     }
 
     /// What happens next. Nothing is lost when this is dropped.
-    pub(super) async fn next(&mut self) -> Happening {
+    pub(super) async fn next_event(&mut self) -> LoopEvent {
         tokio::select! {
-            Some(finished) = self.attempts.next() => Happening::Finished(finished),
-            Some(answer) = self.claims.next() => Happening::Claimed(answer),
-            Some(delivery) = self.deliveries.next() => Happening::Delivered(delivery),
-            Some(()) = self.reports.next() => Happening::Reported,
+            Some(finished) = self.attempts.next() => LoopEvent::AttemptEnded(finished),
+            Some(answer) = self.claims.next() => LoopEvent::ClaimAnswered(answer),
+            Some(delivery) = self.deliveries.next() => LoopEvent::Delivered(delivery),
+            Some(()) = self.reports.next() => LoopEvent::Reported,
             else => std::future::pending().await,
         }
     }
 
     /// A task whose slot that was is not held any more.
-    pub(super) fn free(&mut self, place: Option<usize>) {
-        if let Some(place) = place {
-            self.slots.free(place);
+    pub(super) fn free_slot(&mut self, type_index: Option<usize>) {
+        if let Some(type_index) = type_index {
+            self.slots.free(type_index);
         }
     }
 }

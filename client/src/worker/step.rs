@@ -7,11 +7,11 @@ use futures_util::FutureExt as _;
 use futures_util::stream::StreamExt as _;
 use task_repo_protocol::Uuid;
 
-use super::attempt::{self, Finished};
-use super::claim::{self, Answer};
+use super::attempt::{self, FinishedAttempt};
+use super::claim::{self, ClaimAnswer};
 use super::deliver::{self, Delivery};
 use super::event::WorkerEvent;
-use super::state::{Happening, Run};
+use super::state::{LoopEvent, WorkerState};
 use crate::claimed::ClaimedTask;
 use crate::decode::{ClaimedTasks, UndecodableTask};
 use crate::error::ClientError;
@@ -19,25 +19,25 @@ use crate::error::ClientError;
 /// How many deliveries are under way at most; attempts that end meanwhile go together into the next one.
 const MAX_DELIVERIES: usize = 2;
 
-impl Run {
+impl WorkerState {
     /// Takes note of what happened.
     ///
     /// # Errors
     /// When the service refuses this worker for good.
-    pub(super) fn apply(&mut self, happening: Happening) -> Result<(), ClientError> {
-        match happening {
-            Happening::Finished(finished) => {
-                self.over(finished);
+    pub(super) fn apply(&mut self, event: LoopEvent) -> Result<(), ClientError> {
+        match event {
+            LoopEvent::AttemptEnded(finished) => {
+                self.attempt_ended(finished);
                 // Those that ended at the same time go into the same delivery.
                 while let Some(Some(finished)) = self.attempts.next().now_or_never() {
-                    self.over(finished);
+                    self.attempt_ended(finished);
                 }
             }
-            Happening::Claimed(Answer { plan, taken, is_repeated }) => {
+            LoopEvent::ClaimAnswered(ClaimAnswer { plan, tasks, is_repeated }) => {
                 self.slots.answered(&plan);
-                self.taken(taken?, is_repeated);
+                self.begin_claimed(tasks?, is_repeated);
             }
-            Happening::Delivered(Delivery { results, unsettled, plan, next }) => {
+            LoopEvent::Delivered(Delivery { results, unsettled, plan, next }) => {
                 if let Some((plan, claim_id)) = plan {
                     self.slots.answered(&plan);
                     // Empty may also mean that the outcomes were taken and then the claim's answer was lost: asked for
@@ -46,20 +46,20 @@ impl Run {
                 }
                 for finished in unsettled {
                     self.report.unsettled += 1;
-                    self.free(finished.place);
+                    self.free_slot(finished.type_index);
                 }
                 for delivered in results {
                     self.delivered(delivered);
                 }
-                self.taken(next, false);
+                self.begin_claimed(next, false);
             }
-            Happening::Reported => {}
+            LoopEvent::Reported => {}
         }
         Ok(())
     }
 
     /// Claims for the free slots, waiting for work at the service.
-    pub(super) fn claim(&mut self) {
+    pub(super) fn claim_for_free_slots(&mut self) {
         while let Some(plan) = self.slots.plan() {
             let claim_id = self.spare_claim_id.take().unwrap_or_else(Uuid::now_v7);
             self.claims.push(claim::claim(Arc::clone(&self.settings), plan, claim_id).boxed());
@@ -67,42 +67,42 @@ impl Run {
     }
 
     /// Delivers what is finished, asking for the next work in the same call.
-    pub(super) fn deliver(&mut self) {
+    pub(super) fn deliver_finished(&mut self) {
         while !self.finished.is_empty() && self.deliveries.len() < MAX_DELIVERIES {
             let batch = deliver::take_batch(&mut self.finished);
             // The service sees to the outcomes before it claims.
-            let places: Vec<_> = batch.iter().filter_map(|finished| finished.place).collect();
-            let plan = if self.is_stopping { None } else { self.slots.plan_after(&places) };
+            let type_indexes: Vec<_> = batch.iter().filter_map(|finished| finished.type_index).collect();
+            let plan = if self.is_stopping { None } else { self.slots.plan_after(&type_indexes) };
             self.deliveries.push(deliver::deliver(Arc::clone(&self.settings), batch, plan).boxed());
         }
     }
 
     /// Begins what a claim brought. What cannot be read holds no slot: no handler works on it.
-    fn taken(&mut self, ClaimedTasks { claimed, undecodable }: ClaimedTasks, is_late: bool) {
+    fn begin_claimed(&mut self, ClaimedTasks { claimed, undecodable }: ClaimedTasks, is_late: bool) {
         for claimed in claimed {
-            self.begin(claimed, is_late);
+            self.begin_attempt(claimed, is_late);
         }
         for undecodable in undecodable {
             self.report.undecodable += 1;
             let UndecodableTask { id, error, .. } = &undecodable;
             self.settings.events.emit(WorkerEvent::Undecodable { id: *id, error });
-            let client = self.settings.once.with_retry(deliver::budget());
+            let client = self.settings.client_without_retries.with_retry(deliver::retry_budget());
             self.reports.push(async move { undecodable.report(&client).await }.boxed());
         }
     }
 
     /// Starts the handler of a claimed task.
-    fn begin(&mut self, claimed: ClaimedTask, is_late: bool) {
+    fn begin_attempt(&mut self, claimed: ClaimedTask, is_late: bool) {
         self.report.claimed += 1;
-        let place = self.settings.place_of(&claimed.task().task_type).filter(|_| !self.is_stopping);
-        let Some(place) = place else {
-            self.finished.push(Finished::released(claimed));
+        let type_index = self.settings.type_index_of(&claimed.task().task_type).filter(|_| !self.is_stopping);
+        let Some(type_index) = type_index else {
+            self.finished.push(FinishedAttempt::released(claimed));
             return;
         };
-        self.slots.take(place);
+        self.slots.take(type_index);
         self.settings.events.emit(WorkerEvent::Claimed { task: claimed.task() });
         let guard = self.heartbeats.hold(&claimed, is_late.then(Instant::now));
         let (settings, abort) = (Arc::clone(&self.settings), self.abort.clone());
-        self.attempts.push(attempt::run(settings, place, claimed, guard, abort).boxed());
+        self.attempts.push(attempt::run(settings, type_index, claimed, guard, abort).boxed());
     }
 }
