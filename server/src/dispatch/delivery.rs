@@ -8,7 +8,7 @@ use super::claim_id::ClaimIdLock;
 use crate::access::Scope;
 use crate::background::Background;
 use crate::lifecycle::{Grant, Intent};
-use crate::store::{Change, Refused, Store, StoreError};
+use crate::store::{Change, NotApplied, Store, StoreError};
 use crate::task::{TaskRecord, view};
 
 /// How long to wait before the next try to give tasks back.
@@ -112,11 +112,11 @@ impl GiveBack {
             let mut in_doubt = Vec::new();
             for (change, result) in changes.into_iter().zip(results) {
                 match result {
-                    Ok(_) | Err(Refused::Store(StoreError::Unreadable)) => {}
-                    Err(Refused::Store(_)) => in_doubt.push(change),
-                    Err(Refused::Missing) if Instant::now() < comes_until => in_doubt.push(change),
+                    Ok(_) | Err(NotApplied::Store(StoreError::Unreadable)) => {}
+                    Err(NotApplied::Store(_)) => in_doubt.push(change),
+                    Err(NotApplied::Missing) if Instant::now() < comes_until => in_doubt.push(change),
                     // It was never claimed, or is not held any more.
-                    Err(Refused::Missing | Refused::Task(_)) => {}
+                    Err(NotApplied::Missing | NotApplied::Task(_)) => {}
                 }
             }
             changes = in_doubt;

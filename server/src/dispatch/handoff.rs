@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::delivery::GiveBack;
 use super::group::DequeuedCaller;
-use crate::store::{InsertRefused, Store, StoreError};
+use crate::store::{NotInserted, Store, StoreError};
 use crate::task::TaskRecord;
 
 /// How long a task whose insert has an unknown outcome may take until a majority has it.
@@ -16,7 +16,7 @@ pub(super) async fn insert_claimed(
     give_back: &GiveBack,
     caller: DequeuedCaller,
     draft: TaskRecord,
-) -> Result<(), InsertRefused> {
+) -> Result<(), NotInserted> {
     let (task, inserted) = store.insert_claimed(draft, caller.waiting.grant()).await;
     match inserted {
         Ok(()) => {
@@ -25,7 +25,7 @@ pub(super) async fn insert_claimed(
         }
         Err(refused) => {
             caller.requeue().request_round();
-            if refused == InsertRefused::Store(StoreError::OutcomeUnknown) {
+            if refused == NotInserted::Store(StoreError::OutcomeUnknown) {
                 // If the task is there after all, no worker knows of its lease.
                 give_back.spawn(vec![task], Instant::now() + INSERT_MAY_COME);
             }

@@ -38,7 +38,7 @@ use crate::access::{Caller, Scope};
 use crate::background::Background;
 use crate::events::TaskEvent;
 use crate::lifecycle::Intent;
-use crate::store::{Awaited, Change, InsertRefused, Refused, Selection, Store, StoreError};
+use crate::store::{Awaited, Change, NotApplied, NotInserted, Selection, Store, StoreError};
 use crate::task::{Status, TaskRecord};
 
 use callers::WaitingCaller;
@@ -152,7 +152,12 @@ impl Dispatch {
     ///
     /// # Errors
     /// When there is no such task or it is not pending.
-    pub async fn claim_one(&self, caller: &Caller, id: Uuid, claim: ClaimOne) -> Result<Delivery, Refused> {
+    pub async fn claim_one(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        claim: ClaimOne,
+    ) -> Result<Delivery, NotApplied> {
         let seconds = claim.lease_seconds.and_then(|seconds| u32::try_from(seconds).ok());
         let grant = grant(&claim.worker_id, seconds, None);
         let token = grant.token;
@@ -162,25 +167,25 @@ impl Dispatch {
         let claiming = self.background.spawn(async move {
             let scope = change.scope.clone();
             let mut results = store.apply(vec![change], until).await;
-            match results.pop().unwrap_or(Err(Refused::Store(StoreError::OutcomeUnknown))) {
+            match results.pop().unwrap_or(Err(NotApplied::Store(StoreError::OutcomeUnknown))) {
                 Ok(applied) => {
                     metrics::counter!("task_repo_tasks_claimed_total").increment(1);
                     Ok(Delivery::of(vec![Arc::unwrap_or_clone(applied.task)], None, &give_back))
                 }
                 Err(refused) => {
-                    if refused == Refused::Store(StoreError::OutcomeUnknown) {
+                    if refused == NotApplied::Store(StoreError::OutcomeUnknown) {
                         give_back.spawn_one(&scope, id, token);
                     }
                     Err(refused)
                 }
             }
         });
-        claiming.await.unwrap_or(Err(Refused::Store(StoreError::OutcomeUnknown)))
+        claiming.await.unwrap_or(Err(NotApplied::Store(StoreError::OutcomeUnknown)))
     }
 
     /// Inserts a task that is ready as claimed by the caller who is first in waiting for just such a one, when nothing else
     /// is ready for that caller. `None`: there is no such caller, and nothing was inserted.
-    pub async fn hand_off(&self, draft: &TaskRecord, until: Instant) -> Option<Result<(), InsertRefused>> {
+    pub async fn hand_off(&self, draft: &TaskRecord, until: Instant) -> Option<Result<(), NotInserted>> {
         let caller = self.groups.dequeue_for(draft)?;
         let (store, give_back, draft) = (self.store.clone(), self.give_back.clone(), draft.clone());
         // It goes on when the creator goes away: the caller who waits is there all the same.
@@ -188,7 +193,7 @@ impl Dispatch {
             .background
             .spawn(async move { handoff::insert_claimed(&store, &give_back, caller, draft).await });
         let inserted = timeout_at(until.into(), inserting).await;
-        let unknown = Err(InsertRefused::Store(StoreError::OutcomeUnknown));
+        let unknown = Err(NotInserted::Store(StoreError::OutcomeUnknown));
         Some(inserted.map_or(unknown, |inserted| inserted.unwrap_or(unknown)))
     }
 

@@ -1,10 +1,9 @@
-//! How servers that take from one queue keep out of each other's way.
+//! How several servers share one queue without missing each other's tasks.
 //!
-//! They know nothing of each other; each sees only that others were faster. Who sees it twice within a few claims, or with
-//! most of one large claim, takes, of the tasks of the first priority, one half and leaves the other to whoever is there:
-//! which half a task belongs to is in its id, which half is ours is drawn, and drawn again while others are still faster.
-//! Two servers that have drawn different halves do not meet any more. It is over when nobody takes what was left, or some
-//! time after others were last faster.
+//! Servers notice each other only by claims that miss. After two misses within 24 claims, or one large claim that mostly
+//! missed, this server takes only tasks of the first priority whose id ends in a bit that it draws at random. Another
+//! server that has drawn the other bit does not meet it any more; while claims still miss, the bit is drawn again. The
+//! partition ends when no other server takes what was left, or a while after the last miss.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,21 +15,21 @@ use tokio::time::Instant;
 
 use crate::task::TaskRecord;
 
-/// For how many claims a server that missed tasks expects to miss some again, if another server is there.
-const SUSPICION: u32 = 24;
-/// How long a task is left to others who do not come.
-const PATIENCE: Duration = Duration::from_millis(250);
-/// How long others are believed to be there after they were faster. Finding out again costs a claim or two.
-const MEMORY: Duration = Duration::from_secs(60);
-/// How long others are believed to take from our half as well.
-const CROWDED: Duration = Duration::from_secs(5);
-/// Of so many tasks, most are not cancelled or edited by chance.
-const MANY: usize = 8;
+/// Within how many claims a second miss says that another server takes from the queue.
+const MISS_WINDOW: u32 = 24;
+/// How long a task is left to other servers before they are taken to be gone.
+const LEFT_AT_MOST: Duration = Duration::from_millis(250);
+/// How long after the last miss the queue stays partitioned. Noticing another server again costs a claim or two.
+const PARTITIONED_FOR: Duration = Duration::from_secs(60);
+/// How long after a miss within the half other servers are taken to work on the same half.
+const CROWDED_FOR: Duration = Duration::from_secs(5);
+/// A claim of so many tasks is large: most of them are not cancelled or edited by chance.
+const LARGE_CLAIM: usize = 8;
 
 /// Which part of a queue this server takes.
 pub(super) struct Partition {
-    /// For how many more claims a miss means that others are there: some tasks were missed lately.
-    suspicion: u32,
+    /// For how many more claims a miss counts as the second one.
+    miss_window: u32,
     half: Option<Half>,
     /// The last bit of the ids of our half, once it was drawn.
     drawn: Option<u128>,
@@ -41,13 +40,13 @@ pub(super) struct Partition {
 struct Half {
     /// The last bit of their ids.
     bit: u128,
-    /// Others take from this half as well: it is begun anywhere.
+    /// Other servers take from this half as well, so this server begins at a random task of it.
     is_crowded: bool,
-    /// When others were last faster.
+    /// When a claim last missed.
     missed: Instant,
-    /// The priority of which tasks were left to others.
+    /// The priority of the tasks that were left to other servers.
     priority: Option<i32>,
-    /// The first task that was left to others, and since when it has been.
+    /// The first task that was left to other servers, and since when.
     left: Option<(Uuid, Instant)>,
 }
 
@@ -56,12 +55,12 @@ impl Half {
         task.id.as_u128() & 1 == self.bit
     }
 
-    /// Whether nobody comes for what is left to others, now that `first` is the first such task.
+    /// Whether no other server takes what is left to it, now that `first` is the first such task.
     fn is_left_alone(&mut self, first: Option<Uuid>) -> bool {
         match (self.left, first) {
             // Behind work of higher priority nothing is seen of it.
             (_, None) => false,
-            (Some((id, since)), Some(first)) if id == first => since.elapsed() > PATIENCE,
+            (Some((id, since)), Some(first)) if id == first => since.elapsed() > LEFT_AT_MOST,
             (_, Some(first)) => {
                 self.left = Some((first, Instant::now()));
                 false
@@ -71,12 +70,12 @@ impl Half {
 }
 
 impl Partition {
-    /// Alone, as far as this server knows.
+    /// No other server is known of.
     pub(super) fn new(random: SmallRng) -> Self {
-        Self { suspicion: 0, half: None, drawn: None, random }
+        Self { miss_window: 0, half: None, drawn: None, random }
     }
 
-    /// The last bit of the ids of the tasks to be looked for, if not all are.
+    /// The last bit of the ids of the tasks to be read, if not all are.
     pub(super) fn last_bit(&self) -> Option<bool> {
         self.half.as_ref().map(|half| half.bit == 1)
     }
@@ -85,11 +84,11 @@ impl Partition {
     /// still worth trying.
     pub(super) fn claimed(&mut self, picked: usize, landed: usize) -> bool {
         if landed == picked {
-            self.suspicion = self.suspicion.saturating_sub(1);
+            self.miss_window = self.miss_window.saturating_sub(1);
             return true;
         }
-        let is_sure = picked >= MANY && 2 * landed < picked;
-        if std::mem::replace(&mut self.suspicion, SUSPICION) > 0 || is_sure {
+        let is_sure = picked >= LARGE_CLAIM && 2 * landed < picked;
+        if std::mem::replace(&mut self.miss_window, MISS_WINDOW) > 0 || is_sure {
             let is_crowded = self.half.is_some();
             let before = self.drawn.filter(|_| !is_crowded);
             let bit = before.unwrap_or_else(|| u128::from(self.random.random::<bool>()));
@@ -97,16 +96,16 @@ impl Partition {
             self.half = Some(Half { bit, is_crowded, missed: Instant::now(), priority: None, left: None });
             return false;
         }
-        // By itself a server misses only what was cancelled or edited since it was read, and reads again.
+        // Without another server a claim misses only tasks that were cancelled or edited since they were read.
         self.half.is_some() && 2 * landed > picked
     }
 
-    /// Takes away what is left to others of the tasks that a look has brought, in claim order. Where that is all there
-    /// is, or `is_all` says that no more are ready, it comes behind ours instead. `false`: they are not in order any
-    /// more, or more than what others take is missing.
+    /// Takes away, of the tasks that a read has brought in claim order, those that are left to other servers. Where these
+    /// are all there is, or `is_all` says that no more are ready, they come behind the others instead. `false`: the tasks
+    /// are not in order any more, or more than the other half is missing.
     pub(super) fn leave(&mut self, tasks: &mut VecDeque<TaskRecord>, is_front: bool, is_all: bool) -> bool {
-        if is_front && self.half.take_if(|half| half.missed.elapsed() > MEMORY).is_some() {
-            self.suspicion = SUSPICION;
+        if is_front && self.half.take_if(|half| half.missed.elapsed() > PARTITIONED_FOR).is_some() {
+            self.miss_window = MISS_WINDOW;
         }
         let Some(half) = self.half.as_mut().filter(|_| !(is_front && tasks.is_empty())) else { return true };
         let first = tasks.front().map(|task| task.priority);
@@ -116,7 +115,7 @@ impl Partition {
             return false;
         }
         half.priority = first;
-        half.is_crowded &= half.missed.elapsed() < CROWDED;
+        half.is_crowded &= half.missed.elapsed() < CROWDED_FOR;
         let alike = tasks.partition_point(|task| Some(task.priority) == first);
         let theirs = tasks.range(..alike).find(|task| !half.has(task)).map(|task| task.id);
         if is_front && half.is_left_alone(theirs) {
@@ -127,11 +126,11 @@ impl Partition {
         let (mut ours, mut theirs): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(tasks).into_iter().partition(|task| half.has(task));
         if half.is_crowded {
-            begin_anywhere(&mut ours, &mut self.random);
+            rotate_at_random(&mut ours, &mut self.random);
         }
         let is_whole = lower.is_empty() && !half.is_crowded;
         if is_all || ours.is_empty() {
-            begin_anywhere(&mut theirs, &mut self.random);
+            rotate_at_random(&mut theirs, &mut self.random);
             if !is_front {
                 lower.clear();
             }
@@ -143,7 +142,7 @@ impl Partition {
     }
 }
 
-fn begin_anywhere(tasks: &mut VecDeque<TaskRecord>, random: &mut SmallRng) {
+fn rotate_at_random(tasks: &mut VecDeque<TaskRecord>, random: &mut SmallRng) {
     if !tasks.is_empty() {
         tasks.rotate_left(random.random_range(0..tasks.len()));
     }
@@ -179,7 +178,7 @@ mod tests {
         assert!(alone.claimed(5, 5));
         assert!(!alone.claimed(5, 4), "what was read with it may have changed too");
         assert!(alone.half.is_none(), "once is no sign of others");
-        for _ in 0..SUSPICION {
+        for _ in 0..MISS_WINDOW {
             assert!(alone.claimed(5, 5));
         }
         assert!(!alone.claimed(5, 4));
@@ -193,22 +192,22 @@ mod tests {
     #[test]
     fn most_of_a_large_claim_missed_is_a_sign_by_itself() {
         let mut partition = alone();
-        assert!(!partition.claimed(MANY, MANY / 2));
+        assert!(!partition.claimed(LARGE_CLAIM, LARGE_CLAIM / 2));
         assert!(partition.last_bit().is_none());
         let mut partition = alone();
-        assert!(!partition.claimed(MANY, MANY / 2 - 1));
+        assert!(!partition.claimed(LARGE_CLAIM, LARGE_CLAIM / 2 - 1));
         assert!(partition.last_bit().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_half_that_nobody_else_takes_from_is_taken_in_order() {
         let mut partition = half(0);
-        partition.claimed(MANY, 0);
+        partition.claimed(LARGE_CLAIM, 0);
         let bit = u128::from(partition.last_bit() == Some(true));
         let look = || tasks((0..40).map(|n| 2 * n + bit));
         let mut shuffled = look();
         assert!(!partition.leave(&mut shuffled, true, false) && ids(&shuffled) != ids(&look()));
-        advance(CROWDED).await;
+        advance(CROWDED_FOR).await;
         let mut in_order = look();
         assert!(partition.leave(&mut in_order, true, false));
         assert_eq!(ids(&in_order), ids(&look()));
@@ -254,7 +253,7 @@ mod tests {
     async fn it_is_over_when_nobody_comes_for_what_was_left() {
         let mut partition = half(0);
         partition.leave(&mut tasks([1, 2, 3]), true, false);
-        advance(PATIENCE).await;
+        advance(LEFT_AT_MOST).await;
         partition.leave(&mut tasks([1, 3, 4]), true, false);
         assert!(partition.half.is_some());
         advance(Duration::from_millis(1)).await;
@@ -264,7 +263,7 @@ mod tests {
         assert!(partition.half.is_none());
 
         let mut partition = half(0);
-        advance(MEMORY + Duration::from_millis(1)).await;
+        advance(PARTITIONED_FOR + Duration::from_millis(1)).await;
         partition.leave(&mut tasks([2]), false, false);
         assert!(partition.half.is_some(), "what this look has left out is not known");
         let mut look = tasks([1, 2]);
@@ -275,13 +274,13 @@ mod tests {
 
         let mut partition = half(0);
         partition.leave(&mut tasks([1, 2, 3]), true, false);
-        advance(2 * PATIENCE).await;
+        advance(2 * LEFT_AT_MOST).await;
         partition.leave(&mut tasks([3, 4]), true, false);
         assert!(partition.half.is_some(), "the other has taken the first one");
         let mut above = tasks([6]);
         above[0].priority += 1;
         partition.leave(&mut above, true, false);
-        advance(2 * PATIENCE).await;
+        advance(2 * LEFT_AT_MOST).await;
         partition.leave(&mut tasks([3, 4]), true, false);
         assert!(
             partition.half.is_none(),

@@ -7,7 +7,7 @@ use tokio::time::timeout_at;
 
 use crate::access::Scope;
 use crate::lifecycle::Intent;
-use crate::store::{Change, Refused, Store, StoreError, Want};
+use crate::store::{Change, NotApplied, Store, StoreError, TaskQuery};
 use crate::task::{AttemptRecord, Kept, Order, Status, TaskRecord};
 
 /// How long a claim id is remembered, by the database's clock.
@@ -55,7 +55,7 @@ async fn keep(store: &Store, held: Vec<TaskRecord>, until: Instant) -> Result<Ve
         return Ok(held);
     }
     let wants: Vec<_> =
-        changes.iter().map(|change| Want { scope: change.scope.clone(), id: change.id }).collect();
+        changes.iter().map(|change| TaskQuery { scope: change.scope.clone(), id: change.id }).collect();
     let results = store.apply(changes, until).await;
     let read = timeout_at(until.into(), store.get(&wants, true, until)).await;
     let payloads = read.map_err(|_| StoreError::Unavailable)??.into_iter();
@@ -68,7 +68,7 @@ async fn keep(store: &Store, held: Vec<TaskRecord>, until: Instant) -> Result<Ve
                 task.put_payload(read.take_payload());
                 kept.push(task);
             }
-            Err(Refused::Store(error)) if error != StoreError::Unreadable => return Err(error),
+            Err(NotApplied::Store(error)) if error != StoreError::Unreadable => return Err(error),
             Err(_) => {}
         }
     }

@@ -21,8 +21,8 @@ use tracing::Instrument as _;
 
 use super::app::{App, InFlight};
 use super::problems::Rejection;
-use super::request::call::{RequestId, Spent, UNKNOWN_KEY, header_text, unauthenticated};
-use super::tally::Tally;
+use super::request::call::{AuthenticationTime, RequestId, UNKNOWN_KEY, header_text, unauthenticated};
+use super::route_metrics::RouteMetrics;
 use crate::access::Identity;
 use crate::telemetry::masked;
 
@@ -98,7 +98,7 @@ pub(crate) async fn edge(
         let asked = Instant::now();
         match authenticate(&request).await {
             Ok(identity) => {
-                request.extensions_mut().insert(Spent(asked.elapsed()));
+                request.extensions_mut().insert(AuthenticationTime(asked.elapsed()));
                 if let Some(identity) = identity {
                     request.extensions_mut().insert(identity);
                 }
@@ -123,11 +123,11 @@ pub(crate) async fn edge(
 fn note(span: &tracing::Span, response: &ServiceResponse<BoxBody>, began: Instant) {
     let (status, took) = (response.status().as_u16(), began.elapsed());
     let request = response.request();
-    let route = if let Some(tally) = request.app_data::<Tally>() {
-        tally.count(status, took);
-        &tally.route
+    let route = if let Some(route_metrics) = request.app_data::<RouteMetrics>() {
+        route_metrics.count(status, took);
+        &route_metrics.route
     } else {
-        Tally::of(NO_ROUTE).count(status, took);
+        RouteMetrics::of(NO_ROUTE).count(status, took);
         NO_ROUTE
     };
     // Also what is no id stands there: a name, or a secret in the wrong place.

@@ -4,7 +4,7 @@ use task_repo_protocol::{IssuedKey, KeyInfo, KeyList, KeyRotation, NewKey};
 
 use actix_web::HttpResponse;
 
-use super::problems::{Answer, Rejection};
+use super::problems::{HandlerResult, Rejection};
 use super::request::body::parse;
 use super::request::call::Call;
 use super::request::size::MAX_BODY;
@@ -13,7 +13,7 @@ use super::response::json;
 /// Issues a key. Its secret is shown this once.
 #[utoipa::path(post, path = "/api/v1/keys", tag = "keys", request_body = NewKey,
     responses((status = 201, body = IssuedKey)))]
-pub(super) async fn issue(mut call: Call) -> Answer {
+pub(super) async fn issue(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     no_idempotency_key(&call)?;
@@ -23,7 +23,7 @@ pub(super) async fn issue(mut call: Call) -> Answer {
 
 /// Lists keys without their secrets, newest first: those of `X-Tenant-ID`, or all.
 #[utoipa::path(get, path = "/api/v1/keys", tag = "keys", responses((status = 200, body = KeyList)))]
-pub(super) async fn list(call: Call) -> Answer {
+pub(super) async fn list(call: Call) -> HandlerResult {
     call.no_params()?;
     let keys: Vec<KeyInfo> = call.app.keys.list_keys(&call.caller, call.named_tenant()).await?;
     Ok(json(200, &KeyList { keys }))
@@ -32,7 +32,7 @@ pub(super) async fn list(call: Call) -> Answer {
 /// Replaces a key's secret; the old one stays good until the overlap ends.
 #[utoipa::path(post, path = "/api/v1/keys/{key_id}/rotate", tag = "keys", request_body(content = Option<KeyRotation>),
     params(("key_id" = String, Path, format = Uuid)), responses((status = 200, body = IssuedKey)))]
-pub(super) async fn rotate(mut call: Call) -> Answer {
+pub(super) async fn rotate(mut call: Call) -> HandlerResult {
     let body = call.optional_body(MAX_BODY).await?;
     call.no_params()?;
     no_idempotency_key(&call)?;
@@ -43,7 +43,7 @@ pub(super) async fn rotate(mut call: Call) -> Answer {
 /// Revokes a key: refused from then on, everywhere within 5 seconds.
 #[utoipa::path(delete, path = "/api/v1/keys/{key_id}", tag = "keys",
     params(("key_id" = String, Path, format = Uuid)), responses((status = 204)))]
-pub(super) async fn revoke(call: Call) -> Answer {
+pub(super) async fn revoke(call: Call) -> HandlerResult {
     call.no_params()?;
     call.app.keys.revoke_key(&call.caller, call.key_id()?).await?;
     Ok(HttpResponse::NoContent().finish())

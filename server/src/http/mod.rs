@@ -12,9 +12,9 @@ mod openapi;
 mod problems;
 mod request;
 mod response;
+mod route_metrics;
 mod routes;
 mod system;
-mod tally;
 mod tasks;
 mod work;
 

@@ -25,7 +25,7 @@ struct Why {
 }
 
 /// What every handler ends in.
-pub(super) type Answer = Result<HttpResponse, Rejection>;
+pub(super) type HandlerResult = Result<HttpResponse, Rejection>;
 
 impl Rejection {
     pub(super) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {

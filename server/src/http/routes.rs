@@ -13,12 +13,12 @@ use task_repo_protocol::{ErrorCode, Role, path};
 use super::app::App;
 use super::mounts::is_at_root;
 use super::near_path::NearPaths;
-use super::problems::{Answer, Rejection};
+use super::problems::{HandlerResult, Rejection};
 use super::request::call::{Access, Call, RequestId};
-use super::tally::Tally;
+use super::route_metrics::RouteMetrics;
 use super::{docs, keys, system, tasks, work};
 
-type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Answer>>>;
+type Handler = fn(Call) -> Pin<Box<dyn Future<Output = HandlerResult>>>;
 
 /// A row of the table.
 #[derive(Clone)]
@@ -107,7 +107,7 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
 fn resource(path: &str, routes: Vec<Route>) -> actix_web::Resource {
     let allow: Vec<_> = routes.iter().map(|route| route.method.as_str().to_owned()).collect();
     let allow = allow.join(", ");
-    let mut resource = web::resource(path).app_data(Tally::of(path));
+    let mut resource = web::resource(path).app_data(RouteMetrics::of(path));
     for Route { method, access, handler, .. } in routes {
         let handle = move |request: HttpRequest, payload: Payload, app: Data<App>| async move {
             let request_id = request_id(&request);

@@ -8,7 +8,7 @@ use task_repo_protocol::system::{
     Dependency, DetailedHealth, Health, ServerEntry, Unreadable, UnreadableDocument as Document,
 };
 
-use super::problems::{Answer, Rejection};
+use super::problems::{HandlerResult, Rejection};
 use super::request::call::Call;
 use super::response::json;
 use crate::store::ServerRecord;
@@ -20,7 +20,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The process lives. Never touches the database.
 #[utoipa::path(get, path = "/api/v1/health", tag = "system", security(()), responses((status = 200, body = Health)))]
-pub(super) fn health(call: &Call) -> Answer {
+pub(super) fn health(call: &Call) -> HandlerResult {
     call.no_params()?;
     Ok(json(200, &standing(call, "healthy")))
 }
@@ -28,7 +28,7 @@ pub(super) fn health(call: &Call) -> Answer {
 /// The service can do its work: the database takes writes, and the server is not about to stop.
 #[utoipa::path(get, path = "/api/v1/health/ready", tag = "system", security(()),
     responses((status = 200, body = Health)))]
-pub(super) async fn ready(call: Call) -> Answer {
+pub(super) async fn ready(call: Call) -> HandlerResult {
     call.no_params()?;
     if call.app.background.is_draining() {
         return Err(Rejection::new(ErrorCode::Unavailable, "the server is about to stop"));
@@ -40,7 +40,7 @@ pub(super) async fn ready(call: Call) -> Answer {
 
 /// Each dependency and background job.
 #[utoipa::path(get, path = "/api/v1/health/detailed", tag = "system", responses((status = 200, body = DetailedHealth)))]
-pub(super) async fn detailed(call: Call) -> Answer {
+pub(super) async fn detailed(call: Call) -> HandlerResult {
     call.no_params()?;
     let database = match call.app.store.ping(call.caller.deadline.at()).await {
         Ok(took) => Dependency {
@@ -103,7 +103,7 @@ fn unreadable(call: &Call) -> Unreadable {
 /// Prometheus text.
 #[utoipa::path(get, path = "/api/v1/metrics", tag = "system",
     responses((status = 200, body = String, content_type = "text/plain; version=0.0.4")))]
-pub(super) fn metrics(call: &Call) -> Answer {
+pub(super) fn metrics(call: &Call) -> HandlerResult {
     call.no_params()?;
     let text = telemetry::metrics().render();
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text))

@@ -13,7 +13,7 @@ use task_repo_protocol::{
 };
 use task_repo_protocol::{SelfManagedStatus, task_type_is_valid};
 
-use super::problems::{Answer, Rejection};
+use super::problems::{HandlerResult, Rejection};
 use super::request::body::{parse, parse_item, read, violation};
 use super::request::call::Call;
 use super::request::expected::nearest;
@@ -44,7 +44,7 @@ fn task_answer(status: u16, task: TaskRecord) -> HttpResponse {
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call safe to repeat for 24 h.",
         min_length = 1, max_length = 255, pattern = "^[\\x21-\\x7e]+$")),
     responses((status = 201, body = Task, headers(("Location" = String), ("ETag" = String)))))]
-pub(super) async fn create(mut call: Call) -> Answer {
+pub(super) async fn create(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let key = call.idempotency_key()?;
@@ -82,7 +82,7 @@ fn replayed(mut response: HttpResponse, replayed: bool) -> HttpResponse {
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call safe to repeat for 24 h.",
         min_length = 1, max_length = 255, pattern = "^[\\x21-\\x7e]+$")),
     responses((status = 200, body = BatchAnswer)))]
-pub(super) async fn create_batch(mut call: Call) -> Answer {
+pub(super) async fn create_batch(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BATCH_BYTES).await?;
     call.no_params()?;
     let key = call.idempotency_key()?;
@@ -124,7 +124,7 @@ pub(super) async fn create_batch(mut call: Call) -> Answer {
 #[utoipa::path(get, path = "/api/v1/tasks/{task_id}", tag = "tasks",
     params(("task_id" = String, Path, format = Uuid), ("wait_ms" = Option<u64>, Query, minimum = 0, maximum = 30000)),
     responses((status = 200, body = Task, headers(("ETag" = String)))))]
-pub(super) async fn get(call: Call) -> Answer {
+pub(super) async fn get(call: Call) -> HandlerResult {
     let mut params = call.params()?;
     let wait = params.number("wait_ms", 0..=MAX_WAIT_MS)?.unwrap_or(0);
     params.finish()?;
@@ -140,7 +140,7 @@ pub(super) async fn get(call: Call) -> Answer {
 /// Reads where a task stands, without its payloads.
 #[utoipa::path(get, path = "/api/v1/tasks/{task_id}/status", tag = "tasks",
     params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = StatusReport)))]
-pub(super) async fn status(call: Call) -> Answer {
+pub(super) async fn status(call: Call) -> HandlerResult {
     call.no_params()?;
     let task = call.service().peek(&call.caller, call.task_id()?).await?;
     Ok(json(200, &status_report(task)))
@@ -149,7 +149,7 @@ pub(super) async fn status(call: Call) -> Answer {
 /// Reads a task's attempts, newest first.
 #[utoipa::path(get, path = "/api/v1/tasks/{task_id}/executions", tag = "tasks",
     params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = ExecutionList)))]
-pub(super) async fn executions(call: Call) -> Answer {
+pub(super) async fn executions(call: Call) -> HandlerResult {
     call.no_params()?;
     let task = call.service().peek(&call.caller, call.task_id()?).await?;
     Ok(json(200, &execution_list(task)))
@@ -158,7 +158,7 @@ pub(super) async fn executions(call: Call) -> Answer {
 /// Finds the newest task that produced a result.
 #[utoipa::path(get, path = "/api/v1/tasks/by-result/{result_id}", tag = "tasks",
     params(("result_id" = String, Path)), responses((status = 200, body = Task, headers(("ETag" = String)))))]
-pub(super) async fn by_result(call: Call) -> Answer {
+pub(super) async fn by_result(call: Call) -> HandlerResult {
     call.no_params()?;
     Ok(task_answer(200, call.service().by_result(&call.caller, &call.part("result_id")).await?))
 }
@@ -181,7 +181,7 @@ pub(super) async fn by_result(call: Call) -> Answer {
         ("include" = Option<String>, Query, pattern = "^payload$"),
     ),
     responses((status = 200, body = TaskPage)))]
-pub(super) async fn list(call: Call) -> Answer {
+pub(super) async fn list(call: Call) -> HandlerResult {
     let query = list_query(&call)?;
     let page = call.service().list(&call.caller, &query).await?;
     let show = if query.payload { view } else { view_without_payload };
@@ -260,7 +260,7 @@ fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
     params(("task_id" = String, Path, format = Uuid),
         ("If-Match" = Option<String>, Header, description = "The version that is to be changed, as in `ETag`.")),
     responses((status = 200, body = Task, headers(("ETag" = String)))))]
-pub(super) async fn edit(mut call: Call) -> Answer {
+pub(super) async fn edit(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let if_match = call.if_match()?;
@@ -273,7 +273,7 @@ pub(super) async fn edit(mut call: Call) -> Answer {
 /// Hides a task at once; it is kept for audit until its retention ends.
 #[utoipa::path(delete, path = "/api/v1/tasks/{task_id}", tag = "tasks",
     params(("task_id" = String, Path, format = Uuid), ("force" = Option<bool>, Query)), responses((status = 204)))]
-pub(super) async fn delete(call: Call) -> Answer {
+pub(super) async fn delete(call: Call) -> HandlerResult {
     let mut params = call.params()?;
     let force = params.flag("force")?;
     params.finish()?;
@@ -286,7 +286,7 @@ pub(super) async fn delete(call: Call) -> Answer {
     params(("task_id" = String, Path, format = Uuid),
         ("If-Match" = Option<String>, Header, description = "The version that is to be moved, as in `ETag`.")),
     responses((status = 200, body = Task, headers(("ETag" = String)))))]
-pub(super) async fn set_status(mut call: Call) -> Answer {
+pub(super) async fn set_status(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let if_match = call.if_match()?;
@@ -310,7 +310,7 @@ pub(super) async fn set_status(mut call: Call) -> Answer {
 /// Asks for a cancellation or, with a lease token, acknowledges it.
 #[utoipa::path(post, path = "/api/v1/tasks/{task_id}/cancel", tag = "tasks", request_body(content = Option<Cancel>),
     params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
-pub(super) async fn cancel(mut call: Call) -> Answer {
+pub(super) async fn cancel(mut call: Call) -> HandlerResult {
     let body = call.optional_body(MAX_BODY).await?;
     // The role depends on the body, and goes before its form.
     let names_token = body.as_deref().and_then(|body| serde_json::from_slice::<serde_json::Value>(body).ok());
@@ -330,7 +330,7 @@ pub(super) async fn cancel(mut call: Call) -> Answer {
 /// Makes a task ready now, or again, or at the time given, with new limits where the body has some.
 #[utoipa::path(post, path = "/api/v1/tasks/{task_id}/execute", tag = "tasks", request_body(content = Option<Execute>),
     params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
-pub(super) async fn execute(mut call: Call) -> Answer {
+pub(super) async fn execute(mut call: Call) -> HandlerResult {
     let body = call.optional_body(MAX_BODY).await?;
     call.no_params()?;
     let with: Execute = body.map(|body| parse(&body)).transpose()?.unwrap_or_default();

@@ -14,7 +14,7 @@ use task_repo_protocol::{
     OutcomesAnswer, Receipt, Release, Task,
 };
 
-use super::problems::{Answer, Rejection};
+use super::problems::{HandlerResult, Rejection};
 use super::request::body::{Body, check_part, parse, parse_item, read};
 use super::request::call::Call;
 use super::request::size::{MAX_BODY, at_most, fits};
@@ -25,7 +25,7 @@ use crate::usecases::Failure;
 /// Claims work: up to `limit` tasks in order of priority, then age.
 #[utoipa::path(post, path = "/api/v1/tasks/claim", tag = "work", request_body = Claim,
     responses((status = 200, body = Claimed)))]
-pub(super) async fn claim(mut call: Call) -> Answer {
+pub(super) async fn claim(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let claim: Claim = parse(&body)?;
@@ -75,7 +75,7 @@ impl MessageBody for DeliveryBody {
 /// Claims one known task.
 #[utoipa::path(post, path = "/api/v1/tasks/{task_id}/claim", tag = "work", request_body = ClaimOne,
     params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Task)))]
-pub(super) async fn claim_one(mut call: Call) -> Answer {
+pub(super) async fn claim_one(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let claim: ClaimOne = parse(&body)?;
@@ -86,7 +86,7 @@ pub(super) async fn claim_one(mut call: Call) -> Answer {
 /// Brings the result.
 #[utoipa::path(post, path = "/api/v1/tasks/{task_id}/complete", tag = "work", request_body = Complete,
     params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
-pub(super) async fn complete(mut call: Call) -> Answer {
+pub(super) async fn complete(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let complete: Complete = parse(&body)?;
@@ -97,7 +97,7 @@ pub(super) async fn complete(mut call: Call) -> Answer {
 /// Gives up this attempt.
 #[utoipa::path(post, path = "/api/v1/tasks/{task_id}/fail", tag = "work", request_body = Fail,
     params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
-pub(super) async fn fail(mut call: Call) -> Answer {
+pub(super) async fn fail(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let fail: Fail = parse(&body)?;
@@ -107,7 +107,7 @@ pub(super) async fn fail(mut call: Call) -> Answer {
 /// Gives the task back; the attempt does not count.
 #[utoipa::path(post, path = "/api/v1/tasks/{task_id}/release", tag = "work", request_body = Release,
     params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
-pub(super) async fn release(mut call: Call) -> Answer {
+pub(super) async fn release(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let release: Release = parse(&body)?;
@@ -117,7 +117,7 @@ pub(super) async fn release(mut call: Call) -> Answer {
 /// Renews the lease, and keeps the progress.
 #[utoipa::path(post, path = "/api/v1/tasks/{task_id}/heartbeat", tag = "work", request_body = Heartbeat,
     params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = HeartbeatReceipt)))]
-pub(super) async fn heartbeat(mut call: Call) -> Answer {
+pub(super) async fn heartbeat(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let beat: Heartbeat = parse(&body)?;
@@ -127,7 +127,7 @@ pub(super) async fn heartbeat(mut call: Call) -> Answer {
 /// Renews up to 1000 leases; a bad one does not stop the others.
 #[utoipa::path(post, path = "/api/v1/tasks/heartbeat", tag = "work", request_body = Heartbeats,
     responses((status = 200, body = HeartbeatsAnswer)))]
-pub(super) async fn heartbeat_many(mut call: Call) -> Answer {
+pub(super) async fn heartbeat_many(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BATCH_BYTES).await?;
     call.no_params()?;
     let batch: Heartbeats = read(&body)?;
@@ -151,7 +151,7 @@ pub(super) async fn heartbeat_many(mut call: Call) -> Answer {
 /// Settles up to 1000 tasks and, with `claim`, brings the next work.
 #[utoipa::path(post, path = "/api/v1/tasks/outcomes", tag = "work", request_body = Outcomes,
     responses((status = 200, body = OutcomesAnswer)))]
-pub(super) async fn outcomes(mut call: Call) -> Answer {
+pub(super) async fn outcomes(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BATCH_BYTES).await?;
     call.no_params()?;
     let batch: Outcomes = read(&body)?;

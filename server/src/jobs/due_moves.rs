@@ -7,7 +7,7 @@ use task_repo_protocol::Uuid;
 
 use crate::access::Scope;
 use crate::lifecycle::{Intent, Refusal};
-use crate::store::{Change, DuePage, DueTask, DueTasks, Refused, Store, StoreError};
+use crate::store::{Change, DuePage, DueTask, DueTasks, NotApplied, Store, StoreError};
 
 /// How many tasks are read and moved together.
 pub(super) const PAGE: usize = 500;
@@ -63,10 +63,10 @@ impl<'a> DueMoves<'a> {
                     gone.insert(task.id);
                 }
                 // One that cannot be read would fail for ever, unlike a database that does not answer.
-                Err(Refused::Store(StoreError::Unreadable) | Refused::Task(Refusal::NotDue)) => {}
-                Err(Refused::Store(error)) => self.failure = Some(error),
+                Err(NotApplied::Store(StoreError::Unreadable) | NotApplied::Task(Refusal::NotDue)) => {}
+                Err(NotApplied::Store(error)) => self.failure = Some(error),
                 // Another server, its worker or its owner was faster.
-                Err(Refused::Missing | Refused::Task(_)) => drop(gone.insert(task.id)),
+                Err(NotApplied::Missing | NotApplied::Task(_)) => drop(gone.insert(task.id)),
             }
         }
         gone

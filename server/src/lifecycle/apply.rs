@@ -12,7 +12,7 @@ use crate::task::{Status, TaskRecord};
 pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect, Refusal> {
     let (before, from) = (task.progress.clone(), task.status);
     if let Intent::Withdraw { token } = intent
-        && settle::may_be_on_its_way(task, *token)
+        && settle::may_be_in_flight(task, *token)
     {
         return Ok(Effect::Fenced);
     }

@@ -8,7 +8,7 @@ use task_repo_model::document::{Call, ClaimId, Document, MAX_CLAIMS, Receipt, Ru
 use task_repo_model::{Bounds, Variation};
 use task_repo_protocol::{Receipt as Answered, Retry, Status as Wire, Uuid};
 
-use super::{Effect, Failure, Grant, Intent, apply};
+use super::{AttemptFailure, Effect, Grant, Intent, apply};
 use crate::task::{ErrorRecord, Status as Stored, TaskRecord, UsageRecord};
 
 /// As many claims as the model has room for.
@@ -35,9 +35,9 @@ fn grant(token: usize) -> Grant {
 }
 
 /// The next attempt may follow at once.
-fn failure() -> Failure {
+fn failure() -> AttemptFailure {
     let error = ErrorRecord { message: "it broke".to_owned(), code: None, details: None };
-    Failure { error, retry: Retry::Auto, retry_after_seconds: Some(0), jitter: 0.0 }
+    AttemptFailure { error, retry: Retry::Auto, retry_after_seconds: Some(0), jitter: 0.0 }
 }
 
 fn intent(call: Call, document: &Document) -> Intent {

@@ -73,7 +73,7 @@ pub enum Intent {
         /// Shown by the worker.
         token: Uuid,
         /// What went wrong.
-        failure: Failure,
+        failure: AttemptFailure,
         /// What the attempt used.
         usage: UsageRecord,
     },
@@ -151,7 +151,7 @@ pub struct Grant {
 
 /// Why an attempt failed, and what is to follow.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub struct AttemptFailure {
     /// What went wrong.
     pub error: ErrorRecord,
     /// Whether to try again.

@@ -1,15 +1,15 @@
 //! What a worker's report, or the lack of one, does to a task.
 //!
-//! A token is good for one settlement. Who repeats it gets the same receipt; who says otherwise afterwards has lost
-//! the lease. A lease that ran out leaves one door open: `complete`, while nobody has claimed the task since and it
-//! is not final, because finished work is not thrown away.
+//! A token is good for one settlement. The same settlement again gets the same receipt; another one has lost the lease. A
+//! lease that ran out still allows `complete`, while no worker has claimed the task since and it is not final, because
+//! finished work is not thrown away.
 
 use task_repo_protocol::SelfManagedStatus;
 use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{ProgressUpdate, Retry, Uuid};
 
 use super::attempt::{end_attempt, finish, lease_end};
-use super::{Effect, Failure, MAX_LOSSES, Now, Refusal, Verb, backoff, rest_seconds};
+use super::{AttemptFailure, Effect, MAX_LOSSES, Now, Refusal, Verb, backoff, rest_seconds};
 use crate::fault_injection::{self, InjectedFault};
 use crate::task::{
     AttemptRecord, AttemptStatus, BeforeClaimRecord, ErrorRecord, Kept, ProgressRecord, Reason, Status,
@@ -39,9 +39,8 @@ pub(super) fn recall(task: &TaskRecord, token: Uuid, verb: Verb) -> Result<Optio
     }
 }
 
-/// Whether a lease that nobody has heard of since it was written may still arrive: nothing is known of it, and the task
-/// is as it expects it.
-pub(super) fn may_be_on_its_way(task: &TaskRecord, token: Uuid) -> bool {
+/// Whether the claim's write may still be in flight: the task is `pending`, and no attempt has this token.
+pub(super) fn may_be_in_flight(task: &TaskRecord, token: Uuid) -> bool {
     task.status == Status::Pending && !task.attempts.iter().any(|attempt| attempt.token == Some(token))
 }
 
@@ -132,7 +131,7 @@ fn keep(task: &mut TaskRecord, (result, result_id): Work<'_>) -> Result<(), Refu
     Ok(())
 }
 
-pub(super) fn fail(task: &mut TaskRecord, failure: &Failure, usage: UsageRecord, now: Now) {
+pub(super) fn fail(task: &mut TaskRecord, failure: &AttemptFailure, usage: UsageRecord, now: Now) {
     if let Some(attempt) = end_attempt(task, AttemptStatus::Failed, now) {
         attempt.error = Some(failure.error.clone().into());
         attempt.usage = Some(usage.into());
@@ -142,7 +141,7 @@ pub(super) fn fail(task: &mut TaskRecord, failure: &Failure, usage: UsageRecord,
 }
 
 /// After a failed attempt: cancelled if that was asked for, else another attempt, else failed.
-fn follow_up(task: &mut TaskRecord, failure: &Failure, when_last: Reason, now: Now) {
+fn follow_up(task: &mut TaskRecord, failure: &AttemptFailure, when_last: Reason, now: Now) {
     task.error = Some(failure.error.clone().into());
     if task.cancel_requested_at.is_some() {
         finish(task, Status::Cancelled, None, now);
@@ -258,7 +257,7 @@ fn time_out(task: &mut TaskRecord, retry: Retry, jitter: f64, now: Now) {
     if let Some(attempt) = end_attempt(task, AttemptStatus::Timeout, now) {
         attempt.error = Some(error.clone().into());
     }
-    let failure = Failure { error, retry, retry_after_seconds: None, jitter };
+    let failure = AttemptFailure { error, retry, retry_after_seconds: None, jitter };
     follow_up(task, &failure, Reason::Timeout, now);
     if task.status == Status::Failed {
         task.reason = Some(Reason::Timeout);

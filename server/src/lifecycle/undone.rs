@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use task_repo_protocol::{Execute, ProgressUpdate, Retry, SelfManagedStatus, TaskEdit, Uuid};
 
-use super::{Effect, Failure, Grant, Intent, apply};
+use super::{AttemptFailure, Effect, Grant, Intent, apply};
 use crate::task::{AttemptStatus, ErrorRecord, Status, TaskRecord, UsageRecord};
 
 /// What may happen to a task.
@@ -86,7 +86,7 @@ fn intent(step: Step, task: &TaskRecord, number: u128, now: DateTime<Utc>) -> (I
         Step::Complete => Intent::Complete { token: late, result: None, result_id: None, usage },
         Step::Fail { never } => {
             let retry = if never { Retry::Never } else { Retry::Auto };
-            let failure = Failure { error, retry, retry_after_seconds: Some(0), jitter: 0.0 };
+            let failure = AttemptFailure { error, retry, retry_after_seconds: Some(0), jitter: 0.0 };
             Intent::Fail { token, failure, usage }
         }
         Step::Release { delay_seconds } => Intent::Release { token, delay_seconds },

@@ -37,13 +37,15 @@ mod servers;
 mod unreadable;
 mod write;
 
-pub use carried::{InsertRefused, new_stamp};
+pub use carried::{NotInserted, new_stamp};
 pub use driver::Store;
 pub use error::{ConnectError, StoreError};
-pub use read::{Awaited, DuePage, DueTask, DueTasks, Found, Listing, Ready, ReadyFrom, Selection, Want};
+pub use read::{
+    Awaited, DuePage, DueTask, DueTasks, ListPage, Listing, Ready, ReadyFrom, Selection, TaskQuery,
+};
 pub use removal::Removed;
 pub use renewals::Outage;
 pub use schema::{SCHEMA, SchemaVersion};
 pub use servers::{Changes, ServerRecord};
 pub use unreadable::{Unreadable, UnreadableDocument};
-pub use write::{Applied, Change, Claimed, Refused};
+pub use write::{Applied, Change, Claimed, NotApplied};

@@ -31,13 +31,15 @@ struct Earlier {
     renewable: TimeDelta,
 }
 
+/// What follows the name of the tasks' collection in that of the renewal record. It is part of the stored form.
+const RENEWAL_RECORD: &str = "_pulse";
 /// How many earlier outages are kept.
 const MAX_EARLIER: i32 = 16;
 
 impl Outage {
-    /// Until when a lease of that many seconds holds at least. What was to renew it may come late by as long as the
-    /// outage was; who lives has renewed it within its own length. What an earlier outage gave it, and it had no time to
-    /// use, is not lost.
+    /// Until when a lease of that many seconds holds at least. A heartbeat may come late by as long as the outage was, and a
+    /// worker that lives sends one within the lease's own length. Time that an earlier outage gave the lease, and that it
+    /// could not use yet, is not lost.
     pub fn holds_until(&self, lease_seconds: u32) -> DateTime<Utc> {
         let length = TimeDelta::seconds(lease_seconds.into());
         let owed = self.earlier.iter().map(|it| it.lasted.min(length) - it.renewable);
@@ -46,8 +48,8 @@ impl Outage {
 }
 
 impl Store {
-    /// Writes down that leases can be renewed now, if they can, and says when they could not for the last time: for
-    /// longer than `stall`, by what all servers wrote down, or by this one's own account, for `silent`.
+    /// Records that leases can be renewed now. Returns the last gap longer than `stall`, seen by any server or, as `silent`,
+    /// by this one.
     ///
     /// # Errors
     /// When the write is not known to last.
@@ -76,10 +78,10 @@ impl Store {
             } },
             doc! { "$unset": ["away", "renewable"] },
         ];
-        let pulses = self.database.collection::<Document>(&format!("{}_pulse", self.tasks.name()));
+        let records = self.database.collection::<Document>(&format!("{}{RENEWAL_RECORD}", self.tasks.name()));
         let found = self
             .call("the renewal record", self.step_deadline(), async move {
-                pulses
+                records
                     .find_one_and_update(doc! { "_id": "leases" }, update)
                     .upsert(true)
                     .return_document(ReturnDocument::After)
@@ -89,7 +91,7 @@ impl Store {
         Ok(found.as_ref().and_then(read))
     }
 
-    /// A heartbeat of nobody. The pulse lies in another collection, which may take writes while that of the tasks
+    /// A heartbeat of no task. The renewal record lies in another collection, which may take writes while that of the tasks
     /// does not.
     async fn renew_nothing(&self) -> Result<(), StoreError> {
         let nobody = rawdoc! { "_id": stored_id(Uuid::nil()) };
@@ -118,8 +120,8 @@ fn earlier() -> Document {
     doc! { "$slice": [{ "$filter": { "input": since, "cond": counts } }, MAX_EARLIER] }
 }
 
-fn read(pulse: &Document) -> Option<Outage> {
-    let outage = pulse.get_document("outage").ok()?;
+fn read(record: &Document) -> Option<Outage> {
+    let outage = record.get_document("outage").ok()?;
     let millis = |document: &Document, field| document.get_i64(field).ok().map(TimeDelta::milliseconds);
     let earlier = outage.get_array("earlier").map(Vec::as_slice).unwrap_or_default();
     let earlier = earlier.iter().filter_map(|it| {

@@ -7,12 +7,12 @@
 //! the whole task because a change writes only what differs, those of its parts because the parts keep them ([`Kept`]).
 //! Words that only it knows are kept too ([`words`]).
 
+mod defaults;
 mod history;
 mod order;
 mod parts;
 mod record;
 mod size;
-mod usual;
 pub mod view;
 pub mod words;
 

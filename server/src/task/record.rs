@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_with::{Bytes, serde_as, skip_serializing_none};
 use task_repo_protocol::{Receipt, Tags, Uuid};
 
+use super::defaults::{
+    is_unused, is_usual_lease, is_usual_retry, is_usual_timeout, is_zero, usual_lease, usual_timeout,
+};
 use super::parts::{
     AttemptRecord, ErrorRecord, LeaseRecord, LimitsRecord, MoveRecord, ProgressRecord, ReceiptRecord,
     RetryRecord, UsageRecord, is_false,
-};
-use super::usual::{
-    is_unused, is_usual_lease, is_usual_retry, is_usual_timeout, is_zero, usual_lease, usual_timeout,
 };
 use super::words::{Reason, Status};
 use crate::access::Scope;
@@ -69,7 +69,7 @@ pub struct TaskRecord {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub releases: u32,
     /// When a failed attempt is followed by another. This and the next two are the effective values, chosen when the task
-    /// was created. Absent in the stored form is what is usual: always these very values, whatever the defaults are later.
+    /// was created. Absent in the stored form is what is defaults: always these very values, whatever the defaults are later.
     #[serde(default, skip_serializing_if = "is_usual_retry")]
     pub retry: Kept<RetryRecord>,
     /// How long a lease holds where the claim does not say otherwise, in seconds.

@@ -12,7 +12,7 @@ use super::service::TaskService;
 use crate::access::Caller;
 use crate::fault_injection::{self, InjectedFault};
 use crate::json_value;
-use crate::store::{InsertRefused, StoreError};
+use crate::store::{NotInserted, StoreError};
 use crate::task::{Status, TaskRecord};
 
 /// What came of a create.
@@ -221,18 +221,18 @@ impl TaskService {
                 draft.as_ref().map_err(Clone::clone)?;
                 results
                     .next()
-                    .unwrap_or(Err(InsertRefused::Store(StoreError::Unavailable)))
+                    .unwrap_or(Err(NotInserted::Store(StoreError::Unavailable)))
                     .map_err(Failure::from)
             })
             .collect()
     }
 }
 
-impl From<InsertRefused> for Failure {
-    fn from(refused: InsertRefused) -> Self {
+impl From<NotInserted> for Failure {
+    fn from(refused: NotInserted) -> Self {
         match refused {
-            InsertRefused::Duplicate => Self::IdempotencyKeyReused { id: None },
-            InsertRefused::Store(error) => Self::Store(error),
+            NotInserted::Duplicate => Self::IdempotencyKeyReused { id: None },
+            NotInserted::Store(error) => Self::Store(error),
         }
     }
 }

@@ -4,7 +4,7 @@ use task_repo_protocol::{Status, Uuid};
 
 use super::advice;
 use crate::lifecycle::{Refusal, Verb};
-use crate::store::{Refused, StoreError};
+use crate::store::{NotApplied, StoreError};
 use crate::task::AttemptEnd;
 use crate::telemetry::masked;
 
@@ -108,26 +108,26 @@ impl Failure {
     }
 
     /// Why a change of that task was refused.
-    pub(super) fn of(id: Uuid, verb: Verb, refused: &Refused) -> Self {
+    pub(super) fn of(id: Uuid, verb: Verb, refused: &NotApplied) -> Self {
         match *refused {
-            Refused::Missing => Self::TaskNotFound(id.to_string()),
-            Refused::Store(error) => Self::Store(error),
-            Refused::Task(Refusal::WrongState(status)) if verb == Verb::Claim => {
+            NotApplied::Missing => Self::TaskNotFound(id.to_string()),
+            NotApplied::Store(error) => Self::Store(error),
+            NotApplied::Task(Refusal::WrongState(status)) if verb == Verb::Claim => {
                 Self::NotClaimable { id, status: status.into() }
             }
-            Refused::Task(Refusal::WrongState(status)) => {
+            NotApplied::Task(Refusal::WrongState(status)) => {
                 Self::InvalidTransition { id, verb, status: status.into() }
             }
-            Refused::Task(Refusal::LeaseLost { status, attempt, ended }) => {
+            NotApplied::Task(Refusal::LeaseLost { status, attempt, ended }) => {
                 Self::LeaseLost { id, status: status.into(), attempt, ended }
             }
-            Refused::Task(Refusal::VersionConflict(version)) => Self::VersionConflict { id, version },
-            Refused::Task(Refusal::TooLarge) => Self::TooLarge,
+            NotApplied::Task(Refusal::VersionConflict(version)) => Self::VersionConflict { id, version },
+            NotApplied::Task(Refusal::TooLarge) => Self::TooLarge,
             // Only the background loops ask for what is due, and they do not report.
-            Refused::Task(Refusal::NotDue) => {
+            NotApplied::Task(Refusal::NotDue) => {
                 Self::InvalidTransition { id, verb, status: Status::Processing }
             }
-            Refused::Task(Refusal::Unlisted) => {
+            NotApplied::Task(Refusal::Unlisted) => {
                 tracing::error!(
                     ?verb,
                     task = masked(&id.to_string()),

@@ -13,7 +13,7 @@ use task_repo_protocol::{Status as WireStatus, Uuid};
 use super::failure::Failure;
 use super::service::TaskService;
 use crate::access::Caller;
-use crate::store::{Listing, Want};
+use crate::store::{Listing, TaskQuery};
 use crate::task::{Order, Position, Status, TaskRecord};
 
 /// What to list.
@@ -176,7 +176,7 @@ impl TaskService {
     }
 
     async fn read(&self, caller: &Caller, id: Uuid, payload: bool) -> Result<TaskRecord, Failure> {
-        let wants = [Want { scope: caller.scope.clone(), id }];
+        let wants = [TaskQuery { scope: caller.scope.clone(), id }];
         let found = self.store.get(&wants, payload, caller.deadline.at()).await?.pop().unwrap_or(Ok(None))?;
         found.ok_or_else(|| Failure::TaskNotFound(id.to_string()))
     }

@@ -11,7 +11,7 @@ use crate::background::Background;
 use crate::config::TaskSettings;
 use crate::dispatch::Dispatch;
 use crate::lifecycle::Intent;
-use crate::store::{Applied, Change, Refused, Store, StoreError};
+use crate::store::{Applied, Change, NotApplied, Store, StoreError};
 
 /// The use cases of tasks. One for a server, shared by all its requests.
 pub struct TaskService {
@@ -49,7 +49,7 @@ impl TaskService {
         let verb = intent.verb();
         let change = Change { scope: caller.scope.clone(), id, intent };
         let mut results = self.store.apply(vec![change], caller.deadline.at()).await;
-        let result = results.pop().unwrap_or(Err(Refused::Store(StoreError::OutcomeUnknown)));
+        let result = results.pop().unwrap_or(Err(NotApplied::Store(StoreError::OutcomeUnknown)));
         result.map_err(|refused| Failure::of(id, verb, &refused))
     }
 }

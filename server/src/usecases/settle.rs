@@ -154,7 +154,7 @@ fn completed(id: Uuid, body: Complete) -> Intent {
 fn failed(id: Uuid, body: Fail) -> Intent {
     Intent::Fail {
         token: token(id, &body.lease_token),
-        failure: lifecycle::Failure {
+        failure: lifecycle::AttemptFailure {
             error: body.error.into(),
             retry: body.retry.unwrap_or_default(),
             retry_after_seconds: whole(body.retry_after_seconds),

@@ -10,7 +10,7 @@ use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{ErrorCode, Json, Violation};
 use utoipa::ToSchema;
 
-use super::faults::Faults;
+use super::violations::Violations;
 use crate::http::problems::Rejection;
 use crate::usecases::Failure;
 
@@ -34,9 +34,9 @@ pub(in crate::http) fn read<T: Body>(bytes: &[u8]) -> Result<T, Rejection> {
         Ok(Object(value)) => Ok(value),
         Err(error) => {
             let (text, place) = (json_text(bytes)?, ["body".into()]);
-            let mut faults = Faults::of::<T>(text, &place);
-            faults.add([misfit::<T>(text, &place, &error)]);
-            Err(refused(text, faults))
+            let mut violations = Violations::of::<T>(text, &place);
+            violations.add([misfit::<T>(text, &place, &error)]);
+            Err(refused(text, violations))
         }
     }
 }
@@ -69,9 +69,9 @@ pub(in crate::http) fn check_part<T: Body>(
         return Ok(());
     }
     let text = json_text(bytes)?;
-    let mut faults = Faults::of::<T>(text, &place);
-    faults.add(broken);
-    Err(refused(text, faults))
+    let mut violations = Violations::of::<T>(text, &place);
+    violations.add(broken);
+    Err(refused(text, violations))
 }
 
 fn parse_text<'a, T: Body + Validate<Context = ()>>(
@@ -86,29 +86,29 @@ fn parse_text<'a, T: Body + Validate<Context = ()>>(
                 return Ok(value);
             }
             let text = text()?;
-            let mut faults = Faults::of::<T>(text, place);
-            faults.add(broken);
-            Err(refused(text, faults))
+            let mut violations = Violations::of::<T>(text, place);
+            violations.add(broken);
+            Err(refused(text, violations))
         }
         Err(error) => {
             let text = text()?;
-            let mut faults = Faults::of::<T>(text, place);
-            faults.add([misfit::<T>(text, place, &error)]);
+            let mut violations = Violations::of::<T>(text, place);
+            violations.add([misfit::<T>(text, place, &error)]);
             // Rules that the schema does not tell are checked on the members that fit.
-            if let Some((sound, faulty)) = faults.sound_part()
+            if let Some((sound, faulty)) = violations.sound_part()
                 && let Ok(Object(value)) = serde_json::from_str::<Object<T>>(&sound)
             {
                 let mut broken = check(&value, place);
-                broken.retain(|one| faults.member_of(one).is_some_and(|member| !faulty.contains(member)));
-                faults.add(broken);
+                broken.retain(|one| violations.member_of(one).is_some_and(|member| !faulty.contains(member)));
+                violations.add(broken);
             }
-            Err(refused(text, faults))
+            Err(refused(text, violations))
         }
     }
 }
 
 /// What is too large for any task is refused as that, whatever else is wrong with it.
-fn refused(body: &str, faults: Faults<'_>) -> Rejection {
+fn refused(body: &str, violations: Violations<'_>) -> Rejection {
     #[derive(serde::Deserialize)]
     struct Payloads<'a> {
         #[serde(borrow)]
@@ -130,7 +130,7 @@ fn refused(body: &str, faults: Faults<'_>) -> Rejection {
     if bytes > MAX_TASK_BYTES {
         Failure::TooLarge.into()
     } else {
-        Rejection::invalid(faults.into_violations())
+        Rejection::invalid(violations.into_violations())
     }
 }
 

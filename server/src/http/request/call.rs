@@ -34,7 +34,7 @@ pub(in crate::http) struct RequestId(pub(in crate::http) String);
 
 /// How long it took to find out who calls.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::http) struct Spent(pub(in crate::http) Duration);
+pub(in crate::http) struct AuthenticationTime(pub(in crate::http) Duration);
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Call {
             return Err(lacks_role(roles));
         }
         let scope = scope(&identity, &request)?;
-        let Spent(spent) = request.extensions().get().copied().unwrap_or_default();
+        let AuthenticationTime(spent) = request.extensions().get().copied().unwrap_or_default();
         let deadline = Deadline::within(app.store.timeout().saturating_sub(spent));
         let (caller, share) = (Caller { scope, deadline }, app.bodies.share());
         Ok(Self { app, caller, request_id, identity, request, payload, share })

@@ -187,18 +187,18 @@ pub(in crate::http) fn check_number(
     forms: &[&Value],
     form: &Value,
 ) -> Result<(), (&'static str, String)> {
-    let fault = |kind| Err((kind, format!("{} is expected, not {}", in_words(forms), found(raw))));
+    let violation = |kind| Err((kind, format!("{} is expected, not {}", in_words(forms), found(raw))));
     // serde_json reads -0 as a float.
     let is_whole = raw != "-0" && raw.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
     if has_type(form, "integer") && !is_whole {
-        return fault("type_error");
+        return violation("type_error");
     }
     let Some(number) = raw.parse::<f64>().ok().filter(|number| number.is_finite()) else {
-        return fault("value_error");
+        return violation("value_error");
     };
     let is_low = form["minimum"].as_f64().is_some_and(|least| number < least);
     let is_high = form["maximum"].as_f64().is_some_and(|most| number > most);
-    if is_low || is_high { fault("value_error") } else { Ok(()) }
+    if is_low || is_high { violation("value_error") } else { Ok(()) }
 }
 
 /// Checks the name of a member of an object with free names.

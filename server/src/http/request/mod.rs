@@ -11,6 +11,6 @@
 pub(super) mod body;
 pub(super) mod call;
 pub(super) mod expected;
-mod faults;
 pub(super) mod params;
 pub(super) mod size;
+mod violations;

@@ -9,7 +9,7 @@ use crate::task::TaskRecord;
 
 /// Why a task was not created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InsertRefused {
+pub enum NotInserted {
     /// A task with its idempotency key is there.
     Duplicate,
     /// The database could not do it.

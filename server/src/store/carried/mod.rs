@@ -5,9 +5,9 @@ mod staged;
 mod wanted;
 
 pub(super) use drafted::Drafted;
-pub use drafted::InsertRefused;
+pub use drafted::NotInserted;
 pub use staged::new_stamp;
 #[cfg(test)]
 pub(super) use staged::tests::write as staged_for_tests;
-pub(super) use staged::{Fate, Mark, News, Staged, Staging};
-pub(super) use wanted::{ClaimId, Kind, Read, Wanted};
+pub(super) use staged::{PendingEvent, Staged, Staging, WriteNonce, WriteOutcome};
+pub(super) use wanted::{ClaimId, ReadKind, ReadOutcome, ReadRequest};

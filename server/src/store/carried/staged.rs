@@ -16,7 +16,7 @@ pub(in crate::store) struct Staging {
     tenant: String,
     status: Status,
     stamp: i64,
-    mark: Mark,
+    nonce: WriteNonce,
     form: Form,
     fields: RawDocumentBuf,
 }
@@ -29,7 +29,7 @@ pub(in crate::store) struct Staged {
     /// Where it stood when it was read.
     pub(in crate::store) status: Status,
     pub(in crate::store) expected: i64,
-    pub(in crate::store) mark: Mark,
+    pub(in crate::store) nonce: WriteNonce,
     /// What is done to it: an entry for each version that the write makes.
     pub(in crate::store) moves: Arc<[MoveRecord]>,
     /// Its stored form, as it will be, if that is worth remembering.
@@ -39,17 +39,17 @@ pub(in crate::store) struct Staged {
     pub(in crate::store) unset: Vec<String>,
 }
 
-/// What is to be told of a write once it is durable.
-pub(in crate::store) struct News {
+/// The event of a write that is not durable yet.
+pub(in crate::store) struct PendingEvent {
     before: Status,
     moves: Arc<[MoveRecord]>,
     /// The task as the write leaves it.
     pub(in crate::store) task: Arc<TaskRecord>,
 }
 
-impl News {
-    /// Tells it. A write that makes no version of the task is no event.
-    pub(in crate::store) fn tell(&self, hub: &Hub) {
+impl PendingEvent {
+    /// Emits it. A write that makes no version of the task is no event.
+    pub(in crate::store) fn emit(&self, hub: &Hub) {
         if !self.moves.is_empty() {
             hub.emit(&TaskEvent { before: Some(self.before), moves: &self.moves, task: &self.task });
         }
@@ -58,10 +58,10 @@ impl News {
 
 /// What became of a staged write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Fate {
+pub(in crate::store) enum WriteOutcome {
     /// It is durable.
     Landed,
-    /// Another's write was first; nothing has changed.
+    /// Another write of the task was first; nothing has changed.
     Missed,
     /// The database did not say, neither when it wrote nor when it was asked.
     Unknown,
@@ -71,24 +71,31 @@ pub(in crate::store) enum Fate {
 
 impl Staging {
     /// Remembers `record` as it is. `None`: BSON cannot hold it.
-    pub(in crate::store) fn of(record: &TaskRecord, mark: Mark, form: Form) -> Option<Self> {
-        form.of(record).map(|fields| Self::with(record, fields, mark, form))
+    pub(in crate::store) fn of(record: &TaskRecord, nonce: WriteNonce, form: Form) -> Option<Self> {
+        form.of(record).map(|fields| Self::with(record, fields, nonce, form))
     }
 
     /// The same where its stored form is at hand.
     pub(in crate::store) fn with(
         record: &TaskRecord,
         fields: RawDocumentBuf,
-        mark: Mark,
+        nonce: WriteNonce,
         form: Form,
     ) -> Self {
-        Self { tenant: record.tenant.clone(), status: record.status, stamp: record.stamp, mark, form, fields }
+        Self {
+            tenant: record.tenant.clone(),
+            status: record.status,
+            stamp: record.stamp,
+            nonce,
+            form,
+            fields,
+        }
     }
 
     /// The write that turns what was remembered into `record`, which these moves have made of it.
     pub(in crate::store) fn finish(self, mut record: TaskRecord, moves: Vec<MoveRecord>) -> Option<Staged> {
-        let Self { tenant, status, stamp, mark, form, .. } = self;
-        record.stamp = mark.of(stamp);
+        let Self { tenant, status, stamp, nonce, form, .. } = self;
+        record.stamp = nonce.of(stamp);
         record.note(&moves);
         let fields = form.of(&record)?;
         let (set, unset) = difference(&self.fields, &fields)?;
@@ -106,7 +113,7 @@ impl Staging {
             tenant,
             status,
             expected: stamp,
-            mark,
+            nonce,
             moves: moves.into(),
             remembered,
             set,
@@ -116,9 +123,9 @@ impl Staging {
 }
 
 impl Staged {
-    /// What is to be told once the write is durable.
-    pub(in crate::store) fn news(&self) -> News {
-        News { before: self.status, moves: Arc::clone(&self.moves), task: Arc::clone(&self.record) }
+    /// The event to be emitted once the write is durable.
+    pub(in crate::store) fn pending_event(&self) -> PendingEvent {
+        PendingEvent { before: self.status, moves: Arc::clone(&self.moves), task: Arc::clone(&self.record) }
     }
 
     /// Bytes of a command that it takes.
@@ -126,7 +133,7 @@ impl Staged {
         self.set.as_bytes().len() + 100
     }
 
-    /// Whether it is written without its guard, by a mistake made on purpose.
+    /// Whether it is written without its guard, by an injected fault.
     pub(in crate::store) fn is_unguarded(&self) -> bool {
         let is_claim = self.status == Status::Pending && self.record.lease.is_some();
         let is_loss =
@@ -136,13 +143,13 @@ impl Staged {
     }
 }
 
-/// What the writes of one call leave behind. It turns the stamp of each task into a new one, so tasks whose stamps
-/// differed still have different ones, though the database is told one number for all.
+/// XOR mask of one call: it gives each task of a statement a new, distinct stamp by one `$bit`. Stamps that differed still
+/// differ afterwards, though the database is told one number for all tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::store) struct Mark(pub(in crate::store) i64);
+pub(in crate::store) struct WriteNonce(pub(in crate::store) i64);
 
-impl Mark {
-    /// One that no other call has.
+impl WriteNonce {
+    /// A mask that no other call has. Its last bit is 0, so that stamps stay odd.
     pub(in crate::store) fn new() -> Self {
         Self(rand::random::<i64>() & !1)
     }
@@ -152,7 +159,7 @@ impl Mark {
     }
 }
 
-/// The stamp of a new task: odd, as all that come of it, and so never 0.
+/// The stamp of a new task. It is odd, as all later stamps of the task are, so none is ever 0.
 pub fn new_stamp() -> i64 {
     rand::random::<i64>() | 1
 }
@@ -194,7 +201,7 @@ pub(in crate::store) mod tests {
             tenant: "default".to_owned(),
             status: Status::Pending,
             expected,
-            mark: Mark::new(),
+            nonce: WriteNonce::new(),
             moves: Arc::default(),
             remembered: None,
             set: rawdoc! { "version": expected },

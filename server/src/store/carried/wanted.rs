@@ -11,7 +11,7 @@ pub(in crate::store) type ClaimId = (Arc<str>, Vec<u8>);
 
 /// What a read before a change has found.
 #[derive(Clone)]
-pub(in crate::store) enum Read {
+pub(in crate::store) enum ReadOutcome {
     /// The task.
     Task(Box<TaskRecord>),
     /// None.
@@ -22,14 +22,14 @@ pub(in crate::store) enum Read {
 
 /// A task to be read before it is changed.
 #[derive(Clone, Copy)]
-pub(in crate::store) struct Wanted {
+pub(in crate::store) struct ReadRequest {
     pub(in crate::store) id: Uuid,
-    pub(in crate::store) kind: Kind,
+    pub(in crate::store) kind: ReadKind,
 }
 
 /// How a task is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) struct Kind {
+pub(in crate::store) struct ReadKind {
     /// With its payloads.
     pub(in crate::store) payload: bool,
     /// As of now and for certain, not only as a majority was known to have it.

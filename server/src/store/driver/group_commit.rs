@@ -40,14 +40,14 @@ pub(in crate::store) struct Limits {
 
 /// What one kind of command carries.
 pub(in crate::store) struct GroupCommit<I, O> {
-    queue: Arc<Mutex<Queue<I, O>>>,
+    queue: Arc<Mutex<Submissions<I, O>>>,
 }
 
 /// Who waits, and how many commands are under way. All that several threads see of each other is in here, and each of
 /// its functions leaves it whole.
-struct Queue<I, O> {
+struct Submissions<I, O> {
     limits: Limits,
-    waiting: VecDeque<Caller<I, O>>,
+    waiting: VecDeque<Submission<I, O>>,
     items: usize,
     bytes: usize,
     /// Of the commands that may be under way: since when each is.
@@ -56,7 +56,7 @@ struct Queue<I, O> {
     number: u64,
 }
 
-struct Caller<I, O> {
+struct Submission<I, O> {
     number: u64,
     items: Vec<I>,
     bytes: usize,
@@ -65,7 +65,7 @@ struct Caller<I, O> {
 
 impl<I: Send + 'static, O: Send + 'static> GroupCommit<I, O> {
     pub(in crate::store) fn new(limits: Limits) -> Self {
-        Self { queue: Arc::new(Mutex::new(Queue::new(limits))) }
+        Self { queue: Arc::new(Mutex::new(Submissions::new(limits))) }
     }
 
     /// Has `run` carry these items, perhaps with those of other callers; one result for each, in order.
@@ -131,7 +131,7 @@ impl<I: Send + 'static, O: Send + 'static> GroupCommit<I, O> {
     }
 }
 
-impl<I, O> Queue<I, O> {
+impl<I, O> Submissions<I, O> {
     fn new(limits: Limits) -> Self {
         let places = vec![None; limits.in_flight];
         Self { limits, waiting: VecDeque::new(), items: 0, bytes: 0, places, number: 0 }
@@ -152,7 +152,7 @@ impl<I, O> Queue<I, O> {
         self.items += items.len();
         self.bytes += bytes;
         self.number += 1;
-        self.waiting.push_back(Caller { number: self.number, items, bytes, reply });
+        self.waiting.push_back(Submission { number: self.number, items, bytes, reply });
         Ok((self.number, self.begin()))
     }
 
@@ -174,7 +174,7 @@ impl<I, O> Queue<I, O> {
 
     /// Ends the command at a place, and begins the next with the callers that it carries. `None`: nobody waits, or those
     /// who do are left to a command that is still under way.
-    fn next(&mut self, place: usize) -> Option<Vec<Caller<I, O>>> {
+    fn next(&mut self, place: usize) -> Option<Vec<Submission<I, O>>> {
         self.places[place] = None;
         if !self.is_worth_a_command() {
             return None;
@@ -207,7 +207,7 @@ impl<I, O> Queue<I, O> {
     }
 }
 
-async fn carry<I, O, R: Future<Output = Vec<O>>>(callers: Vec<Caller<I, O>>, run: impl Fn(Vec<I>) -> R) {
+async fn carry<I, O, R: Future<Output = Vec<O>>>(callers: Vec<Submission<I, O>>, run: impl Fn(Vec<I>) -> R) {
     let mut all = Vec::new();
     let mut shares = Vec::with_capacity(callers.len());
     for caller in callers {

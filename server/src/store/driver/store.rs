@@ -14,7 +14,7 @@ use super::arriving::Arriving;
 use super::group_commit::{GroupCommit, Limits};
 use crate::clock::Clock;
 use crate::events::Hub;
-use crate::store::carried::{ClaimId, Drafted, Fate, InsertRefused, Read, Staged, Wanted};
+use crate::store::carried::{ClaimId, Drafted, NotInserted, ReadOutcome, ReadRequest, Staged, WriteOutcome};
 use crate::store::error::StoreError;
 use crate::store::form::Form;
 use crate::store::lease_cache::LeaseCache;
@@ -32,7 +32,7 @@ pub struct Store {
     pub(in crate::store) runtime: Handle,
     pub(in crate::store) timeout: Duration,
     pub(in crate::store) clock: Arc<Clock>,
-    pub(in crate::store) groups: Arc<Groups>,
+    pub(in crate::store) groups: Arc<GroupCommits>,
     pub(in crate::store) leases: LeaseCache,
     pub(in crate::store) unreadable: Unreadable,
     pub(in crate::store) arriving: Arriving,
@@ -51,15 +51,15 @@ pub(in crate::store) const PAYLOAD_PAGES: usize = 4;
 pub(in crate::store) const MAX_READ_BYTES: usize = 16 << 20;
 
 /// What is carried together.
-pub(in crate::store) struct Groups {
-    pub(in crate::store) inserts: GroupCommit<Drafted, Result<(), InsertRefused>>,
-    pub(in crate::store) writes: GroupCommit<Staged, Fate>,
-    pub(in crate::store) reads: GroupCommit<Wanted, Result<Read, StoreError>>,
-    pub(in crate::store) certain_reads: GroupCommit<Wanted, Result<Read, StoreError>>,
+pub(in crate::store) struct GroupCommits {
+    pub(in crate::store) inserts: GroupCommit<Drafted, Result<(), NotInserted>>,
+    pub(in crate::store) writes: GroupCommit<Staged, WriteOutcome>,
+    pub(in crate::store) reads: GroupCommit<ReadRequest, Result<ReadOutcome, StoreError>>,
+    pub(in crate::store) certain_reads: GroupCommit<ReadRequest, Result<ReadOutcome, StoreError>>,
     pub(in crate::store) claim_ids: GroupCommit<ClaimId, Result<Vec<TaskRecord>, StoreError>>,
 }
 
-impl Default for Groups {
+impl Default for GroupCommits {
     fn default() -> Self {
         let limits = Limits {
             in_flight: 2,

@@ -12,7 +12,7 @@ use task_repo_protocol::Uuid;
 use task_repo_protocol::task::MAX_TASK_BYTES;
 
 use super::projection::without_payload;
-use crate::store::carried::{Kind, Read, Wanted};
+use crate::store::carried::{ReadKind, ReadOutcome, ReadRequest};
 use crate::store::driver::{GroupCommit, MAX_READ_BYTES, Store};
 use crate::store::error::StoreError;
 use crate::store::ids::stored_id;
@@ -21,9 +21,9 @@ impl Store {
     /// Each of these tasks as a majority has it.
     pub(in crate::store) async fn read_for_change(
         &self,
-        wanted: Vec<Wanted>,
+        wanted: Vec<ReadRequest>,
         until: Instant,
-    ) -> Result<Vec<(Uuid, Read)>, StoreError> {
+    ) -> Result<Vec<(Uuid, ReadOutcome)>, StoreError> {
         // Certain reads take longer: nobody else waits for them.
         let (certain, plain): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|it| it.kind.certain);
         let (certain, plain) = tokio::join!(
@@ -44,18 +44,18 @@ impl Store {
         ids: &[Uuid],
         payload: bool,
         until: Instant,
-    ) -> Result<Vec<(Uuid, Read)>, StoreError> {
-        let kind = Kind { payload, certain: true };
-        let wanted = ids.iter().map(|id| Wanted { id: *id, kind }).collect();
+    ) -> Result<Vec<(Uuid, ReadOutcome)>, StoreError> {
+        let kind = ReadKind { payload, certain: true };
+        let wanted = ids.iter().map(|id| ReadRequest { id: *id, kind }).collect();
         self.read_together(&self.groups.certain_reads, wanted, until).await
     }
 
     async fn read_together(
         &self,
-        group: &GroupCommit<Wanted, Result<Read, StoreError>>,
-        wanted: Vec<Wanted>,
+        group: &GroupCommit<ReadRequest, Result<ReadOutcome, StoreError>>,
+        wanted: Vec<ReadRequest>,
         until: Instant,
-    ) -> Result<Vec<(Uuid, Read)>, StoreError> {
+    ) -> Result<Vec<(Uuid, ReadOutcome)>, StoreError> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
@@ -72,25 +72,29 @@ impl Store {
     }
 
     /// All of them are certain reads, or none is.
-    async fn read_now(&self, wanted: Vec<Wanted>) -> Vec<Result<Read, StoreError>> {
+    async fn read_now(&self, wanted: Vec<ReadRequest>) -> Vec<Result<ReadOutcome, StoreError>> {
         let certain = wanted.first().is_some_and(|it| it.kind.certain);
         let read = |payload| {
             let of_kind = wanted.iter().filter(move |it| it.kind.payload == payload);
-            self.read_kind(Kind { payload, certain }, of_kind.map(|it| it.id).collect())
+            self.read_kind(ReadKind { payload, certain }, of_kind.map(|it| it.id).collect())
         };
         let (bare, whole) = tokio::join!(read(false), read(true));
-        let answer = |it: &Wanted| {
+        let answer = |it: &ReadRequest| {
             let found = if it.kind.payload { &whole } else { &bare };
             found
                 .as_ref()
                 .map_err(|error| *error)
-                .map(|found| found.get(&it.id).cloned().unwrap_or(Read::Missing))
+                .map(|found| found.get(&it.id).cloned().unwrap_or(ReadOutcome::Missing))
         };
         wanted.iter().map(answer).collect()
     }
 
     /// These tasks, read in that way.
-    async fn read_kind(&self, kind: Kind, mut ids: HashSet<Uuid>) -> Result<HashMap<Uuid, Read>, StoreError> {
+    async fn read_kind(
+        &self,
+        kind: ReadKind,
+        mut ids: HashSet<Uuid>,
+    ) -> Result<HashMap<Uuid, ReadOutcome>, StoreError> {
         let mut found = HashMap::with_capacity(ids.len());
         let mut options = FindOptions::builder().max_time(self.timeout).build();
         options.projection = Some(if kind.payload {
@@ -109,8 +113,8 @@ impl Store {
                 .await?;
             is_cut = reading.is_cut;
             let unreadable =
-                reading.unreadable.into_iter().map(|(id, tenant)| (id, Read::Unreadable(tenant)));
-            let read = reading.found.into_iter().map(|task| (task.id, Read::Task(Box::new(task))));
+                reading.unreadable.into_iter().map(|(id, tenant)| (id, ReadOutcome::Unreadable(tenant)));
+            let read = reading.found.into_iter().map(|task| (task.id, ReadOutcome::Task(Box::new(task))));
             for (id, read) in unreadable.chain(read) {
                 ids.remove(&id);
                 found.insert(id, read);

@@ -3,8 +3,8 @@
 //! One rule for all, whatever their filters: a page goes by an index that has the order, and looks at no more than
 //! 10 000 tasks. What the index does not answer is looked at in three steps, each only if the one before is not enough:
 //!
-//! 1. A short look that ends as soon as the page is full.
-//! 2. A long look that brings only ids, and the place where it ended.
+//! 1. A short scan that ends as soon as the page is full.
+//! 2. A long scan that brings only ids, and the place where it ended.
 //! 3. A read of the tasks that it found.
 //!
 //! The place of the last task that was looked at is where the next page goes on.
@@ -32,17 +32,17 @@ const MAX_MERGED_TYPES: usize = 100;
 /// The same behind a position, where each type is up to three ranges.
 const MAX_MERGED_TYPES_BEHIND: usize = 50;
 /// Most tasks that a page looks at.
-const MAX_LOOKED_AT: usize = 10_000;
+const MAX_SCANNED: usize = 10_000;
 /// How many of these a page looks at when more took too long.
-const FEW: usize = 100;
-/// How many of these the short look takes.
-const SHORT_LOOK: usize = 1_000;
+const FEW_SCANNED: usize = 100;
+/// How many of these the short scan takes.
+const SHORT_SCAN: usize = 1_000;
 /// How many tasks that somebody works on are sorted. Of these there are few, whatever the number of tasks.
 const MAX_SORTED: usize = 5_000;
 
 /// A page of a list.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct ListPage {
     /// In order.
     pub tasks: Vec<TaskRecord>,
     /// Where the next page goes on; `None` at the end.
@@ -51,7 +51,7 @@ pub struct Found {
 
 /// A page while it is being read.
 #[derive(Debug)]
-struct Page {
+struct PageBuilder {
     order: Order,
     /// One task more than the page may have, so as to know whether there are more.
     wanted: usize,
@@ -70,9 +70,9 @@ struct Part<'a> {
     budget: usize,
 }
 
-/// What a long look found.
+/// What a long scan found.
 #[derive(Debug, Default)]
-struct Look {
+struct Scan {
     /// The first ones, in order.
     found: Vec<Position>,
     /// As many as the page may have and one more.
@@ -83,7 +83,7 @@ struct Look {
     end: Option<Position>,
 }
 
-impl Page {
+impl PageBuilder {
     fn of(listing: &Listing) -> Self {
         Self { order: listing.order, wanted: listing.limit + 1, tasks: Vec::new(), end: None }
     }
@@ -114,7 +114,7 @@ impl Page {
         }
     }
 
-    fn finish(mut self) -> Found {
+    fn finish(mut self) -> ListPage {
         let order = self.order;
         if let Some(end) = self.end {
             self.tasks.retain(|task| order.compare(&order.position(task), &end) != Ordering::Greater);
@@ -123,7 +123,7 @@ impl Page {
         let is_full = self.tasks.len() > limit;
         self.tasks.truncate(limit);
         let last = self.tasks.last().map(|task| order.position(task));
-        Found { next: if is_full { last } else { self.end }, tasks: self.tasks }
+        ListPage { next: if is_full { last } else { self.end }, tasks: self.tasks }
     }
 }
 
@@ -150,8 +150,8 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn list(&self, listing: &Listing) -> Result<Found, StoreError> {
-        let mut page = Page::of(listing);
+    pub async fn list(&self, listing: &Listing) -> Result<ListPage, StoreError> {
+        let mut page = PageBuilder::of(listing);
         if listing.is_empty() {
             return Ok(page.finish());
         }
@@ -164,11 +164,11 @@ impl Store {
             return Ok(page.finish());
         }
         let Route { index, fixed, mut types, rest } = listing.route();
-        let mut budget = MAX_LOOKED_AT;
+        let mut budget = MAX_SCANNED;
         if listing.is_of_processing(index) {
-            match self.look_at_processing(listing).await {
-                Ok(look) if !look.is_cut => {
-                    self.read_look(listing, look, &mut page).await?;
+            match self.scan_processing(listing).await {
+                Ok(scan) if !scan.is_cut => {
+                    self.read_scan(listing, scan, &mut page).await?;
                     return Ok(page.finish());
                 }
                 // Too many, or too large.
@@ -192,11 +192,16 @@ impl Store {
         Ok(page.finish())
     }
 
-    async fn read_part(&self, listing: &Listing, part: &Part<'_>, page: &mut Page) -> Result<(), StoreError> {
+    async fn read_part(
+        &self,
+        listing: &Listing,
+        part: &Part<'_>,
+        page: &mut PageBuilder,
+    ) -> Result<(), StoreError> {
         let reading = if part.rest.is_empty() {
             self.read_in_order(listing, part).await?
         } else {
-            self.look_shortly(listing, part).await?
+            self.scan_short(listing, part).await?
         };
         let last = reading.found.last().map(|task| listing.order.position(task));
         let is_whole = part.rest.is_empty() && reading.found.len() <= listing.limit;
@@ -209,11 +214,13 @@ impl Store {
         } else if !is_whole && tasks.len() <= listing.limit {
             let budget = if part.rest.is_empty() { part.budget } else { part.budget - part.short() };
             // Large tasks may take too long. A page that looks at few of them comes, and the next one goes on behind it.
-            let look = match self.look_long(listing, part, budget).await {
-                Err(StoreError::Unavailable) => self.look_long(listing, part, budget.min(FEW)).await?,
-                look => look?,
+            let scan = match self.scan_long(listing, part, budget).await {
+                Err(StoreError::Unavailable) => {
+                    self.scan_long(listing, part, budget.min(FEW_SCANNED)).await?
+                }
+                scan => scan?,
             };
-            return self.read_look(listing, look, page).await;
+            return self.read_scan(listing, scan, page).await;
         }
         page.add(tasks);
         Ok(())
@@ -233,7 +240,7 @@ impl Store {
     }
 
     /// The first tasks of a part that are asked for, if they are among its first ones. Ends as soon as the page is full.
-    async fn look_shortly(
+    async fn scan_short(
         &self,
         listing: &Listing,
         part: &Part<'_>,
@@ -250,7 +257,7 @@ impl Store {
     }
 
     /// Which tasks of the first ones of a part are asked for.
-    async fn look_long(&self, listing: &Listing, part: &Part<'_>, budget: usize) -> Result<Look, StoreError> {
+    async fn scan_long(&self, listing: &Listing, part: &Part<'_>, budget: usize) -> Result<Scan, StoreError> {
         let pipeline = vec![
             doc! { "$match": &part.range },
             doc! { "$sort": sort(listing.order) },
@@ -264,11 +271,11 @@ impl Store {
                 "end": [{ "$skip": count(budget - 1) }, { "$project": fields(listing.order) }],
             } },
         ];
-        self.look(listing, pipeline, part.index).await
+        self.scan(listing, pipeline, part.index).await
     }
 
     /// Which tasks are asked for of those that somebody works on, if these are not too many to be sorted.
-    async fn look_at_processing(&self, listing: &Listing) -> Result<Look, StoreError> {
+    async fn scan_processing(&self, listing: &Listing) -> Result<Scan, StoreError> {
         let pipeline = vec![
             doc! { "$match": { "status": "processing" } },
             doc! { "$limit": count(MAX_SORTED) },
@@ -282,25 +289,25 @@ impl Store {
                 "end": [{ "$skip": count(MAX_SORTED - 1) }, { "$project": fields(listing.order) }],
             } },
         ];
-        self.look(listing, pipeline, LEASES).await
+        self.scan(listing, pipeline, LEASES).await
     }
 
-    /// Carries out a look, whose answer is one document with the places of what it found and of its end.
-    async fn look(
+    /// Carries out a scan, whose answer is one document with the places of what it found and of its end.
+    async fn scan(
         &self,
         listing: &Listing,
         pipeline: Vec<Document>,
         index: &'static str,
-    ) -> Result<Look, StoreError> {
+    ) -> Result<Scan, StoreError> {
         let tasks = self.tasks.clone();
         let mut options = self.aggregate_by_index(index);
         // One that takes too long leaves time for another way.
         options.max_time = Some(self.timeout / 2);
-        let look = async move {
+        let scan = async move {
             let cursor = tasks.aggregate(pipeline).with_options(options).await?;
             cursor.try_collect::<Vec<_>>().await
         };
-        let answer = self.call("a look for a list", listing.until(), look).await?.pop().unwrap_or_default();
+        let answer = self.call("a scan for a list", listing.until(), scan).await?.pop().unwrap_or_default();
         let places = |name: &str| answer.get_array(name).map(Vec::as_slice).unwrap_or_default();
         let place = |stored: &Bson| read_position(listing.order, stored.as_document()?);
         // A document without a readable place is left out like any that cannot be read.
@@ -308,20 +315,30 @@ impl Store {
         let is_full = places("found").len() > listing.limit;
         let end = places("end").first();
         let last = if is_full { found.last().copied() } else { end.and_then(place) };
-        Ok(Look { found, is_full, is_cut: end.is_some(), end: last })
+        Ok(Scan { found, is_full, is_cut: end.is_some(), end: last })
     }
 
-    async fn read_look(&self, listing: &Listing, look: Look, page: &mut Page) -> Result<(), StoreError> {
-        if look.is_full || look.is_cut {
+    async fn read_scan(
+        &self,
+        listing: &Listing,
+        scan: Scan,
+        page: &mut PageBuilder,
+    ) -> Result<(), StoreError> {
+        if scan.is_full || scan.is_cut {
             // A list must not end at a document that cannot be read.
-            page.ends_at(look.end.ok_or(StoreError::Unreadable)?);
+            page.ends_at(scan.end.ok_or(StoreError::Unreadable)?);
         }
-        let ids: Vec<_> = look.found.iter().map(|place| place.id).collect();
+        let ids: Vec<_> = scan.found.iter().map(|place| place.id).collect();
         self.read_found(listing, &ids, page).await
     }
 
     /// Reads tasks by id, of which there are few, as far as they are asked for.
-    async fn read_found(&self, listing: &Listing, ids: &[Uuid], page: &mut Page) -> Result<(), StoreError> {
+    async fn read_found(
+        &self,
+        listing: &Listing,
+        ids: &[Uuid],
+        page: &mut PageBuilder,
+    ) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -356,9 +373,9 @@ impl Part<'_> {
         doc! { "$and": all }
     }
 
-    /// How many tasks the short look takes.
+    /// How many tasks the short scan takes.
     fn short(&self) -> usize {
-        SHORT_LOOK.min(self.budget / 2)
+        SHORT_SCAN.min(self.budget / 2)
     }
 }
 

@@ -7,7 +7,7 @@
 //! | [`ready`] | ready work in claim order |
 //! | [`claimed`] | what a claim has taken |
 //! | [`listing`], [`list`] | what a list is asked for, which index has it, and its pages |
-//! | [`due`] | what the background jobs look for |
+//! | [`due`] | what the background jobs scan for |
 //! | [`order`], [`projection`] | orders and positions as the database is told them, and which fields are left out |
 
 mod by_id;
@@ -21,8 +21,8 @@ mod query;
 mod ready;
 
 pub use due::{DuePage, DueTask, DueTasks};
-pub use list::Found;
+pub use list::ListPage;
 pub use listing::Listing;
 pub(super) use projection::as_created;
-pub use query::Want;
+pub use query::TaskQuery;
 pub use ready::{Awaited, Ready, ReadyFrom, Selection};

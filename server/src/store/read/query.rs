@@ -10,7 +10,7 @@ use task_repo_protocol::Uuid;
 
 use super::projection::without_payload;
 use crate::access::{Caller, Scope};
-use crate::store::carried::Read;
+use crate::store::carried::ReadOutcome;
 use crate::store::driver::Store;
 use crate::store::error::StoreError;
 use crate::store::ids::{read_id, stored_id};
@@ -19,7 +19,7 @@ use crate::task::{Status, TaskRecord};
 
 /// A task to be read.
 #[derive(Debug, Clone)]
-pub struct Want {
+pub struct TaskQuery {
     /// What the caller can see.
     pub scope: Scope,
     /// The task.
@@ -33,7 +33,7 @@ impl Store {
     /// When the database does not answer.
     pub async fn get(
         &self,
-        wants: &[Want],
+        wants: &[TaskQuery],
         payload: bool,
         until: Instant,
     ) -> Result<Vec<Result<Option<TaskRecord>, StoreError>>, StoreError> {
@@ -48,12 +48,12 @@ impl Store {
         // A new primary may show for a moment less than a majority has.
         for (id, read) in self.read_certainly(&missing, payload, until).await? {
             match read {
-                Read::Task(task) => drop(found.insert(id, *task)),
-                Read::Unreadable(tenant) => drop(unreadable.insert(id, tenant)),
-                Read::Missing => {}
+                ReadOutcome::Task(task) => drop(found.insert(id, *task)),
+                ReadOutcome::Unreadable(tenant) => drop(unreadable.insert(id, tenant)),
+                ReadOutcome::Missing => {}
             }
         }
-        let read = |want: &Want| match unreadable.get(&want.id) {
+        let read = |want: &TaskQuery| match unreadable.get(&want.id) {
             // Whose it is must be known, or it does not exist for that caller.
             Some(Some(tenant)) if **tenant == *want.scope.tenant => Err(StoreError::Unreadable),
             _ => Ok(found.get(&want.id).filter(|task| task.is_in(&want.scope)).cloned()),

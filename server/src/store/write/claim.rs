@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::lifecycle::{self, Effect, Grant, Intent};
-use crate::store::carried::{Fate, Mark, Staging};
+use crate::store::carried::{Staging, WriteNonce, WriteOutcome};
 use crate::store::driver::Store;
 use crate::store::error::StoreError;
 use crate::task::TaskRecord;
@@ -29,7 +29,7 @@ impl Store {
         picks: Vec<(TaskRecord, Grant)>,
         until: Instant,
     ) -> Result<Claimed, StoreError> {
-        let (now, mark) = (self.clock().now(), Mark::new());
+        let (now, nonce) = (self.clock().now(), WriteNonce::new());
         let mut staged = Vec::with_capacity(picks.len());
         let mut taken = Vec::with_capacity(picks.len());
         let mut named = HashSet::with_capacity(picks.len());
@@ -41,7 +41,7 @@ impl Store {
             let (from, version) = (task.status, task.version);
             // Payloads do not change; they need not be compared.
             let payload = task.take_payload();
-            let Some(staging) = Staging::of(&task, mark, self.form) else { continue };
+            let Some(staging) = Staging::of(&task, nonce, self.form) else { continue };
             let intent = Intent::Claim(grant);
             if lifecycle::apply(&mut task, &intent, now) != Ok(Effect::Changed) {
                 continue;
@@ -52,19 +52,19 @@ impl Store {
                 staged.push(stage);
             }
         }
-        let fates = self.write(staged, until).await;
+        let outcomes = self.write(staged, until).await;
         let mut claimed = Claimed::default();
         let mut failed = None;
-        for ((task, payload), fate) in taken.into_iter().zip(fates) {
-            match fate {
-                Fate::Landed => {
+        for ((task, payload), outcome) in taken.into_iter().zip(outcomes) {
+            match outcome {
+                WriteOutcome::Landed => {
                     let mut task = Arc::unwrap_or_clone(task);
                     task.put_payload(payload);
                     claimed.tasks.push(task);
                 }
-                Fate::Unknown => claimed.in_doubt.push(Arc::unwrap_or_clone(task)),
-                Fate::Missed => {}
-                Fate::Failed(error) => failed = Some(error),
+                WriteOutcome::Unknown => claimed.in_doubt.push(Arc::unwrap_or_clone(task)),
+                WriteOutcome::Missed => {}
+                WriteOutcome::Failed(error) => failed = Some(error),
             }
         }
         match failed {

@@ -1,8 +1,8 @@
 //! THE guarded write: every move of a task is one of these.
 //!
-//! Each write leaves a stamp of its own in the task, a random number, and each names the stamp it expects to find. So
-//! a write succeeds only on exactly the task that was read, two can never both succeed, and a write whose answer was
-//! lost is found again by its stamp instead of guessed at.
+//! Each write leaves a stamp of its own in the task, a random number, and names the stamp that it expects to find. So a
+//! write succeeds only on exactly the task that was read, and two can never both succeed. A write whose answer was lost is
+//! found again by its stamp.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use mongodb::options::FindOptions;
 use task_repo_protocol::Uuid;
 
 use super::statements::statements;
-use crate::store::carried::{Fate, Staged};
+use crate::store::carried::{Staged, WriteOutcome};
 use crate::store::driver::Store;
 use crate::store::driver::command::Written;
 use crate::store::error::StoreError;
@@ -25,8 +25,8 @@ const MAX_PIECE: usize = 125;
 
 impl Store {
     /// Writes what was staged, together with what other callers have staged; says of each, in order, what became of
-    /// it, as far as that is known by `until`. Who has much to write has it carried by several commands side by side.
-    pub(super) async fn write(&self, mut staged: Vec<Staged>, until: Instant) -> Vec<Fate> {
+    /// it, as far as that is known by `until`. A large call is carried by several commands side by side.
+    pub(super) async fn write(&self, mut staged: Vec<Staged>, until: Instant) -> Vec<WriteOutcome> {
         if staged.len() <= MAX_PIECE {
             return self.write_piece(staged, until).await;
         }
@@ -39,7 +39,7 @@ impl Store {
         join_all(pieces.into_iter().map(|piece| self.write_piece(piece, until))).await.concat()
     }
 
-    async fn write_piece(&self, staged: Vec<Staged>, until: Instant) -> Vec<Fate> {
+    async fn write_piece(&self, staged: Vec<Staged>, until: Instant) -> Vec<WriteOutcome> {
         let (count, bytes) = (staged.len(), staged.iter().map(Staged::bytes).sum());
         let store = self.clone();
         let run = move |staged| {
@@ -47,23 +47,23 @@ impl Store {
             async move { store.write_now(staged).await }
         };
         match self.groups.writes.submit(staged, bytes, until, &self.runtime, run).await {
-            Ok(fates) => fates,
-            Err(StoreError::OutcomeUnknown) => vec![Fate::Unknown; count],
-            Err(error) => vec![Fate::Failed(error); count],
+            Ok(outcomes) => outcomes,
+            Err(StoreError::OutcomeUnknown) => vec![WriteOutcome::Unknown; count],
+            Err(error) => vec![WriteOutcome::Failed(error); count],
         }
     }
 
-    async fn write_now(&self, staged: Vec<Staged>) -> Vec<Fate> {
+    async fn write_now(&self, staged: Vec<Staged>) -> Vec<WriteOutcome> {
         let mut refused = Vec::new();
         let mut written = self.update_command(&statements(&staged)).await;
         if let Written::Unsent = written {
-            return vec![Fate::Failed(StoreError::Overloaded); staged.len()];
+            return vec![WriteOutcome::Failed(StoreError::Overloaded); staged.len()];
         }
         if let Written::Answered { matched: before, errors } = &written
             && !errors.is_empty()
         {
-            // A task that cannot be written must not stop those that share its statement. Who has landed has another
-            // stamp by now and is not written twice.
+            // A task that cannot be written must not stop those that share its statement. A write that landed has left
+            // another stamp by now, so it is not made twice.
             let (before, each): (_, Vec<_>) = (*before, staged.iter().map(Staged::statement).collect());
             written = self.update_command(&each).await;
             if let Written::Answered { matched, errors } = &mut written {
@@ -75,28 +75,28 @@ impl Store {
             Written::Answered { matched, .. } => Some(matched),
             Written::Unknown | Written::Unsent => None,
         };
-        let mut fates = if landed == Some(staged.len()) {
-            vec![Fate::Landed; staged.len()]
+        let mut outcomes = if landed == Some(staged.len()) {
+            vec![WriteOutcome::Landed; staged.len()]
         } else {
-            // Another was first somewhere, or the answer was lost. The stamps tell which.
+            // Another write was first somewhere, or the answer was lost. The stamps tell which.
             let ids: Vec<_> = staged.iter().map(Staged::id).collect();
-            fates(&staged, landed, self.stamps(&ids).await.as_ref())
+            outcomes(&staged, landed, self.stamps(&ids).await.as_ref())
         };
         for index in refused {
-            if let Some(fate @ Fate::Missed) = fates.get_mut(index) {
-                *fate = Fate::Failed(StoreError::Unavailable);
+            if let Some(outcome @ WriteOutcome::Missed) = outcomes.get_mut(index) {
+                *outcome = WriteOutcome::Failed(StoreError::Unavailable);
             }
         }
-        for (stage, fate) in staged.into_iter().zip(&fates) {
-            if *fate == Fate::Landed {
-                stage.news().tell(&self.hub);
+        for (stage, outcome) in staged.into_iter().zip(&outcomes) {
+            if *outcome == WriteOutcome::Landed {
+                stage.pending_event().emit(&self.hub);
             }
-            match (fate, stage.remembered) {
-                (Fate::Landed, Some(fields)) => self.leases.note(stage.record.id, fields),
+            match (outcome, stage.remembered) {
+                (WriteOutcome::Landed, Some(fields)) => self.leases.note(stage.record.id, fields),
                 _ => self.leases.forget(stage.record.id),
             }
         }
-        fates
+        outcomes
     }
 
     /// The latest write of each task, as a majority has it; `None` when the database does not say.
@@ -114,15 +114,19 @@ impl Store {
 
 /// What became of each write, where `landed` of them did, as far as the database said, and the tasks now have these
 /// stamps.
-fn fates(staged: &[Staged], landed: Option<usize>, stamps: Option<&HashMap<Uuid, i64>>) -> Vec<Fate> {
-    let Some(stamps) = stamps else { return vec![Fate::Unknown; staged.len()] };
+fn outcomes(
+    staged: &[Staged],
+    landed: Option<usize>,
+    stamps: Option<&HashMap<Uuid, i64>>,
+) -> Vec<WriteOutcome> {
+    let Some(stamps) = stamps else { return vec![WriteOutcome::Unknown; staged.len()] };
     let is_there = |stage: &Staged| stamps.get(&stage.record.id) == Some(&stage.record.stamp);
     let seen = staged.iter().filter(|stage| is_there(stage)).count();
-    // Where more have landed than are seen, somebody has written over one since, and nothing tells which. A write that
-    // was not heard of may still be on its way.
+    // Where more have landed than are seen, a later write has hidden one, and nothing tells which. A write of unknown
+    // outcome may still be in flight.
     let is_clear = landed.is_some_and(|landed| seen >= landed);
-    let not_there = if is_clear { Fate::Missed } else { Fate::Unknown };
-    staged.iter().map(|stage| if is_there(stage) { Fate::Landed } else { not_there }).collect()
+    let not_there = if is_clear { WriteOutcome::Missed } else { WriteOutcome::Unknown };
+    staged.iter().map(|stage| if is_there(stage) { WriteOutcome::Landed } else { not_there }).collect()
 }
 
 #[cfg(test)]
@@ -134,12 +138,12 @@ mod tests {
     fn a_write_that_may_have_been_written_over_is_not_called_missed() {
         let staged = [write(1, 10), write(2, 20), write(3, 30)];
         let now = |stamps: [i64; 3]| (1..=3).map(Uuid::from_u128).zip(stamps).collect::<HashMap<_, _>>();
-        let fates = |landed, stamps: [i64; 3]| super::fates(&staged, landed, Some(&now(stamps)));
-        let [there, missed, unknown] = [Fate::Landed, Fate::Missed, Fate::Unknown];
-        assert_eq!(fates(Some(1), [1010, 5, 6]), [there, missed, missed]);
-        assert_eq!(fates(Some(2), [1010, 5, 6]), [there, unknown, unknown]);
-        assert_eq!(fates(Some(0), [4, 5, 6]), [missed; 3]);
-        assert_eq!(fates(None, [1010, 5, 6]), [there, unknown, unknown]);
-        assert_eq!(super::fates(&staged, Some(1), None), [unknown; 3]);
+        let outcomes = |landed, stamps: [i64; 3]| super::outcomes(&staged, landed, Some(&now(stamps)));
+        let [there, missed, unknown] = [WriteOutcome::Landed, WriteOutcome::Missed, WriteOutcome::Unknown];
+        assert_eq!(outcomes(Some(1), [1010, 5, 6]), [there, missed, missed]);
+        assert_eq!(outcomes(Some(2), [1010, 5, 6]), [there, unknown, unknown]);
+        assert_eq!(outcomes(Some(0), [4, 5, 6]), [missed; 3]);
+        assert_eq!(outcomes(None, [1010, 5, 6]), [there, unknown, unknown]);
+        assert_eq!(super::outcomes(&staged, Some(1), None), [unknown; 3]);
     }
 }

@@ -10,7 +10,7 @@ use task_repo_protocol::Uuid;
 use crate::events::TaskEvent;
 use crate::fault_injection::{self, InjectedFault};
 use crate::lifecycle::{self, Effect, Grant, Intent};
-use crate::store::carried::{Drafted, InsertRefused, new_stamp};
+use crate::store::carried::{Drafted, NotInserted, new_stamp};
 use crate::store::driver::command::Written;
 use crate::store::driver::{MAX_READ_BYTES, Store};
 use crate::store::error::StoreError;
@@ -22,8 +22,8 @@ use crate::task::TaskRecord;
 impl Store {
     /// Creates tasks; each gets its own answer, in order. Tasks of callers that arrive together are written together.
     /// What is not known by `until` is in doubt.
-    pub async fn insert(&self, tasks: &[Arc<TaskRecord>], until: Instant) -> Vec<Result<(), InsertRefused>> {
-        let failed = |error| vec![Err(InsertRefused::Store(error)); tasks.len()];
+    pub async fn insert(&self, tasks: &[Arc<TaskRecord>], until: Instant) -> Vec<Result<(), NotInserted>> {
+        let failed = |error| vec![Err(NotInserted::Store(error)); tasks.len()];
         let draft =
             |task: &Arc<TaskRecord>| Some(Drafted { task: Arc::clone(task), document: self.form.of(task)? });
         let Some(documents) = tasks.iter().map(draft).collect::<Option<Vec<_>>>() else {
@@ -51,9 +51,9 @@ impl Store {
         &self,
         mut task: TaskRecord,
         grant: Grant,
-    ) -> (TaskRecord, Result<(), InsertRefused>) {
+    ) -> (TaskRecord, Result<(), NotInserted>) {
         if lifecycle::apply(&mut task, &Intent::Claim(grant), self.clock().now()) != Ok(Effect::Changed) {
-            return (task, Err(InsertRefused::Store(StoreError::Unavailable)));
+            return (task, Err(NotInserted::Store(StoreError::Unavailable)));
         }
         task.stamp = new_stamp();
         task.note_creation();
@@ -61,7 +61,7 @@ impl Store {
         // Whoever gives it back must not be faster than the command, which tries for two deadlines.
         let until = self.step_deadline() + 2 * self.timeout;
         let inserted = self.insert(&[Arc::clone(&task)], until).await.pop();
-        let inserted = inserted.unwrap_or(Err(InsertRefused::Store(StoreError::OutcomeUnknown)));
+        let inserted = inserted.unwrap_or(Err(NotInserted::Store(StoreError::OutcomeUnknown)));
         let mut task = Arc::unwrap_or_clone(task);
         if inserted.is_ok() {
             let payload = task.take_payload();
@@ -73,7 +73,7 @@ impl Store {
         (task, inserted)
     }
 
-    async fn insert_documents(&self, drafted: Vec<Drafted>) -> Vec<Result<(), InsertRefused>> {
+    async fn insert_documents(&self, drafted: Vec<Drafted>) -> Vec<Result<(), NotInserted>> {
         let (tasks, documents): (Vec<_>, Vec<_>) =
             drafted.into_iter().map(|drafted| (drafted.task, drafted.document)).unzip();
         let results = self.insert_all(&documents).await;
@@ -85,9 +85,9 @@ impl Store {
         results
     }
 
-    async fn insert_all(&self, documents: &[RawDocumentBuf]) -> Vec<Result<(), InsertRefused>> {
+    async fn insert_all(&self, documents: &[RawDocumentBuf]) -> Vec<Result<(), NotInserted>> {
         let give_up = Instant::now() + self.timeout;
-        let mut results = vec![Err(InsertRefused::Store(StoreError::OutcomeUnknown)); documents.len()];
+        let mut results = vec![Err(NotInserted::Store(StoreError::OutcomeUnknown)); documents.len()];
         let mut open: Vec<usize> = (0..documents.len()).collect();
         let mut sent_before = false;
         while !open.is_empty() {
@@ -102,14 +102,14 @@ impl Store {
                         results[index] = match error.duplicate_in.as_deref() {
                             // Our own id is there already: an earlier try of this very call.
                             Some("_id") if sent_before => Ok(()),
-                            Some("idempotency_key") => Err(InsertRefused::Duplicate),
-                            _ => Err(InsertRefused::Store(StoreError::Unavailable)),
+                            Some("idempotency_key") => Err(NotInserted::Duplicate),
+                            _ => Err(NotInserted::Store(StoreError::Unavailable)),
                         };
                     }
                     open.clear();
                 }
                 Written::Unsent if !sent_before => {
-                    return vec![Err(InsertRefused::Store(StoreError::Overloaded)); documents.len()];
+                    return vec![Err(NotInserted::Store(StoreError::Overloaded)); documents.len()];
                 }
                 Written::Unknown | Written::Unsent if Instant::now() < give_up => {
                     sent_before = true;

@@ -13,5 +13,5 @@ mod guard;
 mod insert;
 mod statements;
 
-pub use change::{Applied, Change, Refused};
+pub use change::{Applied, Change, NotApplied};
 pub use claim::Claimed;

@@ -72,7 +72,7 @@ fn shared_query(alike: &[&Staged]) -> RawDocumentBuf {
 /// One statement for tasks that one call changes in the very same way.
 fn same_statement(same: &[&Staged]) -> RawDocumentBuf {
     let first = same[0];
-    let mut update = rawdoc! { "$set": first.set.clone(), "$bit": { "stamp": { "xor": first.mark.0 } } };
+    let mut update = rawdoc! { "$set": first.set.clone(), "$bit": { "stamp": { "xor": first.nonce.0 } } };
     if !first.unset.is_empty() {
         update.append(cstr("$unset"), first.unsets());
     }
@@ -110,7 +110,7 @@ pub(super) fn statements(staged: &[Staged]) -> Vec<RawDocumentBuf> {
     for stage in staged {
         if named.insert(stage.record.id) && !stage.is_unguarded() {
             let kind = (stage.tenant.as_str(), stage.status.as_str(), stage.unset.as_slice());
-            same.entry((kind, stage.mark, stage.set.as_bytes())).or_default().push(stage);
+            same.entry((kind, stage.nonce, stage.set.as_bytes())).or_default().push(stage);
         } else {
             // A shared statement tells the writes of one task apart by nothing but its id: the stamp that one of them
             // expects would let the change of another in.
@@ -144,12 +144,12 @@ pub(super) fn statements(staged: &[Staged]) -> Vec<RawDocumentBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::carried::{Mark, staged_for_tests as write};
+    use crate::store::carried::{WriteNonce, staged_for_tests as write};
 
     #[test]
     fn tasks_that_change_in_the_same_way_share_a_statement_that_says_it_once() {
-        let mark = Mark::new();
-        let same = |id: u128| Staged { mark, set: rawdoc! { "status": "processing" }, ..write(id, odd(id)) };
+        let nonce = WriteNonce::new();
+        let same = |id: u128| Staged { nonce, set: rawdoc! { "status": "processing" }, ..write(id, odd(id)) };
         let other = Staged { set: rawdoc! { "status": "processing" }, ..write(90, odd(90)) };
         let mut staged: Vec<_> = (0..10).map(same).collect();
         staged.push(other);
@@ -161,7 +161,7 @@ mod tests {
         let update = shared.get_document("u").unwrap();
         assert_eq!(update.get_document("$set").unwrap(), &*staged[0].set);
         let xor = update.get_document("$bit").unwrap().get_document("stamp").unwrap().get_i64("xor").unwrap();
-        assert!(staged[..10].iter().all(|stage| stage.expected ^ xor == mark.of(stage.expected)));
+        assert!(staged[..10].iter().all(|stage| stage.expected ^ xor == nonce.of(stage.expected)));
     }
 
     fn odd(id: u128) -> i64 {

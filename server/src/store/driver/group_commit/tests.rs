@@ -220,7 +220,7 @@ fn however_threads_take_turns_nobody_is_left_behind_and_commands_are_few() {
     // Every order with up to two interruptions: all that three threads need to meet in every way.
     model.preemption_bound = Some(2);
     model.check(move || {
-        let queue = Arc::new(Mutex::new(Queue::<u32, u32>::new(limits)));
+        let queue = Arc::new(Mutex::new(Submissions::<u32, u32>::new(limits)));
         let under_way = Arc::new(AtomicUsize::new(0));
         let threads: Vec<_> = (0..3)
             .map(|number| {

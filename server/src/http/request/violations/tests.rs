@@ -42,49 +42,49 @@ const BODIES: &[(&str, Check)] = &[
             "template":{"service_type":"s"},"run_at":"2030-01-01T00:00:00Z","max_attempts":3,"retry":{"backoff":"fixed",
             "base_seconds":5,"cap_seconds":6,"jitter":0.5},"lease_seconds":60,"timeout_seconds":300,"retention_seconds":5,
             "due_date":"2030-01-01T00:00:00Z","reminder_time":null}"#,
-        faults::<NewTask>,
+        violations::<NewTask>,
     ),
     (
         r#"{"name":"n","priority":5,"template":{"service_type":"s"},"tags":["a"],"max_attempts":3}"#,
-        faults::<TaskEdit>,
+        violations::<TaskEdit>,
     ),
-    (r#"{"status":"failed","error_message":"m"}"#, faults::<StatusChange>),
+    (r#"{"status":"failed","error_message":"m"}"#, violations::<StatusChange>),
     (
         r#"{"task_types":["a","b"],"limit":5,"worker_id":"w","lease_seconds":60,"wait_ms":0,
             "claim_id":"0198f2c4-0000-7000-8000-000000000000","tags":{"a":"b"}}"#,
-        faults::<Claim>,
+        violations::<Claim>,
     ),
-    (r#"{"worker_id":"w","lease_seconds":60}"#, faults::<ClaimOne>),
+    (r#"{"worker_id":"w","lease_seconds":60}"#, violations::<ClaimOne>),
     (
         r#"{"lease_token":"x","result_id":"r","usage":{"credits_consumed":0.5,"tokens_used":1,"api_calls_made":2}}"#,
-        faults::<Complete>,
+        violations::<Complete>,
     ),
     (
         r#"{"lease_token":"x","error":{"message":"m","code":"c"},"retry":"never","retry_after_seconds":5}"#,
-        faults::<Fail>,
+        violations::<Fail>,
     ),
-    (r#"{"lease_token":"x","delay_seconds":5}"#, faults::<Release>),
-    (r#"{"lease_token":"x"}"#, faults::<Cancel>),
+    (r#"{"lease_token":"x","delay_seconds":5}"#, violations::<Release>),
+    (r#"{"lease_token":"x"}"#, violations::<Cancel>),
     (
         r#"{"id":"i","lease_token":"x","lease_seconds":60,"progress":{"value":0.5,"text":"t"}}"#,
-        faults::<HeartbeatItem>,
+        violations::<HeartbeatItem>,
     ),
     (
         r#"{"id":"i","lease_token":"x","outcome":"failed","error":{"message":"m"},"retry":"auto","usage":{"tokens_used":1}}"#,
-        faults::<Outcome>,
+        violations::<Outcome>,
     ),
     (
         r#"{"name":"n","roles":["viewer","worker"],"tenant_id":"t","task_types":["a"],"expires_at":"2030-01-01T00:00:00Z"}"#,
-        faults::<NewKey>,
+        violations::<NewKey>,
     ),
-    (r#"{"overlap_seconds":5}"#, faults::<KeyRotation>),
+    (r#"{"overlap_seconds":5}"#, violations::<KeyRotation>),
 ];
 
-/// What is wrong with `text`; `None`: it fits. What fits must have no faults by its schema either.
-fn faults<T: Body + Validate<Context = ()>>(text: &str) -> Option<Vec<Violation>> {
+/// What is wrong with `text`; `None`: it fits. What fits must have no violations by its schema either.
+fn violations<T: Body + Validate<Context = ()>>(text: &str) -> Option<Vec<Violation>> {
     match parse::<T>(text.as_bytes()) {
         Ok(_) => {
-            let by_schema = Faults::of::<T>(text, &["body".into()]).into_violations();
+            let by_schema = Violations::of::<T>(text, &["body".into()]).into_violations();
             assert_eq!(by_schema, [], "{text} fits");
             None
         }
@@ -176,13 +176,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn faults_point_to_where_a_body_was_broken(
+    fn violations_point_to_where_a_body_was_broken(
         which in 0..BODIES.len(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), change()), 1..6),
     ) {
-        let (text, faults) = BODIES[which];
+        let (text, violations) = BODIES[which];
         let whole: Value = serde_json::from_str(text).expect("JSON");
-        prop_assert_eq!(faults(text), None);
+        prop_assert_eq!(violations(text), None);
         let mut all = Vec::new();
         places(&whole, &mut vec!["body".into()], &mut all);
         let (mut body, mut where_broken, mut certain) = (whole.clone(), Vec::<Vec<Value>>::new(), Vec::new());
@@ -194,34 +194,34 @@ proptest! {
                 continue;
             }
             broken(&mut body, &mutation);
-            if faults(&text_of(&alone)).is_some() {
+            if violations(&text_of(&alone)).is_some() {
                 certain.push(place.clone());
             }
             where_broken.push(place);
         }
         let text = text_of(&body);
-        let told = faults(&text).unwrap_or_default();
-        for fault in &told {
-            prop_assert!(where_broken.iter().any(|place| are_related(place, &fault.loc)), "{text}: {fault:?}");
+        let told = violations(&text).unwrap_or_default();
+        for violation in &told {
+            prop_assert!(where_broken.iter().any(|place| are_related(place, &violation.loc)), "{text}: {violation:?}");
             for word in ["i64", "u64", "f64", "u32", "invalid", "struct", "variant", "lower than", "greater than", "`"] {
-                prop_assert!(!fault.msg.contains(word), "{text}: {fault:?}");
+                prop_assert!(!violation.msg.contains(word), "{text}: {violation:?}");
             }
         }
         // Whether an error is required depends on the outcome, which is not guessed.
-        let depends = told.iter().any(|fault| fault.loc == [json!("body"), json!("outcome")]);
+        let depends = told.iter().any(|found| found.loc == [json!("body"), json!("outcome")]);
         for place in certain.iter().filter(|_| !depends) {
-            prop_assert!(told.iter().any(|fault| are_related(place, &fault.loc)), "{text}: {place:?} is not in {told:?}");
+            prop_assert!(told.iter().any(|found| are_related(place, &found.loc)), "{text}: {place:?} is not in {told:?}");
         }
-        let missing = told.iter().skip_while(|fault| fault.kind != "missing");
-        prop_assert!(missing.clone().all(|fault| fault.kind == "missing"), "{told:?}");
+        let missing = told.iter().skip_while(|found| found.kind != "missing");
+        prop_assert!(missing.clone().all(|found| found.kind == "missing"), "{told:?}");
     }
 }
 
 #[test]
 fn a_field_that_stands_twice_is_told() {
-    let told = faults::<NewTask>(r#"{"task_type":"t","name":"a","name":"b","tags":{"a":"1","a":"2"}}"#)
-        .expect("faults");
-    let told: Vec<_> = told.into_iter().map(|fault| (Value::from(fault.loc), fault.msg)).collect();
+    let told = violations::<NewTask>(r#"{"task_type":"t","name":"a","name":"b","tags":{"a":"1","a":"2"}}"#)
+        .expect("violations");
+    let told: Vec<_> = told.into_iter().map(|found| (Value::from(found.loc), found.msg)).collect();
     let twice = "the field stands twice".to_owned();
     assert_eq!(told, [(json!(["body", "name"]), twice.clone()), (json!(["body", "tags", "a"]), twice)]);
 }

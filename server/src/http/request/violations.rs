@@ -1,4 +1,4 @@
-//! All faults of a body at once, found by the schema that the OpenAPI document shows for it.
+//! All violations of a body at once, found by the schema that the OpenAPI document shows for it.
 //!
 //! A body that fits never comes here. Serde and garde decide whether one fits; this only says what is wrong with it,
 //! and reads the text about once for each level of the schema.
@@ -16,9 +16,9 @@ use utoipa::{PartialSchema as _, ToSchema};
 use super::expected::{self, Kind};
 use crate::usecases::shortened;
 
-/// Most faults that one answer names.
-pub(super) const MAX_FAULTS: usize = 20;
-/// How many members of a body are noted. No body has so many fields; one with more is full of faults.
+/// Most violations that one answer names.
+pub(super) const MAX_VIOLATIONS: usize = 20;
+/// How many members of a body are noted. No body has so many fields; one with more is full of violations.
 const MAX_MEMBERS: usize = 256;
 /// Longest field name that an answer repeats, in characters.
 const MAX_NAME: usize = 128;
@@ -38,16 +38,16 @@ fn schemas_of<T: ToSchema>() -> Schemas {
 }
 
 /// What is wrong with one body.
-pub(super) struct Faults<'a> {
+pub(super) struct Violations<'a> {
     text: &'a str,
     schema: Value,
     place: Vec<Value>,
-    found: Vec<Fault>,
+    found: Vec<FoundViolation>,
     /// The members of the body in the order of its text: name, value, and where the value stands.
     members: Vec<(String, &'a str, usize)>,
 }
 
-struct Fault {
+struct FoundViolation {
     violation: Violation,
     /// Where in the text; what is missing stands nowhere.
     at: Option<usize>,
@@ -55,7 +55,7 @@ struct Fault {
     rank: usize,
 }
 
-impl<'a> Faults<'a> {
+impl<'a> Violations<'a> {
     /// Those that the schema of `T` finds in `text`, which is JSON and stands at `place`.
     pub(super) fn of<T: ToSchema>(text: &'a str, place: &[Value]) -> Self {
         let schemas = Arc::new(schemas_of::<T>());
@@ -63,21 +63,22 @@ impl<'a> Faults<'a> {
         let mut walk = Walk { text, schemas, loc: place.to_vec(), depth: place.len(), ..Walk::default() };
         walk.value(text, &schema);
         let Walk { found, members, .. } = walk;
-        let mut faults = Self { text, schema, place: place.to_vec(), found: Vec::new(), members };
+        let mut violations = Self { text, schema, place: place.to_vec(), found: Vec::new(), members };
         for (violation, at) in found {
-            faults.push(violation, at);
+            violations.push(violation, at);
         }
-        faults
+        violations
     }
 
-    /// Adds faults that others found, where none is known at that place, below it or above it.
+    /// Adds violations that others found, where none is known at that place, below it or above it.
     pub(super) fn add(&mut self, violations: impl IntoIterator<Item = Violation>) {
         for mut violation in violations {
             violation.loc.iter_mut().filter(|part| part.is_string()).for_each(|part| {
                 *part = Value::from(shortened(part.as_str().unwrap_or_default(), MAX_NAME));
             });
             violation.msg = shortened(&violation.msg, MAX_MESSAGE);
-            let known = |fault: &Fault| fault.violation.loc.iter().zip(&violation.loc).all(|(a, b)| a == b);
+            let known =
+                |found: &FoundViolation| found.violation.loc.iter().zip(&violation.loc).all(|(a, b)| a == b);
             if !self.found.iter().any(known) {
                 let member = self.member_of(&violation);
                 let at = match member {
@@ -96,7 +97,7 @@ impl<'a> Faults<'a> {
     /// or list; and the names of those members. `None` where a rule of another member could depend on one of them.
     pub(super) fn sound_part(&self) -> Option<(String, HashSet<String>)> {
         if Kind::of(self.text) != Kind::Object
-            || self.found.len() >= MAX_FAULTS
+            || self.found.len() >= MAX_VIOLATIONS
             || self.members.len() > MAX_MEMBERS
         {
             return None;
@@ -104,7 +105,7 @@ impl<'a> Faults<'a> {
         let faulty: HashSet<String> = self
             .found
             .iter()
-            .filter_map(|fault| self.member_of(&fault.violation))
+            .filter_map(|found| self.member_of(&found.violation))
             .map(str::to_owned)
             .collect();
         let mut parts = Vec::new();
@@ -125,14 +126,14 @@ impl<'a> Faults<'a> {
         Some((format!("{{{}}}", parts.join(",")), faulty))
     }
 
-    /// The faults in the order of the text, what is missing last in the order of the table; 20 at most.
+    /// The violations in the order of the text, what is missing last in the order of the table; 20 at most.
     pub(super) fn into_violations(mut self) -> Vec<Violation> {
-        self.found.sort_by_key(|fault| match fault.at {
+        self.found.sort_by_key(|found| match found.at {
             Some(at) => (0, at),
-            None => (1, fault.rank),
+            None => (1, found.rank),
         });
-        self.found.truncate(MAX_FAULTS);
-        self.found.into_iter().map(|fault| fault.violation).collect()
+        self.found.truncate(MAX_VIOLATIONS);
+        self.found.into_iter().map(|found| found.violation).collect()
     }
 
     /// The name of the body's member that a violation is about; `None`: the body itself.
@@ -147,7 +148,7 @@ impl<'a> Faults<'a> {
     fn push(&mut self, violation: Violation, at: Option<usize>) {
         let member = self.member_of(&violation);
         let rank = self.required().position(|name| Some(name) == member).unwrap_or(usize::MAX);
-        self.found.push(Fault { violation, at, rank });
+        self.found.push(FoundViolation { violation, at, rank });
     }
 }
 
@@ -167,14 +168,14 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn is_full(&self) -> bool {
-        self.found.len() >= MAX_FAULTS
+        self.found.len() >= MAX_VIOLATIONS
     }
 
     fn offset(&self, raw: &str) -> usize {
         (raw.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize)
     }
 
-    fn fault(&mut self, kind: &str, msg: String, at: Option<usize>) {
+    fn report(&mut self, kind: &str, msg: String, at: Option<usize>) {
         if !self.is_full() {
             self.found.push((Violation { loc: self.loc.clone(), msg, kind: kind.to_owned() }, at));
         }
@@ -196,22 +197,22 @@ impl<'a> Walk<'a> {
         }
         let Some(form) = forms.iter().find(|form| expected::takes(form, kind)) else {
             let msg = format!("{} is expected, not {}", expected::in_words(&forms), expected::found(raw));
-            return self.fault("type_error", msg, at);
+            return self.report("type_error", msg, at);
         };
         match kind {
             Kind::Object => self.object(raw, form),
             Kind::List => self.list(raw, form),
             Kind::Text => {
                 let Ok(text) = serde_json::from_str::<String>(raw) else {
-                    return self.fault("value_error", "half a surrogate pair is not text".to_owned(), at);
+                    return self.report("value_error", "half a surrogate pair is not text".to_owned(), at);
                 };
                 if let Err(msg) = expected::check_text(&text, &forms, form) {
-                    self.fault("value_error", msg, at);
+                    self.report("value_error", msg, at);
                 }
             }
             Kind::Number => {
                 if let Err((kind, msg)) = expected::check_number(raw, &forms, form) {
-                    self.fault(kind, msg, at);
+                    self.report(kind, msg, at);
                 }
             }
             Kind::Bool | Kind::Null => {}
@@ -234,7 +235,7 @@ impl<'a> Walk<'a> {
         });
         if count > most || form["minItems"].as_u64().is_some_and(|least| (count as u64) < least) {
             let found = if count > most { "more" } else { "fewer" };
-            self.fault(
+            self.report(
                 "value_error",
                 format!("{} is expected, not {found}", expected::in_words(&[form])),
                 at,
@@ -258,21 +259,21 @@ impl<'a> Walk<'a> {
                 self.value(value, schema);
             } else if is_closed {
                 let msg = expected::instead_of(&name, form, &self.schemas["Task"], &mut self.told_names);
-                self.fault("unknown_field", msg, at);
+                self.report("unknown_field", msg, at);
             } else if let Some(schema) = others.filter(|others| others.is_object()) {
                 match form.get("propertyNames").map(|names| expected::check_name(&name, names)) {
-                    Some(Err(msg)) => self.fault("value_error", msg, at),
+                    Some(Err(msg)) => self.report("value_error", msg, at),
                     _ => self.value(value, schema),
                 }
             }
             if has_names && (!is_closed || form["properties"].get(&name).is_some()) && !seen.insert(name) {
-                self.fault("value_error", "the field stands twice".to_owned(), at);
+                self.report("value_error", "the field stands twice".to_owned(), at);
             }
             self.loc.pop();
             !self.is_full() && seen.len() <= most
         });
         if seen.len() > most {
-            self.fault("value_error", format!("at most {most} fields are expected"), at);
+            self.report("value_error", format!("at most {most} fields are expected"), at);
         }
         if !is_whole {
             return;
@@ -280,7 +281,7 @@ impl<'a> Walk<'a> {
         for name in form["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             if !seen.contains(name) {
                 self.loc.push(Value::from(name));
-                self.fault("missing", "the field is required".to_owned(), None);
+                self.report("missing", "the field is required".to_owned(), None);
                 self.loc.pop();
             }
         }

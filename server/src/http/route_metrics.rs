@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 /// What is counted of one route. To look a metric up by its labels costs more than to count.
-pub(super) struct Tally {
+pub(super) struct RouteMetrics {
     pub(super) route: String,
     seconds: metrics::Histogram,
     answers: RefCell<Vec<(u16, metrics::Counter)>>,
 }
 
-impl Tally {
+impl RouteMetrics {
     /// That of a route, named by its pattern.
     pub(super) fn of(route: &str) -> Self {
         Self {
