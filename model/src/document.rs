@@ -1,24 +1,25 @@
-//! A task as the database keeps it, when a call is allowed, and what it changes.
+//! A task as the database keeps it, what can be done to it, when that is allowed, and what it changes.
 //!
 //! These are the rules of `server/src/lifecycle/` with what the protocol does not turn on left out: payloads, times,
 //! cancellation, editing, and the wait before a retry, which is over at once here.
 
 use crate::bounds::Bounds;
-use crate::fault::Variation;
+use crate::fault::InjectedFault;
 
 /// Most claims that one task can see within the bounds: one for each attempt, each release
 /// and each withdrawal.
 pub const MAX_CLAIMS: usize = 4;
 
-/// A lease token: the how-manieth claim of its task it came from. The real ones are random, so nobody guesses one.
+/// A lease token: the number of the claim of its task that it came from, from 0. The real tokens are random, so no worker
+/// guesses one.
 pub type Token = u8;
 
-/// A claim as its worker names it: whoever sends the same again means the same claim.
+/// The id of a claim: a request with the same id is a repetition of the same claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClaimId {
-    /// Who wants something.
+    /// The worker that claims.
     pub worker: u8,
-    /// The how-manieth thing that it wants. Always 0 where claims have no ids.
+    /// The number of this claim among those of its worker, from 0. Always 0 where claims have no ids.
     pub wish: u8,
 }
 
@@ -79,9 +80,9 @@ pub enum Attempt {
     Settled(Verb, Receipt),
 }
 
-/// What can be done to a task.
+/// What a worker, a server or the sweeper wants to do to a task, as `Intent` in `server/src/lifecycle/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Call {
+pub enum TaskIntent {
     /// Its worker takes it.
     Claim(ClaimId),
     /// Its claim is answered once more.
@@ -96,6 +97,10 @@ pub enum Call {
     Expire,
 }
 
+/// The former name of [`TaskIntent`], until the conformance test of the server uses the new one.
+#[doc(hidden)]
+pub use self::TaskIntent as Call;
+
 /// A task as the database keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Document {
@@ -107,13 +112,13 @@ pub struct Document {
     pub losses: u8,
     /// Grows with every change but a heartbeat.
     pub version: u8,
-    /// Who holds it.
+    /// The token of the lease, while there is one.
     pub token: Option<Token>,
-    /// Its holder's claim was answered once more: it does not go back with the first answer.
+    /// The claim of its lease was answered once more, so the server of the first answer must not withdraw it.
     pub is_kept: bool,
-    /// Whose lease ran out, while nobody has claimed the task since: may still complete it.
+    /// The token of a lease that ran out, until the task is claimed again: its worker may still complete the task.
     pub lost_token: Option<Token>,
-    /// What that was when its holder claimed the task. It is put back if the claim is undone.
+    /// What `lost_token` was when the task was claimed. It is restored if the claim is withdrawn.
     pub lost_before: Option<Token>,
     /// Every attempt, by its token.
     pub attempts: [Attempt; MAX_CLAIMS],
@@ -123,7 +128,7 @@ pub struct Document {
     pub stamp: u8,
 }
 
-/// What a task says to a call.
+/// What the rules say to an intent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ruling {
     /// It may be changed.
@@ -172,21 +177,23 @@ impl Document {
         Receipt { status: self.status, attempt: self.attempt, version: self.version }
     }
 
-    /// Whether `call` is allowed. Looks, changes nothing.
-    pub fn rule(&self, call: Call, variation: Variation) -> Ruling {
+    /// Whether `intent` is allowed. Changes nothing.
+    pub fn rule(&self, intent: TaskIntent, fault: Option<InjectedFault>) -> Ruling {
         let is_held = self.status == Status::Processing;
-        let is_allowed = match call {
-            Call::Claim(_) => self.status == Status::Pending,
-            Call::Expire => is_held,
-            Call::Heartbeat(token) | Call::Repeat(token) => is_held && self.token == Some(token),
-            Call::Withdraw(token) => {
-                let may_go = !self.is_kept || variation == Variation::WithdrawThoughKept;
+        let is_allowed = match intent {
+            TaskIntent::Claim(_) => self.status == Status::Pending,
+            TaskIntent::Expire => is_held,
+            TaskIntent::Heartbeat(token) | TaskIntent::Repeat(token) => is_held && self.token == Some(token),
+            TaskIntent::Withdraw(token) => {
+                let may_go = !self.is_kept || fault == Some(InjectedFault::WithdrawThoughKept);
                 is_held && self.token == Some(token) && may_go
             }
-            Call::Settle(..) if is_held && variation == Variation::SettleWithoutToken => true,
-            Call::Settle(token, _) if is_held && self.token == Some(token) => true,
-            Call::Settle(token, verb) => match self.attempts[usize::from(token)] {
-                Attempt::Settled(before, _) if before == verb && variation == Variation::ReceiptOfToday => {
+            TaskIntent::Settle(..) if is_held && fault == Some(InjectedFault::SettleWithoutToken) => true,
+            TaskIntent::Settle(token, _) if is_held && self.token == Some(token) => true,
+            TaskIntent::Settle(token, verb) => match self.attempts[usize::from(token)] {
+                Attempt::Settled(before, _)
+                    if before == verb && fault == Some(InjectedFault::ReceiptOfCurrentState) =>
+                {
                     return Ruling::Repeat(self.receipt());
                 }
                 Attempt::Settled(before, receipt) if before == verb => return Ruling::Repeat(receipt),
@@ -196,22 +203,22 @@ impl Document {
         if is_allowed { Ruling::Change } else { Ruling::Refuse }
     }
 
-    /// The task after `call`, whether it is allowed or not.
+    /// The task after `intent`, whether it is allowed or not.
     #[must_use]
-    pub fn after(mut self, call: Call, bounds: &Bounds, variation: Variation) -> Self {
-        match call {
-            Call::Heartbeat(_) => return self,
-            Call::Repeat(_) => {
-                self.is_kept |= variation != Variation::RepeatWithoutMark;
+    pub fn after(mut self, intent: TaskIntent, bounds: &Bounds, fault: Option<InjectedFault>) -> Self {
+        match intent {
+            TaskIntent::Heartbeat(_) => return self,
+            TaskIntent::Repeat(_) => {
+                self.is_kept |= fault != Some(InjectedFault::RepeatNotRecorded);
                 return self;
             }
             _ => self.is_kept = false,
         }
         self.version += 1;
         let lost_before = self.lost_before.take();
-        match call {
-            Call::Heartbeat(_) | Call::Repeat(_) => {}
-            Call::Claim(id) => {
+        match intent {
+            TaskIntent::Heartbeat(_) | TaskIntent::Repeat(_) => {}
+            TaskIntent::Claim(id) => {
                 let claims = self.claims();
                 if let Some(attempt) = self.attempts.get_mut(claims) {
                     *attempt = Attempt::Running;
@@ -222,8 +229,8 @@ impl Document {
                 self.status = Status::Processing;
                 self.attempt += 1;
             }
-            Call::Expire => self.lose(bounds, variation),
-            Call::Withdraw(token) => {
+            TaskIntent::Expire => self.lose(bounds, fault),
+            TaskIntent::Withdraw(token) => {
                 self.token = None;
                 self.lost_token = lost_before;
                 self.status = Status::Pending;
@@ -231,7 +238,7 @@ impl Document {
                 self.attempts[usize::from(token)] = Attempt::Withdrawn;
                 self.claim_ids[usize::from(token)] = None;
             }
-            Call::Settle(token, verb) => {
+            TaskIntent::Settle(token, verb) => {
                 self.token = None;
                 self.lost_token = None;
                 self.status = match verb {
@@ -248,13 +255,13 @@ impl Document {
         self
     }
 
-    fn lose(&mut self, bounds: &Bounds, variation: Variation) {
+    fn lose(&mut self, bounds: &Bounds, fault: Option<InjectedFault>) {
         let token = self.token.take();
         if let Some(token) = token {
             self.attempts[usize::from(token)] = Attempt::Lost;
         }
         self.losses += 1;
-        if variation == Variation::LossGivesAttemptBack {
+        if fault == Some(InjectedFault::LossNotCounted) {
             self.attempt = self.attempt.saturating_sub(1);
         }
         if self.losses >= bounds.max_losses || self.attempt >= bounds.max_attempts {

@@ -3,8 +3,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `bounds`, `fault` | how much of everything there is, and what can be wrong on purpose |
-//! | [`document`] | a task as the database keeps it, when a call is allowed, what it changes |
+//! | `bounds`, `fault` | how much of everything there is, and the faults that can be injected |
+//! | [`document`] | a task as the database keeps it, what can be done to it, when, and what that changes |
 //! | [`state`] | everything at one moment |
 //! | [`protocol`] | the steps of workers, servers and time |
 //! | [`properties`] | what must always hold, and what must happen at least once |
@@ -18,9 +18,9 @@
 //!   is the same as a request that arrives twice. Answers are lost when the server stops before they arrive; one that
 //!   arrives late is the same as a worker that is slow.
 //! - **Claims with an id** arrive at any server, early and late, also after their worker has had the answer and wants
-//!   something else. A server looks whether it knows the id, and looks for work in a later step. Where it knows a lease that
-//!   is still held it marks the lease and answers with it; a server that notices that its caller has gone takes back
-//!   what is not marked.
+//!   something else. A server looks the id up first, and looks for work in a later step. If the id has a lease that is still
+//!   held, the server records in the lease that the claim was repeated, and answers with it. A server that notices that
+//!   its caller has gone takes back only leases without that record.
 //! - **Time** is a step: a lease may run out at any moment once it is given. So a worker that goes on after that, a
 //!   zombie, is one of the cases.
 //! - **The database** does one guarded write at a time, and loses nothing that it has written. A write whose answer was
@@ -40,8 +40,8 @@
 //! tried with two attempts each and a request that is repeated until it is answered; releases, heartbeats and requests
 //! that arrive after that are tried with one task. So are claims with ids, with one withdrawal, and there without the rest.
 //!
-//! A test also breaks the protocol on purpose, once for each property, by a [`Variation`]: a property that finds nothing
-//! there would find nothing here either.
+//! A test also injects a fault into the protocol, once for each property, by an [`InjectedFault`]: a property that does not
+//! find the fault there would find nothing here either.
 
 mod bounds;
 mod checked;
@@ -52,5 +52,13 @@ pub mod protocol;
 pub mod state;
 
 pub use bounds::Bounds;
-pub use fault::Variation;
+pub use fault::InjectedFault;
 pub use protocol::Protocol;
+
+/// The former name of no injected fault, until the conformance test of the server uses `None`.
+#[doc(hidden)]
+#[allow(non_snake_case, non_upper_case_globals, reason = "a former name")]
+pub mod Variation {
+    /// The protocol as it is built.
+    pub const AsBuilt: Option<crate::InjectedFault> = None;
+}

@@ -1,17 +1,19 @@
 //! The steps that workers, servers and time take.
 
 use crate::bounds::Bounds;
-use crate::document::{Attempt, Call, ClaimId, Document, Ruling, Status, Token, Verb};
-use crate::fault::Variation;
-use crate::state::{Answer, Claim, FRESH, Held, Operation, Stage, State, Word};
+use crate::document::{Attempt, ClaimId, Document, Ruling, Status, TaskIntent, Token, Verb};
+use crate::fault::InjectedFault;
+use crate::state::{
+    BelievedLease, Claim, ClaimStage, NEW_STAMP, Operation, OperationStage, ServerAnswer, State,
+};
 
-/// The protocol within bounds, as it is built or broken on purpose.
+/// The protocol within bounds, as it is built or with an injected fault.
 #[derive(Debug, Clone)]
 pub struct Protocol {
     /// How much of everything there is.
     pub bounds: Bounds,
-    /// What is wrong with it.
-    pub variation: Variation,
+    /// The injected fault; `None`: the protocol as it is built.
+    pub fault: Option<InjectedFault>,
 }
 
 /// One step.
@@ -20,56 +22,56 @@ pub enum Step {
     /// A server takes up a request that has reached it, or its sweeper takes up a lease that ran out, and reads the
     /// task.
     Read {
-        /// Which one.
+        /// The server.
         server: usize,
-        /// Of which task.
+        /// The task that it reads.
         task: u8,
-        /// What for.
-        call: Call,
+        /// What it is about to do to the task.
+        intent: TaskIntent,
     },
-    /// A server looks whether it knows a claim with that id, before it looks for work. If it does not, it looks for work
-    /// later, in a step of its own.
-    Look {
-        /// Which one.
+    /// A server looks a claim's id up, before it looks for work. If no task has a claim with that id, the server looks for
+    /// work in a later step.
+    LookUp {
+        /// The server.
         server: usize,
-        /// At which task.
+        /// The task whose claims it searches.
         task: u8,
-        /// Which one it looks for.
+        /// The id it looks up.
         id: ClaimId,
     },
     /// A server decides by what it read, and makes the guarded write if one is needed. A write that misses ends the
     /// operation without an answer: the request, which may arrive again at any time, is then read for anew.
     Write {
-        /// Which one.
+        /// The server.
         server: usize,
     },
     /// A server's answer reaches the worker.
     Answer {
-        /// Which one.
+        /// The server.
         server: usize,
     },
-    /// A server notices that nobody waits for what it claimed, and reads the task to take it back.
-    Gone {
-        /// Which one.
+    /// A server notices that the caller of a claim has gone, and reads the task to take it back.
+    CallerGone {
+        /// The server.
         server: usize,
     },
-    /// A server forgets what it has under way: it stopped, or the connection broke. Its answer is lost; what it wrote is
+    /// A server loses its operation, because it stopped or the connection broke. The answer is lost; what was written is
     /// not.
     Stop {
-        /// Which one.
+        /// The server.
         server: usize,
     },
     /// A lease runs out.
-    RunOut {
-        /// Whose.
+    ExpireLease {
+        /// The task it is of.
         task: u8,
     },
     /// A worker settles what it believes to hold. From now on the request may arrive at any server, any number of times,
     /// or never.
     Send {
-        /// Which one.
+        /// The worker.
         worker: usize,
-        /// How.
+        /// How it settles.
         verb: Verb,
     },
 }
@@ -79,25 +81,28 @@ impl Protocol {
     pub(crate) fn steps(&self, state: &State, steps: &mut Vec<Step>) {
         for (server, operation) in state.servers.iter().enumerate() {
             if let Some(operation) = operation {
-                let Operation { task, call, stage } = *operation;
+                let Operation { task, intent, stage } = *operation;
                 match stage {
-                    Stage::New if state.task(task).document.is_ready() => {
-                        steps.push(Step::Read { server, task, call });
+                    OperationStage::UnknownClaim if state.task(task).document.is_ready() => {
+                        steps.push(Step::Read { server, task, intent });
                     }
-                    Stage::New => {}
-                    Stage::Read(_) => steps.push(Step::Write { server }),
-                    Stage::Decided(_) => steps.push(Step::Answer { server }),
+                    OperationStage::UnknownClaim => {}
+                    OperationStage::Read(_) => steps.push(Step::Write { server }),
+                    OperationStage::Decided(_) => steps.push(Step::Answer { server }),
                 }
-                let is_lease = matches!((call, stage), (Call::Claim(_), Stage::Decided(Answer::Leased(_))));
+                let is_lease = matches!(
+                    (intent, stage),
+                    (TaskIntent::Claim(_), OperationStage::Decided(ServerAnswer::Leased(_)))
+                );
                 if is_lease && self.bounds.withdrawals.is_some_and(|most| state.withdrawals() < most) {
-                    steps.push(Step::Gone { server });
+                    steps.push(Step::CallerGone { server });
                 }
                 steps.push(Step::Stop { server });
             }
         }
         for (place, task) in (0..).zip(&state.tasks) {
-            if task.document.status == Status::Processing && !task.is_overdue {
-                steps.push(Step::RunOut { task: place });
+            if task.document.status == Status::Processing && !task.is_expired {
+                steps.push(Step::ExpireLease { task: place });
             }
         }
         self.sends(state, steps);
@@ -108,76 +113,78 @@ impl Protocol {
     pub(crate) fn take(&self, before: &State, step: Step) -> Option<State> {
         let mut state = before.clone();
         match step {
-            Step::Read { server, task, call } => self.read(&mut state, server, task, call),
-            Step::Look { server, task, id } => look(&mut state, server, task, id),
-            Step::Gone { server } => {
-                let Operation { task, stage: Stage::Decided(Answer::Leased(token)), .. } =
+            Step::Read { server, task, intent } => self.read(&mut state, server, task, intent),
+            Step::LookUp { server, task, id } => look_up(&mut state, server, task, id),
+            Step::CallerGone { server } => {
+                let Operation { task, stage: OperationStage::Decided(ServerAnswer::Leased(token)), .. } =
                     state.servers[server]?
                 else {
                     return None;
                 };
-                self.read(&mut state, server, task, Call::Withdraw(token));
+                self.read(&mut state, server, task, TaskIntent::Withdraw(token));
             }
             Step::Write { server } => {
                 let operation = state.servers[server]?;
-                let Stage::Read(read) = operation.stage else { return None };
+                let OperationStage::Read(read) = operation.stage else { return None };
                 self.write(&mut state, server, operation, &read);
             }
             Step::Answer { server } => {
-                let Operation { task, call, stage } = state.servers[server].take()?;
-                let Stage::Decided(answer) = stage else { return None };
-                hear(&mut state, task, call, answer, self.bounds.withdrawals.is_some());
+                let Operation { task, intent, stage } = state.servers[server].take()?;
+                let OperationStage::Decided(answer) = stage else { return None };
+                receive(&mut state, task, intent, answer, self.bounds.withdrawals.is_some());
             }
             Step::Stop { server } => state.servers[server] = None,
-            Step::RunOut { task } => state.task_mut(task).is_overdue = true,
+            Step::ExpireLease { task } => state.task_mut(task).is_expired = true,
             Step::Send { worker, verb } => {
-                let Held { task, token } = state.workers[worker]?;
-                state.task_mut(task).claims[usize::from(token)].as_mut()?.word = Word::Sent(verb);
+                let BelievedLease { task, token } = state.workers[worker]?;
+                state.task_mut(task).claims[usize::from(token)].as_mut()?.stage = ClaimStage::Settling(verb);
             }
         }
         Some(state.representative())
     }
 
     fn reads(&self, state: &State, steps: &mut Vec<Step>) {
-        let mut calls = Vec::new();
+        let mut intents = Vec::new();
         for (place, task) in (0..).zip(&state.tasks) {
             let document = &task.document;
             if document.is_ready() && self.bounds.withdrawals.is_none() {
                 let idle = (0..).zip(&state.workers).filter(|(_, held)| held.is_none());
-                let claim = |worker| Call::Claim(ClaimId { worker, wish: 0 });
-                calls.extend(idle.map(|(worker, _)| (place, claim(worker))));
+                let claim = |worker| TaskIntent::Claim(ClaimId { worker, wish: 0 });
+                intents.extend(idle.map(|(worker, _)| (place, claim(worker))));
             }
-            if task.is_overdue && self.variation != Variation::NoSweeper {
-                calls.push((place, Call::Expire));
+            if task.is_expired && self.fault != Some(InjectedFault::NoSweeper) {
+                intents.push((place, TaskIntent::Expire));
             }
         }
         for (task, token, claim) in state.claims() {
             let is_held = state.is_held(task, token);
-            if let Word::Sent(verb) = claim.word
+            if let ClaimStage::Settling(verb) = claim.stage
                 && (is_held || self.bounds.late_requests)
             {
-                calls.push((task, Call::Settle(token, verb)));
+                intents.push((task, TaskIntent::Settle(token, verb)));
             }
-            if claim.word != Word::Unheard && self.bounds.heartbeats && (is_held || self.bounds.late_requests)
+            if claim.stage != ClaimStage::Unanswered
+                && self.bounds.heartbeats
+                && (is_held || self.bounds.late_requests)
             {
-                calls.push((task, Call::Heartbeat(token)));
+                intents.push((task, TaskIntent::Heartbeat(token)));
             }
         }
-        // Servers are alike: which of those that are free takes it makes no difference.
+        // Servers are alike, so one free server stands for all.
         if let Some(server) = state.servers.iter().position(Option::is_none) {
-            steps.extend(calls.into_iter().map(|(task, call)| Step::Read { server, task, call }));
+            steps.extend(intents.into_iter().map(|(task, intent)| Step::Read { server, task, intent }));
             if self.bounds.withdrawals.is_some() {
-                looks(state, server, steps);
+                look_ups(state, server, steps);
             }
         }
     }
 
     fn sends(&self, state: &State, steps: &mut Vec<Step>) {
         for (worker, held) in state.workers.iter().enumerate() {
-            let Some(Held { task, token }) = *held else { continue };
-            if state.claim(task, token).is_some_and(|claim| claim.word == Word::Heard) {
+            let Some(BelievedLease { task, token }) = *held else { continue };
+            if state.claim(task, token).is_some_and(|claim| claim.stage == ClaimStage::Answered) {
                 steps.extend([Verb::Complete, Verb::Fail].map(|verb| Step::Send { worker, verb }));
-                let released = |claim: &&Claim| claim.word == Word::Sent(Verb::Release);
+                let released = |claim: &&Claim| claim.stage == ClaimStage::Settling(Verb::Release);
                 if state.task(task).claims.iter().flatten().filter(released).count() < self.bounds.releases {
                     steps.push(Step::Send { worker, verb: Verb::Release });
                 }
@@ -185,109 +192,118 @@ impl Protocol {
         }
     }
 
-    fn read(&self, state: &mut State, server: usize, task: u8, call: Call) {
+    fn read(&self, state: &mut State, server: usize, task: u8, intent: TaskIntent) {
         let document = state.task(task).document;
-        state.servers[server] = Some(Operation { task, call, stage: Stage::Read(document) });
-        if self.variation == Variation::AnswerBeforeWrite
-            && let Call::Settle(token, Verb::Complete) = call
-            && document.rule(call, self.variation) == Ruling::Change
+        state.servers[server] = Some(Operation { task, intent, stage: OperationStage::Read(document) });
+        if self.fault == Some(InjectedFault::AnswerBeforeWrite)
+            && let TaskIntent::Settle(token, Verb::Complete) = intent
+            && document.rule(intent, self.fault) == Ruling::Change
         {
-            let receipt = document.after(call, &self.bounds, self.variation).receipt();
-            tell(state, task, token, Answer::Receipt(receipt));
-            hear(state, task, call, Answer::Receipt(receipt), self.bounds.withdrawals.is_some());
+            let receipt = document.after(intent, &self.bounds, self.fault).receipt();
+            record_receipt(state, task, token, ServerAnswer::Receipt(receipt));
+            receive(state, task, intent, ServerAnswer::Receipt(receipt), self.bounds.withdrawals.is_some());
         }
     }
 
     fn write(&self, state: &mut State, server: usize, operation: Operation, read: &Document) {
-        let Operation { task, call, .. } = operation;
-        let answer = match read.rule(call, self.variation) {
-            Ruling::Refuse => Some(Answer::Refused),
-            Ruling::Repeat(receipt) => Some(Answer::Again(receipt)),
+        let Operation { task, intent, .. } = operation;
+        let answer = match read.rule(intent, self.fault) {
+            Ruling::Refuse => Some(ServerAnswer::Refused),
+            Ruling::Repeat(receipt) => Some(ServerAnswer::RepeatedReceipt(receipt)),
             Ruling::Change => {
                 let current = state.task(task).document;
-                let is_guarded = match call {
-                    Call::Claim(_) => self.variation != Variation::ClaimWithoutGuard,
-                    Call::Expire => self.variation != Variation::SweepWithoutGuard,
+                let is_guarded = match intent {
+                    TaskIntent::Claim(_) => self.fault != Some(InjectedFault::ClaimWithoutGuard),
+                    TaskIntent::Expire => self.fault != Some(InjectedFault::SweepWithoutGuard),
                     _ => true,
                 };
                 let lands = current.stamp == read.stamp || !is_guarded;
-                // Without the guard the decision was made about what was read, and the change is made to what is there.
-                lands.then(|| self.land(state, task, call, current))
+                // Without a guard the decision rests on the document that was read, and the change is made to the document
+                // that is there now.
+                lands.then(|| self.apply_write(state, task, intent, current))
             }
         };
         state.servers[server] = None;
-        // Nobody waits for the sweeper, and what a heartbeat is told changes nothing that a worker does here.
-        let is_awaited = match call {
-            Call::Claim(_) | Call::Settle(..) => true,
-            Call::Repeat(_) => answer != Some(Answer::Refused),
+        // No answer is modelled for the sweeper, which has no caller, nor for heartbeats, whose answer changes nothing that
+        // a worker does here.
+        let is_awaited = match intent {
+            TaskIntent::Claim(_) | TaskIntent::Settle(..) => true,
+            TaskIntent::Repeat(_) => answer != Some(ServerAnswer::Refused),
             _ => false,
         };
         if let Some(answer) = answer.filter(|_| is_awaited) {
-            if let Call::Settle(token, _) = call {
-                tell(state, task, token, answer);
+            if let TaskIntent::Settle(token, _) = intent {
+                record_receipt(state, task, token, answer);
             }
-            state.servers[server] = Some(Operation { stage: Stage::Decided(answer), ..operation });
+            state.servers[server] = Some(Operation { stage: OperationStage::Decided(answer), ..operation });
         }
-        if answer.is_none() && matches!(call, Call::Withdraw(_)) {
-            // It does not rest until the database has said what became of it.
+        if answer.is_none() && matches!(intent, TaskIntent::Withdraw(_)) {
+            // A withdrawal whose guarded write missed is tried again, until the task says what became of the lease.
             let current = state.task(task).document;
-            state.servers[server] = Some(Operation { stage: Stage::Read(current), ..operation });
+            state.servers[server] = Some(Operation { stage: OperationStage::Read(current), ..operation });
         }
     }
 
-    /// The write is in the database. The observer compares before and after.
-    fn land(&self, state: &mut State, place: u8, call: Call, before: Document) -> Answer {
-        let mut after = before.after(call, &self.bounds, self.variation);
-        after.stamp = FRESH;
+    /// Makes the write in the database, and records what it breaks: the document before is compared with the one after.
+    fn apply_write(
+        &self,
+        state: &mut State,
+        place: u8,
+        intent: TaskIntent,
+        before: Document,
+    ) -> ServerAnswer {
+        let mut after = before.after(intent, &self.bounds, self.fault);
+        after.stamp = NEW_STAMP;
         let breaches = &mut state.breaches;
         let task = &mut state.tasks[usize::from(place)];
         breaches.left_final |= before.status.is_final() && after.status != before.status;
-        if let Call::Settle(token, _) | Call::Heartbeat(token) = call {
-            breaches.strange_token |= before.token != Some(token) && !is_late_complete(&before, call);
+        if let TaskIntent::Settle(token, _) | TaskIntent::Heartbeat(token) = intent {
+            breaches.foreign_token |= before.token != Some(token) && !is_late_complete(&before, intent);
         }
         if before.token.is_some() && after.token != before.token {
-            let is_own = matches!(call, Call::Settle(token, _) | Call::Withdraw(token)
+            let is_own = matches!(intent, TaskIntent::Settle(token, _) | TaskIntent::Withdraw(token)
                 if before.token == Some(token));
-            let is_due = call == Call::Expire && task.is_overdue;
-            breaches.lease_stolen |= !is_own && !is_due;
+            let is_due = intent == TaskIntent::Expire && task.is_expired;
+            breaches.lease_ended_early |= !is_own && !is_due;
         }
         if after.attempt < before.attempt {
-            let is_release = matches!(call, Call::Settle(_, Verb::Release) | Call::Withdraw(_));
-            breaches.attempt_fell |= !is_release || after.attempt + 1 != before.attempt;
+            let is_release = matches!(intent, TaskIntent::Settle(_, Verb::Release) | TaskIntent::Withdraw(_));
+            breaches.attempt_decreased |= !is_release || after.attempt + 1 != before.attempt;
         }
-        if let Call::Withdraw(token) = call {
+        if let TaskIntent::Withdraw(token) = intent {
             let claim = task.claims[usize::from(token)];
-            breaches.withdrawn_from_holder |= claim.is_some_and(|claim| claim.word != Word::Unheard);
+            breaches.withdrawn_from_holder |=
+                claim.is_some_and(|claim| claim.stage != ClaimStage::Unanswered);
         }
         task.document = after;
-        task.is_overdue &= matches!(call, Call::Repeat(_));
-        match (call, after.token) {
-            (Call::Claim(ClaimId { worker, .. }), Some(token)) => {
-                let claim = Claim { worker, word: Word::Unheard, told: None };
+        task.is_expired &= matches!(intent, TaskIntent::Repeat(_));
+        match (intent, after.token) {
+            (TaskIntent::Claim(ClaimId { worker, .. }), Some(token)) => {
+                let claim = Claim { worker, stage: ClaimStage::Unanswered, first_receipt: None };
                 task.claims[usize::from(token)] = Some(claim);
-                Answer::Leased(token)
+                ServerAnswer::Leased(token)
             }
-            (Call::Repeat(token), _) => Answer::Leased(token),
-            _ => Answer::Receipt(after.receipt()),
+            (TaskIntent::Repeat(token), _) => ServerAnswer::Leased(token),
+            _ => ServerAnswer::Receipt(after.receipt()),
         }
     }
 }
 
 /// The one write that a token without a lease may make: `complete`, as long as nobody has claimed the task since its
 /// lease ran out. A claim that was undone is none.
-fn is_late_complete(before: &Document, call: Call) -> bool {
+fn is_late_complete(before: &Document, intent: TaskIntent) -> bool {
     let is_latest = |token: Token| {
         let since = &before.attempts[usize::from(token) + 1..];
         since.iter().all(|attempt| matches!(attempt, Attempt::Never | Attempt::Withdrawn))
     };
-    matches!(call, Call::Settle(token, Verb::Complete)
+    matches!(intent, TaskIntent::Settle(token, Verb::Complete)
         if before.status == Status::Pending
             && before.attempts[usize::from(token)] == Attempt::Lost
             && is_latest(token))
 }
 
-/// Claims with an id arrive early and late, also those whose answer was heard long ago.
-fn looks(state: &State, server: usize, steps: &mut Vec<Step>) {
+/// The look-ups of claims with an id: these arrive early and late, also long after their worker has had the answer.
+fn look_ups(state: &State, server: usize, steps: &mut Vec<Step>) {
     for (worker, wishes) in (0..).zip(&state.wishes) {
         for id in (0..=*wishes).map(|wish| ClaimId { worker, wish }) {
             for (task, document) in (0..).zip(state.tasks.iter().map(|task| &task.document)) {
@@ -296,7 +312,7 @@ fn looks(state: &State, server: usize, steps: &mut Vec<Step>) {
                     None => document.is_ready(),
                 };
                 if does_something {
-                    steps.push(Step::Look { server, task, id });
+                    steps.push(Step::LookUp { server, task, id });
                 }
             }
         }
@@ -304,46 +320,52 @@ fn looks(state: &State, server: usize, steps: &mut Vec<Step>) {
 }
 
 /// What a server does about a claim's id before it looks for work.
-fn look(state: &mut State, server: usize, task: u8, id: ClaimId) {
+fn look_up(state: &mut State, server: usize, task: u8, id: ClaimId) {
     let document = state.task(task).document;
     let operation = match document.token_of(id) {
-        None => Operation { task, call: Call::Claim(id), stage: Stage::New },
+        None => Operation { task, intent: TaskIntent::Claim(id), stage: OperationStage::UnknownClaim },
         Some(token) if document.token == Some(token) => {
-            Operation { task, call: Call::Repeat(token), stage: Stage::Read(document) }
+            Operation { task, intent: TaskIntent::Repeat(token), stage: OperationStage::Read(document) }
         }
-        Some(_) => Operation { task, call: Call::Claim(id), stage: Stage::Decided(Answer::Nothing) },
+        Some(_) => Operation {
+            task,
+            intent: TaskIntent::Claim(id),
+            stage: OperationStage::Decided(ServerAnswer::NotHeld),
+        },
     };
     state.servers[server] = Some(operation);
 }
 
-/// The observer notes what a server says of a settlement.
-fn tell(state: &mut State, task: u8, token: Token, answer: Answer) {
-    if let Answer::Receipt(receipt) | Answer::Again(receipt) = answer
+/// Keeps the first receipt of a settlement, and records whether a later one differs.
+fn record_receipt(state: &mut State, task: u8, token: Token, answer: ServerAnswer) {
+    if let ServerAnswer::Receipt(receipt) | ServerAnswer::RepeatedReceipt(receipt) = answer
         && let Some(claim) = &mut state.task_mut(task).claims[usize::from(token)]
     {
-        let first = *claim.told.get_or_insert(receipt);
-        state.breaches.other_receipt |= first != receipt;
+        let first = *claim.first_receipt.get_or_insert(receipt);
+        state.breaches.receipts_differ |= first != receipt;
     }
 }
 
-/// The worker learns the answer. One that it does not wait for any more is as good as lost.
-fn hear(state: &mut State, task: u8, call: Call, answer: Answer, has_ids: bool) {
-    match (call, answer) {
-        (Call::Claim(id), Answer::Leased(token)) if state.is_wanted(id) => get(state, task, token, id),
-        (Call::Claim(id), Answer::Nothing) if state.is_wanted(id) => {
+/// An answer reaches its worker. An answer that the worker no longer waits for changes nothing.
+fn receive(state: &mut State, task: u8, intent: TaskIntent, answer: ServerAnswer, has_ids: bool) {
+    match (intent, answer) {
+        (TaskIntent::Claim(id), ServerAnswer::Leased(token)) if state.is_wanted(id) => {
+            receive_lease(state, task, token, id);
+        }
+        (TaskIntent::Claim(id), ServerAnswer::NotHeld) if state.is_wanted(id) => {
             state.wishes[usize::from(id.worker)] += 1;
         }
-        (Call::Repeat(token), Answer::Leased(_)) => {
+        (TaskIntent::Repeat(token), ServerAnswer::Leased(_)) => {
             state.breaches.withdrawn_from_holder |=
                 state.task(task).document.attempts[usize::from(token)] == Attempt::Withdrawn;
             let id = state.task(task).document.claim_ids[usize::from(token)];
             if let Some(id) = id.filter(|id| state.is_wanted(*id)) {
-                get(state, task, token, id);
+                receive_lease(state, task, token, id);
             }
         }
-        (Call::Settle(token, _), _) => {
+        (TaskIntent::Settle(token, _), _) => {
             for (held, wish) in state.workers.iter_mut().zip(&mut state.wishes) {
-                if held.take_if(|held| *held == Held { task, token }).is_some() && has_ids {
+                if held.take_if(|held| *held == BelievedLease { task, token }).is_some() && has_ids {
                     *wish += 1;
                 }
             }
@@ -352,10 +374,10 @@ fn hear(state: &mut State, task: u8, call: Call, answer: Answer, has_ids: bool) 
     }
 }
 
-/// The worker has the lease that it wanted.
-fn get(state: &mut State, task: u8, token: Token, id: ClaimId) {
-    state.workers[usize::from(id.worker)] = Some(Held { task, token });
+/// The worker receives the lease that it wanted.
+fn receive_lease(state: &mut State, task: u8, token: Token, id: ClaimId) {
+    state.workers[usize::from(id.worker)] = Some(BelievedLease { task, token });
     if let Some(claim) = &mut state.task_mut(task).claims[usize::from(token)] {
-        claim.word = Word::Heard;
+        claim.stage = ClaimStage::Answered;
     }
 }

@@ -8,35 +8,35 @@
 //!   for the others. A counterexample may therefore call a worker by another name from one step to the next.
 
 use crate::bounds::Bounds;
-use crate::document::{Attempt, Call, ClaimId, Document, MAX_CLAIMS, Receipt, Token, Verb};
+use crate::document::{Attempt, ClaimId, Document, MAX_CLAIMS, Receipt, TaskIntent, Token, Verb};
 
 /// What the latest write of a task left in it.
-const LATEST: u8 = 0;
+const LATEST_STAMP: u8 = 0;
 /// What any write before that left.
-const OLDER: u8 = 1;
+const OLDER_STAMP: u8 = 1;
 /// A stamp that no write has left yet.
-pub(crate) const FRESH: u8 = 2;
+pub(crate) const NEW_STAMP: u8 = 2;
 
 /// How far a worker has come with a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Word {
+pub enum ClaimStage {
     /// The answer to the claim has not reached it.
-    Unheard,
-    /// It knows the token, and may send heartbeats.
-    Heard,
-    /// It has sent that settlement. It never says another with the same token.
-    Sent(Verb),
+    Unanswered,
+    /// The worker knows the token, and may send heartbeats.
+    Answered,
+    /// The worker has sent that settlement. It never sends another with the same token.
+    Settling(Verb),
 }
 
 /// A claim as its worker and the observer know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Claim {
-    /// Who made it.
+    /// The worker that made it.
     pub worker: u8,
     /// How far it has come.
-    pub word: Word,
+    pub stage: ClaimStage,
     /// The first receipt that any server sent for its settlement, whether it arrived or not.
-    pub told: Option<Receipt>,
+    pub first_receipt: Option<Receipt>,
 }
 
 /// A task, and what surrounds it.
@@ -45,44 +45,44 @@ pub struct Task {
     /// In the database.
     pub document: Document,
     /// Whether the lease has run out by the database's clock.
-    pub is_overdue: bool,
+    pub is_expired: bool,
     /// Every claim, by its token.
     pub claims: [Option<Claim>; MAX_CLAIMS],
 }
 
 /// A task and the token by which a worker believes to hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Held {
+pub struct BelievedLease {
     /// The task's place.
     pub task: u8,
     /// The lease token.
     pub token: Token,
 }
 
-/// What a server says at last.
+/// The answer of a server to an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Answer {
+pub enum ServerAnswer {
     /// To a claim: the task, by that token.
     Leased(Token),
     /// To a settlement.
     Receipt(Receipt),
     /// To a settlement that had its receipt before.
-    Again(Receipt),
+    RepeatedReceipt(Receipt),
     /// The lease is lost.
     Refused,
-    /// To a claim that was repeated: what it got is not held any more.
-    Nothing,
+    /// To a claim that was repeated: its lease is no longer held.
+    NotHeld,
 }
 
 /// How far an operation has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stage {
+pub enum OperationStage {
     /// No claim with this id was known.
-    New,
+    UnknownClaim,
     /// The task was read, and was like that.
     Read(Document),
     /// The answer is on its way.
-    Decided(Answer),
+    Decided(ServerAnswer),
 }
 
 /// What a server has under way.
@@ -91,26 +91,26 @@ pub struct Operation {
     /// The task's place.
     pub task: u8,
     /// What is to be done to it.
-    pub call: Call,
+    pub intent: TaskIntent,
     /// How far it has come.
-    pub stage: Stage,
+    pub stage: OperationStage,
 }
 
-/// What must never happen, and cannot be seen by looking at one moment alone.
+/// What must never happen, and cannot be seen in one state alone: the steps record it.
 #[allow(clippy::struct_excessive_bools, reason = "each is a finding of its own, and all may be made")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Breaches {
     /// A final task got another status.
     pub left_final: bool,
     /// A token that did not hold the task changed it.
-    pub strange_token: bool,
+    pub foreign_token: bool,
     /// A lease ended before its time, and not by its holder.
-    pub lease_stolen: bool,
+    pub lease_ended_early: bool,
     /// The attempt went down without a release.
-    pub attempt_fell: bool,
+    pub attempt_decreased: bool,
     /// The same settlement was answered by two different receipts.
-    pub other_receipt: bool,
-    /// A lease went back with the first answer to its claim, and its worker had it by then or gets it later.
+    pub receipts_differ: bool,
+    /// A lease was withdrawn by the server of the first answer, and its worker had received it by then or receives it later.
     pub withdrawn_from_holder: bool,
 }
 
@@ -119,9 +119,9 @@ pub struct Breaches {
 pub struct State {
     /// The tasks.
     pub tasks: Vec<Task>,
-    /// What each worker believes to hold. Who holds nothing wants something.
-    pub workers: Vec<Option<Held>>,
-    /// What each worker wants: how many it has had.
+    /// The lease that each worker believes to hold. A worker that holds none waits for a claim.
+    pub workers: Vec<Option<BelievedLease>>,
+    /// The number of the claim that each worker makes next, or has under way.
     pub wishes: Vec<u8>,
     /// What each server has under way.
     pub servers: Vec<Option<Operation>>,
@@ -132,7 +132,7 @@ pub struct State {
 impl State {
     /// Where everything begins.
     pub fn first(bounds: &Bounds) -> Self {
-        let task = Task { document: Document::new(), is_overdue: false, claims: [None; MAX_CLAIMS] };
+        let task = Task { document: Document::new(), is_expired: false, claims: [None; MAX_CLAIMS] };
         Self {
             tasks: vec![task; bounds.tasks],
             workers: vec![None; bounds.workers],
@@ -158,7 +158,7 @@ impl State {
 
     /// Whether the worker that got this token still waits for an answer about it.
     pub fn is_held(&self, task: u8, token: Token) -> bool {
-        self.workers.contains(&Some(Held { task, token }))
+        self.workers.contains(&Some(BelievedLease { task, token }))
     }
 
     /// Whether a worker waits for an answer to this claim.
@@ -183,13 +183,13 @@ impl State {
     /// The one that stands for all that differ only in stamps and in who is who.
     pub(crate) fn representative(mut self) -> Self {
         for server in self.servers.iter_mut().flatten() {
-            if let Stage::Read(read) = &mut server.stage {
+            if let OperationStage::Read(read) = &mut server.stage {
                 let latest = self.tasks[usize::from(server.task)].document.stamp;
-                read.stamp = if read.stamp == latest { LATEST } else { OLDER };
+                read.stamp = if read.stamp == latest { LATEST_STAMP } else { OLDER_STAMP };
             }
         }
         for task in &mut self.tasks {
-            task.document.stamp = LATEST;
+            task.document.stamp = LATEST_STAMP;
         }
         let mut least = self.clone().with_servers_in_order();
         for swap_workers in [false, true] {
@@ -214,7 +214,7 @@ impl State {
             state.workers.reverse();
             state.wishes.reverse();
             let read = state.servers.iter_mut().flatten().filter_map(|server| match &mut server.stage {
-                Stage::Read(document) => Some(document),
+                OperationStage::Read(document) => Some(document),
                 _ => None,
             });
             let documents = state.tasks.iter_mut().map(|task| &mut task.document).chain(read);
@@ -225,7 +225,7 @@ impl State {
                 claim.worker = 1 - claim.worker;
             }
             for server in state.servers.iter_mut().flatten() {
-                if let Call::Claim(id) = &mut server.call {
+                if let TaskIntent::Claim(id) = &mut server.intent {
                     id.worker = 1 - id.worker;
                 }
             }
