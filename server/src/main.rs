@@ -48,9 +48,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 fn health() -> anyhow::Result<()> {
     let http: task_repo_server::config::HttpSettings = task_repo_server::Settings::http_from_env()?;
     let host = if http.host.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { http.host };
-    let patience = Duration::from_secs(3);
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(host, http.port), patience)?;
-    stream.set_read_timeout(Some(patience))?;
+    let timeout = Duration::from_secs(3);
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(host, http.port), timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
     stream.write_all(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).context("no answer")?;

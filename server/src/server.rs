@@ -161,8 +161,8 @@ impl Server {
         self.app.background.drain();
         self.app.dispatch.wake_all();
         // Still listening: whoever asks whether this server is ready must hear that it is not.
-        let patience = tokio::time::Instant::now() + self.grace;
-        while self.app.in_flight.count() > 0 && tokio::time::Instant::now() < patience {
+        let grace_ends = tokio::time::Instant::now() + self.grace;
+        while self.app.in_flight.count() > 0 && tokio::time::Instant::now() < grace_ends {
             tokio::time::sleep(POLL).await;
         }
         // Answers are with the kernel by then; idle connections are not worth waiting for.

@@ -106,20 +106,20 @@ impl ClaimGroup {
 }
 
 /// A caller's registration in a group. When it is dropped, answered or not, no round serves the caller any more.
-pub(super) struct Registration {
+pub(super) struct CallerRegistration {
     group: Arc<ClaimGroup>,
     number: u64,
     answer: oneshot::Receiver<Delivered>,
 }
 
-impl Registration {
+impl CallerRegistration {
     /// Where the caller's answer comes.
     pub(super) fn answer(&mut self) -> &mut oneshot::Receiver<Delivered> {
         &mut self.answer
     }
 }
 
-impl Drop for Registration {
+impl Drop for CallerRegistration {
     fn drop(&mut self) {
         // Closed first: a round that has dequeued this caller checks that before it puts it back. The other way round, the
         // caller could come back after it was removed, and its group would never be over.
@@ -235,12 +235,12 @@ impl ClaimGroups {
         selection: &Selection,
         caller: WaitingCaller,
         answer: oneshot::Receiver<Delivered>,
-    ) -> (Registration, Option<Arc<ClaimGroup>>) {
+    ) -> (CallerRegistration, Option<Arc<ClaimGroup>>) {
         let mut groups = self.groups.lock();
         if let Some(group) = groups.by_selection.get(selection) {
             let number = group.callers.lock().push(caller);
             group.request_round();
-            return (Registration { group: Arc::clone(group), number, answer }, None);
+            return (CallerRegistration { group: Arc::clone(group), number, answer }, None);
         }
         let mut callers = Callers::default();
         let number = callers.push(caller);
@@ -257,7 +257,7 @@ impl ClaimGroups {
         for task_type in &selection.task_types {
             types.entry(task_type.clone()).or_default().push(Arc::clone(&group));
         }
-        (Registration { group: Arc::clone(&group), number, answer }, Some(group))
+        (CallerRegistration { group: Arc::clone(&group), number, answer }, Some(group))
     }
 
     /// Removes a group without callers; `false` when one has just come.

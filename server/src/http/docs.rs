@@ -15,7 +15,8 @@ const POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'; sty
 
 /// The OpenAPI document.
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = "system", security(()), responses((status = 200, body = Object)))]
-pub(super) fn openapi(call: &Call) -> HandlerResult {
+#[allow(clippy::unused_async, reason = "as every handler")]
+pub(super) async fn openapi(call: Call) -> HandlerResult {
     call.no_params()?;
     Ok(HttpResponse::Ok().content_type("application/json; charset=utf-8").body(call.app.document.clone()))
 }
@@ -23,7 +24,8 @@ pub(super) fn openapi(call: &Call) -> HandlerResult {
 /// The OpenAPI document as a page.
 #[utoipa::path(get, path = "/api/v1/docs", tag = "system", security(()),
     responses((status = 200, body = String, content_type = "text/html")))]
-pub(super) fn page(call: &Call) -> HandlerResult {
+#[allow(clippy::unused_async, reason = "as every handler")]
+pub(super) async fn page(call: Call) -> HandlerResult {
     call.no_params()?;
     let (base, docs, document) = (path::BASE, path::DOCS, path::OPENAPI);
     let html = format!(
@@ -50,7 +52,8 @@ pub(super) fn page(call: &Call) -> HandlerResult {
 /// A part of that page.
 #[utoipa::path(get, path = "/api/v1/docs/{asset}", tag = "system", security(()), params(("asset" = String, Path)),
     responses((status = 200, body = String, content_type = "*/*")))]
-pub(super) fn asset(call: &Call) -> HandlerResult {
+#[allow(clippy::unused_async, reason = "as every handler")]
+pub(super) async fn asset(call: Call) -> HandlerResult {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from(path::OPENAPI)));
     call.no_params()?;
     match utoipa_swagger_ui::serve(&call.part("asset"), Arc::clone(&CONFIG)) {

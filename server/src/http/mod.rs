@@ -21,5 +21,5 @@ mod work;
 pub(crate) use app::{App, InFlight};
 pub(crate) use body_room::BodyRoom;
 pub(crate) use edge::edge;
-pub use openapi::document as openapi_document;
 pub(crate) use routes::configure;
+pub use routes::openapi_document;

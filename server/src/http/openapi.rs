@@ -1,6 +1,7 @@
-//! The OpenAPI document, made from the handlers and the wire types.
+//! What the OpenAPI document says of every operation. The operations themselves stand at their handlers.
 
-use task_repo_protocol::{ErrorCode, Problem, path};
+use task_repo_protocol::{ErrorCode, path};
+use utoipa::Modify;
 use utoipa::openapi::example::{Example, ExampleBuilder};
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBody;
@@ -8,41 +9,14 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{
     ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, RefOr, Required, ResponseBuilder, Schema, Type,
 };
-use utoipa::{Modify, OpenApi};
 
+use super::examples;
 use super::mounts::is_at_root;
-use super::{docs, examples, keys, system, tasks, work};
-
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Task repository service",
-        description = "The one place where microservices create, claim and settle tasks.",
-        license(name = "MIT OR Apache-2.0")
-    ),
-    paths(
-        tasks::create, tasks::list, tasks::create_batch, tasks::by_result, tasks::get, tasks::edit, tasks::delete,
-        tasks::status, tasks::set_status, tasks::executions, tasks::cancel, tasks::execute,
-        work::claim, work::heartbeat_many, work::outcomes, work::claim_one, work::complete, work::fail,
-        work::release, work::heartbeat,
-        keys::issue, keys::list, keys::revoke, keys::rotate,
-        system::health, system::ready, system::detailed, system::metrics, docs::openapi, docs::page, docs::asset,
-    ),
-    components(schemas(Problem)),
-    modifiers(&Shared),
-    security(("bearer" = []), ("api_key" = []))
-)]
-struct Api;
-
-/// The document.
-pub fn document() -> Document {
-    Api::openapi()
-}
 
 /// What holds for every operation, said once.
-struct Shared;
+pub(super) struct WhatHoldsForAll;
 
-impl Modify for Shared {
+impl Modify for WhatHoldsForAll {
     fn modify(&self, document: &mut Document) {
         if let Some(components) = document.components.as_mut() {
             let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();

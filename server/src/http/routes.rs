@@ -1,18 +1,20 @@
 //! Every route: method, path, who may call it, and the handler.
 
 use std::collections::BTreeMap;
-use std::future::ready;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 
 use actix_web::http::Method;
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
-use task_repo_protocol::{ErrorCode, Role, path};
+use task_repo_protocol::{ErrorCode, Problem, Role, path};
+use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as OpenApiDocument;
 
 use super::app::App;
 use super::mounts::is_at_root;
 use super::near_path::NearPaths;
+use super::openapi::WhatHoldsForAll;
 use super::problems::{HandlerResult, Rejection};
 use super::request::call::{Access, Call, RequestId};
 use super::route_metrics::RouteMetrics;
@@ -31,53 +33,80 @@ pub(super) struct Route {
 
 const PRODUCER: Access = Access::Roles(&[Role::Producer]);
 const WORKER: Access = Access::Roles(&[Role::Worker]);
+const ANY_KEY: Access = Access::AnyKey;
+const PUBLIC: Access = Access::Public;
 const ADMIN: Access = Access::Roles(&[Role::Admin]);
 const PRODUCER_OR_WORKER: Access = Access::Roles(&[Role::Producer, Role::Worker]);
 const PRODUCER_OR_OPERATOR: Access = Access::Roles(&[Role::Producer, Role::Operator]);
 /// The handler itself looks at the role, which depends on the body.
 const CANCELLER: Access = Access::Roles(&[Role::Producer, Role::Operator, Role::Worker]);
 
+/// THE table of routes: what the server answers, and what the OpenAPI document shows.
 macro_rules! routes {
-    ($($method:ident $path:ident $access:expr => $handler:expr;)+) => {
-        vec![$(Route { method: Method::$method, path: path::$path, access: $access, handler: $handler }),+]
+    ($($method:ident $path:ident $access:ident => $module:ident::$handler:ident;)+) => {
+        /// All routes of the contract.
+        pub(super) fn routes() -> Vec<Route> {
+            vec![$(Route {
+                method: Method::$method,
+                path: path::$path,
+                access: $access,
+                handler: |call| Box::pin($module::$handler(call)),
+            }),+]
+        }
+
+        #[derive(OpenApi)]
+        #[openapi(
+            info(
+                title = "Task repository service",
+                description = "The one place where microservices create, claim and settle tasks.",
+                license(name = "MIT OR Apache-2.0")
+            ),
+            paths($($module::$handler),+),
+            components(schemas(Problem)),
+            modifiers(&WhatHoldsForAll),
+            security(("bearer" = []), ("api_key" = []))
+        )]
+        struct Documented;
     };
 }
 
-/// All routes of the contract.
-pub(super) fn routes() -> Vec<Route> {
-    routes! {
-        POST TASKS PRODUCER => |call| Box::pin(tasks::create(call));
-        GET TASKS Access::AnyKey => |call| Box::pin(tasks::list(call));
-        POST TASKS_BATCH PRODUCER => |call| Box::pin(tasks::create_batch(call));
-        GET TASKS_BY_RESULT Access::AnyKey => |call| Box::pin(tasks::by_result(call));
-        POST TASKS_CLAIM WORKER => |call| Box::pin(work::claim(call));
-        POST TASKS_HEARTBEAT WORKER => |call| Box::pin(work::heartbeat_many(call));
-        POST TASKS_OUTCOMES WORKER => |call| Box::pin(work::outcomes(call));
-        GET TASK Access::AnyKey => |call| Box::pin(tasks::get(call));
-        PUT TASK PRODUCER => |call| Box::pin(tasks::edit(call));
-        DELETE TASK PRODUCER => |call| Box::pin(tasks::delete(call));
-        GET TASK_STATUS Access::AnyKey => |call| Box::pin(tasks::status(call));
-        PUT TASK_STATUS PRODUCER_OR_WORKER => |call| Box::pin(tasks::set_status(call));
-        GET TASK_EXECUTIONS Access::AnyKey => |call| Box::pin(tasks::executions(call));
-        POST TASK_CANCEL CANCELLER => |call| Box::pin(tasks::cancel(call));
-        POST TASK_EXECUTE PRODUCER_OR_OPERATOR => |call| Box::pin(tasks::execute(call));
-        POST TASK_CLAIM WORKER => |call| Box::pin(work::claim_one(call));
-        POST TASK_COMPLETE WORKER => |call| Box::pin(work::complete(call));
-        POST TASK_FAIL WORKER => |call| Box::pin(work::fail(call));
-        POST TASK_RELEASE WORKER => |call| Box::pin(work::release(call));
-        POST TASK_HEARTBEAT WORKER => |call| Box::pin(work::heartbeat(call));
-        POST KEYS ADMIN => |call| Box::pin(keys::issue(call));
-        GET KEYS ADMIN => |call| Box::pin(keys::list(call));
-        DELETE KEY ADMIN => |call| Box::pin(keys::revoke(call));
-        POST KEY_ROTATE ADMIN => |call| Box::pin(keys::rotate(call));
-        GET HEALTH Access::Public => |call| Box::pin(ready(system::health(&call)));
-        GET HEALTH_READY Access::Public => |call| Box::pin(system::ready(call));
-        GET HEALTH_DETAILED Access::AnyKey => |call| Box::pin(system::detailed(call));
-        GET METRICS Access::AnyKey => |call| Box::pin(ready(system::metrics(&call)));
-        GET OPENAPI Access::Public => |call| Box::pin(ready(docs::openapi(&call)));
-        GET DOCS Access::Public => |call| Box::pin(ready(docs::page(&call)));
-        GET DOCS_ASSET Access::Public => |call| Box::pin(ready(docs::asset(&call)));
-    }
+routes! {
+    POST TASKS PRODUCER => tasks::create;
+    GET TASKS ANY_KEY => tasks::list;
+    POST TASKS_BATCH PRODUCER => tasks::create_batch;
+    GET TASKS_BY_RESULT ANY_KEY => tasks::by_result;
+    POST TASKS_CLAIM WORKER => work::claim;
+    POST TASKS_HEARTBEAT WORKER => work::heartbeat_many;
+    POST TASKS_OUTCOMES WORKER => work::outcomes;
+    GET TASK ANY_KEY => tasks::get;
+    PUT TASK PRODUCER => tasks::edit;
+    DELETE TASK PRODUCER => tasks::delete;
+    GET TASK_STATUS ANY_KEY => tasks::status;
+    PUT TASK_STATUS PRODUCER_OR_WORKER => tasks::set_status;
+    GET TASK_EXECUTIONS ANY_KEY => tasks::executions;
+    POST TASK_CANCEL CANCELLER => tasks::cancel;
+    POST TASK_EXECUTE PRODUCER_OR_OPERATOR => tasks::execute;
+    POST TASK_CLAIM WORKER => work::claim_one;
+    POST TASK_COMPLETE WORKER => work::complete;
+    POST TASK_FAIL WORKER => work::fail;
+    POST TASK_RELEASE WORKER => work::release;
+    POST TASK_HEARTBEAT WORKER => work::heartbeat;
+    POST KEYS ADMIN => keys::issue;
+    GET KEYS ADMIN => keys::list;
+    DELETE KEY ADMIN => keys::revoke;
+    POST KEY_ROTATE ADMIN => keys::rotate;
+    GET HEALTH PUBLIC => system::health;
+    GET HEALTH_READY PUBLIC => system::ready;
+    GET HEALTH_DETAILED ANY_KEY => system::detailed;
+    GET METRICS ANY_KEY => system::metrics;
+    GET OPENAPI PUBLIC => docs::openapi;
+    GET DOCS PUBLIC => docs::page;
+    GET DOCS_ASSET PUBLIC => docs::asset;
+}
+
+/// The OpenAPI document.
+pub fn openapi_document() -> OpenApiDocument {
+    Documented::openapi()
 }
 
 /// What was probably meant by a path that is none.

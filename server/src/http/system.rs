@@ -20,9 +20,10 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The process lives. Never touches the database.
 #[utoipa::path(get, path = "/api/v1/health", tag = "system", security(()), responses((status = 200, body = Health)))]
-pub(super) fn health(call: &Call) -> HandlerResult {
+#[allow(clippy::unused_async, reason = "as every handler")]
+pub(super) async fn health(call: Call) -> HandlerResult {
     call.no_params()?;
-    Ok(json(200, &standing(call, "healthy")))
+    Ok(json(200, &standing(&call, "healthy")))
 }
 
 /// The service can do its work: the database takes writes, and the server is not about to stop.
@@ -103,7 +104,8 @@ fn unreadable(call: &Call) -> Unreadable {
 /// Prometheus text.
 #[utoipa::path(get, path = "/api/v1/metrics", tag = "system",
     responses((status = 200, body = String, content_type = "text/plain; version=0.0.4")))]
-pub(super) fn metrics(call: &Call) -> HandlerResult {
+#[allow(clippy::unused_async, reason = "as every handler")]
+pub(super) async fn metrics(call: Call) -> HandlerResult {
     call.no_params()?;
     let text = telemetry::metrics().render();
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text))

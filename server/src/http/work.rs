@@ -120,8 +120,8 @@ pub(super) async fn release(mut call: Call) -> HandlerResult {
 pub(super) async fn heartbeat(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
-    let beat: Heartbeat = parse(&body)?;
-    Ok(json(200, &call.service().heartbeat(&call.caller, call.task_id()?, beat).await?))
+    let heartbeat: Heartbeat = parse(&body)?;
+    Ok(json(200, &call.service().heartbeat(&call.caller, call.task_id()?, heartbeat).await?))
 }
 
 /// Renews up to 1000 leases; a bad one does not stop the others.
@@ -132,8 +132,8 @@ pub(super) async fn heartbeat_many(mut call: Call) -> HandlerResult {
     call.no_params()?;
     let batch: Heartbeats = read(&body)?;
     at_most(batch.heartbeats.len(), "heartbeats")?;
-    let (beats, places) = sort_out(&batch.heartbeats, "heartbeats", HeartbeatItem::split);
-    let results = call.service().heartbeat_many(&call.caller, beats).await;
+    let (heartbeats, places) = sort_out(&batch.heartbeats, "heartbeats", HeartbeatItem::split);
+    let results = call.service().heartbeat_many(&call.caller, heartbeats).await;
     let results = in_place(results, places).map(|result| match result {
         Ok(HeartbeatReceipt { expires_at, cancel_requested }) => HeartbeatResult {
             expires_at: Some(expires_at),

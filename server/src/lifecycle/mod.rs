@@ -32,11 +32,11 @@ pub use table::{TRANSITIONS, Transition, Verb};
 /// How many lost leases a task survives.
 pub const MAX_LOSSES: u32 = 3;
 /// How many attempts a task has where nobody says otherwise.
-pub const MAX_ATTEMPTS: u32 = 3;
+pub const DEFAULT_MAX_ATTEMPTS: u32 = 3;
 /// How long a lease holds where nobody says otherwise, in seconds.
-pub const LEASE_SECONDS: u32 = 60;
+pub const DEFAULT_LEASE_SECONDS: u32 = 60;
 /// How long an attempt may take where nobody says otherwise, in seconds.
-pub const TIMEOUT_SECONDS: u32 = 300;
+pub const DEFAULT_TIMEOUT_SECONDS: u32 = 300;
 
 /// A verb with what it needs to know.
 #[derive(Debug, Clone)]

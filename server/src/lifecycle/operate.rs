@@ -4,7 +4,7 @@ use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{Execute, NewRetryPolicy, Priority, TaskEdit};
 
 use super::attempt::{end_attempt, finish, retention_end};
-use super::{LEASE_SECONDS, MAX_ATTEMPTS, Now, Refusal, TIMEOUT_SECONDS};
+use super::{DEFAULT_LEASE_SECONDS, DEFAULT_MAX_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, Now, Refusal};
 use crate::task::{AttemptStatus, Reason, RetryRecord, Status, TaskRecord, input_bytes};
 use chrono::TimeDelta;
 
@@ -122,16 +122,16 @@ pub(super) fn edit(task: &mut TaskRecord, edit: &TaskEdit, now: Now) -> Result<(
 /// `null` sets the default of a new task; a task without retention stays for ever.
 fn edit_limits(task: &mut TaskRecord, edit: &TaskEdit) {
     if let Some(max_attempts) = edit.max_attempts {
-        task.max_attempts = whole(max_attempts).unwrap_or(MAX_ATTEMPTS);
+        task.max_attempts = whole(max_attempts).unwrap_or(DEFAULT_MAX_ATTEMPTS);
     }
     if let Some(retry) = edit.retry {
         set_retry(task, retry.unwrap_or_default());
     }
     if let Some(lease_seconds) = edit.lease_seconds {
-        task.lease_seconds = whole(lease_seconds).unwrap_or(LEASE_SECONDS);
+        task.lease_seconds = whole(lease_seconds).unwrap_or(DEFAULT_LEASE_SECONDS);
     }
     if let Some(timeout_seconds) = edit.timeout_seconds {
-        task.timeout_seconds = whole(timeout_seconds).unwrap_or(TIMEOUT_SECONDS);
+        task.timeout_seconds = whole(timeout_seconds).unwrap_or(DEFAULT_TIMEOUT_SECONDS);
     }
     if let Some(retention_seconds) = edit.retention_seconds {
         task.retention_seconds = whole(retention_seconds);

@@ -2,6 +2,9 @@
 
 use super::schema::SCHEMA;
 
+/// The code by which MongoDB reports a duplicate key.
+pub(super) const DUPLICATE_KEY: i32 = 11_000;
+
 /// Why the database could not do it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {

@@ -10,13 +10,11 @@ use mongodb::error::{ErrorKind, WriteFailure};
 use task_repo_protocol::Uuid;
 
 use super::driver::Store;
-use super::error::StoreError;
+use super::error::{DUPLICATE_KEY, StoreError};
 use super::ids::stored_id;
 
 /// The leases of jobs.
 const JOB_LEASES: &str = "job_leases";
-/// A duplicate key, as the server reports it.
-const DUPLICATE_KEY: i32 = 11_000;
 
 impl Store {
     /// Takes or renews the lease of a job; `false` while another server has it.

@@ -14,11 +14,11 @@ use task_repo_protocol::Uuid;
 use crate::task::{Status, TaskRecord};
 
 /// Most bytes of tasks that are remembered: about 60 000 small ones.
-const CAPACITY: u64 = 64 << 20;
+const MAX_CACHED_BYTES: u64 = 64 << 20;
 /// What a task takes beside its stored form, in bytes.
-const OVERHEAD: usize = 300;
+const ENTRY_BYTES: usize = 300;
 /// How long a task is remembered that nothing is heard of.
-const REMEMBERED: Duration = Duration::from_secs(300);
+const CACHED_FOR: Duration = Duration::from_secs(300);
 
 /// Tasks under a lease, without their payloads, in the stored form that this server last wrote: it takes a fraction of
 /// a record's memory.
@@ -28,9 +28,9 @@ pub(in crate::store) struct LeaseCache(Cache<Uuid, Arc<RawDocumentBuf>>);
 impl Default for LeaseCache {
     fn default() -> Self {
         let weigh = |_: &Uuid, task: &Arc<RawDocumentBuf>| {
-            (task.as_bytes().len() + OVERHEAD).try_into().unwrap_or(u32::MAX)
+            (task.as_bytes().len() + ENTRY_BYTES).try_into().unwrap_or(u32::MAX)
         };
-        Self(Cache::builder().max_capacity(CAPACITY).weigher(weigh).time_to_idle(REMEMBERED).build())
+        Self(Cache::builder().max_capacity(MAX_CACHED_BYTES).weigher(weigh).time_to_idle(CACHED_FOR).build())
     }
 }
 

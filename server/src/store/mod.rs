@@ -48,4 +48,4 @@ pub use renewals::Outage;
 pub use schema::{SCHEMA, SchemaVersion};
 pub use servers::{Changes, ServerRecord};
 pub use unreadable::{Unreadable, UnreadableDocument};
-pub use write::{Applied, Change, Claimed, NotApplied};
+pub use write::{Applied, Change, ClaimWrite, NotApplied};

@@ -13,11 +13,11 @@ use super::ids::read_id;
 use crate::telemetry::masked;
 
 /// How long an unreadable document is remembered that is not met again.
-const REMEMBERED: Duration = Duration::from_secs(600);
+const UNREADABLE_REMEMBERED: Duration = Duration::from_secs(600);
 /// How long looks for work pass it by before they try to read it again.
 const PASSED_BY: Duration = Duration::from_secs(2);
 /// How many are remembered.
-const CAPACITY: u64 = 1000;
+const MAX_UNREADABLE: u64 = 1000;
 
 /// Documents that this server could not read.
 #[derive(Clone)]
@@ -43,8 +43,8 @@ pub struct UnreadableDocument {
 impl Default for Unreadable {
     fn default() -> Self {
         Self {
-            known: Cache::builder().max_capacity(CAPACITY).time_to_idle(REMEMBERED).build(),
-            met: Cache::builder().max_capacity(CAPACITY).time_to_live(PASSED_BY).build(),
+            known: Cache::builder().max_capacity(MAX_UNREADABLE).time_to_idle(UNREADABLE_REMEMBERED).build(),
+            met: Cache::builder().max_capacity(MAX_UNREADABLE).time_to_live(PASSED_BY).build(),
         }
     }
 }

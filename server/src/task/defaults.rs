@@ -5,9 +5,9 @@ use super::parts::{RetryRecord, UsageRecord};
 use crate::kept::Kept;
 
 /// What a task without `lease_seconds` means.
-const LEASE_SECONDS: u32 = 60;
+const ABSENT_LEASE_SECONDS: u32 = 60;
 /// What a task without `timeout_seconds` means.
-const TIMEOUT_SECONDS: u32 = 300;
+const ABSENT_TIMEOUT_SECONDS: u32 = 300;
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 pub(super) fn is_zero(number: &u32) -> bool {
@@ -19,11 +19,11 @@ pub(super) fn is_unused(usage: &Kept<UsageRecord>) -> bool {
 }
 
 pub(super) const fn usual_lease() -> u32 {
-    LEASE_SECONDS
+    ABSENT_LEASE_SECONDS
 }
 
 pub(super) const fn usual_timeout() -> u32 {
-    TIMEOUT_SECONDS
+    ABSENT_TIMEOUT_SECONDS
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

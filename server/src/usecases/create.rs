@@ -7,7 +7,7 @@ use task_repo_protocol::{NewTask, Uuid};
 
 use super::draft::{Draft, draft, draft_again, limits};
 use super::failure::Failure;
-use super::idempotency::{IdempotencyKey, REMEMBERED};
+use super::idempotency::{IDEMPOTENCY_KEY_REMEMBERED, IdempotencyKey};
 use super::service::TaskService;
 use crate::access::Caller;
 use crate::fault_injection::{self, InjectedFault};
@@ -170,7 +170,7 @@ impl TaskService {
         drafts: &[Draft],
         hashes: &[Option<Vec<u8>>],
     ) -> Result<HashMap<Vec<u8>, TaskRecord>, Failure> {
-        let since = self.store.clock().now() - REMEMBERED;
+        let since = self.store.clock().now() - IDEMPOTENCY_KEY_REMEMBERED;
         let by_key: HashMap<_, _> = hashes
             .iter()
             .zip(drafts)

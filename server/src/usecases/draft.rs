@@ -8,7 +8,7 @@ use task_repo_protocol::{NewTask, Uuid};
 
 use super::failure::Failure;
 use crate::access::Scope;
-use crate::lifecycle::{LEASE_SECONDS, MAX_ATTEMPTS, TIMEOUT_SECONDS};
+use crate::lifecycle::{DEFAULT_LEASE_SECONDS, DEFAULT_MAX_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS};
 use crate::store::new_stamp;
 use crate::task::{Kept, LimitsRecord, Reason, RetryRecord, Status, TaskRecord, input_bytes};
 
@@ -18,10 +18,10 @@ pub(super) type Draft = Result<Arc<TaskRecord>, Failure>;
 /// The limits of the task that `new` asks for: its own, and the defaults of this moment.
 pub(super) fn limits(new: &NewTask, retention_seconds: u32) -> LimitsRecord {
     LimitsRecord {
-        max_attempts: whole(new.max_attempts).unwrap_or(MAX_ATTEMPTS),
+        max_attempts: whole(new.max_attempts).unwrap_or(DEFAULT_MAX_ATTEMPTS),
         retry: RetryRecord::from(new.retry.unwrap_or_default()).into(),
-        lease_seconds: whole(new.lease_seconds).unwrap_or(LEASE_SECONDS),
-        timeout_seconds: whole(new.timeout_seconds).unwrap_or(TIMEOUT_SECONDS),
+        lease_seconds: whole(new.lease_seconds).unwrap_or(DEFAULT_LEASE_SECONDS),
+        timeout_seconds: whole(new.timeout_seconds).unwrap_or(DEFAULT_TIMEOUT_SECONDS),
         retention_seconds: match new.retention_seconds {
             None => Some(retention_seconds),
             Some(retention) => whole(retention),

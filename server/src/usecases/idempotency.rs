@@ -13,7 +13,7 @@ use crate::store::new_stamp;
 use crate::task::{Status, TaskRecord};
 
 /// How long an idempotency key is remembered.
-pub(super) const REMEMBERED: TimeDelta = TimeDelta::days(1);
+pub(super) const IDEMPOTENCY_KEY_REMEMBERED: TimeDelta = TimeDelta::days(1);
 
 /// What makes a create safe to repeat.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ impl IdempotencyKey {
             status: Status::Cancelled,
             user_id: accepted.user_id.clone(),
             deleted_at: Some(created_at),
-            remove_at: Some(created_at + REMEMBERED),
+            remove_at: Some(created_at + IDEMPOTENCY_KEY_REMEMBERED),
             stamp: new_stamp(),
             idempotency_key: Some(self.at(scope, 0)),
             idempotency_body: Some(self.body.to_vec()),

@@ -77,7 +77,7 @@ impl Keys {
                 if seen.is_some() {
                     self.cache.seen.invalidate(&hash).await;
                 }
-                // Apart: every request would carry the room that a look into the database takes.
+                // Boxed: else the future of each request is as large as this look-up (docs/decisions/0009).
                 Box::pin(self.look_up(hash, epoch, until)).await?
             }
         };

@@ -7,13 +7,10 @@ use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
 use super::store::Store;
 use crate::fault_injection::{self, InjectedFault};
-use crate::store::error::StoreError;
+use crate::store::error::{DUPLICATE_KEY, StoreError};
 
 /// Most bytes of statements in one command; a single larger statement goes alone.
 const MAX_COMMAND_BYTES: usize = 8 << 20;
-
-/// A duplicate key, as the server reports it.
-const DUPLICATE_KEY: i32 = 11_000;
 
 /// What a write command came to.
 #[derive(Debug)]
@@ -91,8 +88,8 @@ impl Store {
         command.append(cstr(field), array);
         // One bad statement must not stop its neighbours.
         command.append(cstr("ordered"), false);
-        let patience = i32::try_from(self.timeout.as_millis()).unwrap_or(i32::MAX);
-        let mut concern = rawdoc! { "w": "majority", "j": true, "wtimeout": patience };
+        let timeout = i32::try_from(self.timeout.as_millis()).unwrap_or(i32::MAX);
+        let mut concern = rawdoc! { "w": "majority", "j": true, "wtimeout": timeout };
         if fault_injection::is_injected(InjectedFault::LonelyWrite) {
             concern = rawdoc! { "w": 1, "j": true };
         }

@@ -16,7 +16,7 @@ use futures_util::TryStreamExt as _;
 use task_repo_protocol::Uuid;
 use tokio::time::timeout_at;
 
-use super::listing::{Listing, Route, not_deleted};
+use super::listing::{IndexRoute, Listing, not_deleted};
 use super::order::{fields, read_position, sort};
 use super::projection::without_idempotency;
 use crate::store::driver::{Reading, Store};
@@ -163,7 +163,7 @@ impl Store {
             self.read_found(listing, ids, &mut page).await?;
             return Ok(page.finish());
         }
-        let Route { index, fixed, mut types, rest } = listing.route();
+        let IndexRoute { index, fixed, mut types, rest } = listing.route();
         let mut budget = MAX_SCANNED;
         if listing.is_of_processing(index) {
             match self.scan_processing(listing).await {

@@ -48,7 +48,7 @@ pub struct Listing {
 
 /// Where the tasks of a list are.
 #[derive(Debug)]
-pub(super) struct Route {
+pub(super) struct IndexRoute {
     /// The index that has them in order.
     pub(super) index: &'static str,
     /// What that index fixes.
@@ -101,7 +101,7 @@ impl Listing {
     }
 
     /// The index that serves the list, and what it does not answer by itself.
-    pub(super) fn route(&self) -> Route {
+    pub(super) fn route(&self) -> IndexRoute {
         let mut fixed = doc! { "tenant": &*self.caller.scope.tenant };
         let types = self.allowed_types();
         // The first tag is the index's; asking for all at once would leave the choice to the database.
@@ -137,10 +137,10 @@ impl Listing {
         }
         rest.extend(Self::time_range("completed_at", self.completed_after, self.completed_before));
         if index == READY || index == NEWEST_BY_TYPE {
-            return Route { index, fixed, types, rest };
+            return IndexRoute { index, fixed, types, rest };
         }
         rest.extend(types.map(|types| doc! { "task_type": { "$in": types } }));
-        Route { index, fixed, types: None, rest }
+        IndexRoute { index, fixed, types: None, rest }
     }
 
     fn time_range(
@@ -180,7 +180,7 @@ impl Listing {
 
     /// All that must hold for a task of the list that comes behind the position, for reads that go by no order.
     pub(super) fn whole_filter(&self) -> Document {
-        let Route { fixed, types, rest, .. } = self.route();
+        let IndexRoute { fixed, types, rest, .. } = self.route();
         let mut all = vec![alternatives(&fixed, self.branches()), not_deleted()];
         all.extend(rest);
         all.extend(types.map(|types| doc! { "task_type": { "$in": types } }));

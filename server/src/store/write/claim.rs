@@ -12,7 +12,7 @@ use crate::task::TaskRecord;
 
 /// What came of an attempt to lease tasks.
 #[derive(Debug, Default)]
-pub struct Claimed {
+pub struct ClaimWrite {
     /// Leased, with their payloads.
     pub tasks: Vec<TaskRecord>,
     /// Perhaps leased: the database did not say.
@@ -28,7 +28,7 @@ impl Store {
         &self,
         picks: Vec<(TaskRecord, Grant)>,
         until: Instant,
-    ) -> Result<Claimed, StoreError> {
+    ) -> Result<ClaimWrite, StoreError> {
         let (now, nonce) = (self.clock().now(), WriteNonce::new());
         let mut staged = Vec::with_capacity(picks.len());
         let mut taken = Vec::with_capacity(picks.len());
@@ -53,7 +53,7 @@ impl Store {
             }
         }
         let outcomes = self.write(staged, until).await;
-        let mut claimed = Claimed::default();
+        let mut claimed = ClaimWrite::default();
         let mut failed = None;
         for ((task, payload), outcome) in taken.into_iter().zip(outcomes) {
             match outcome {

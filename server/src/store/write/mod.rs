@@ -14,4 +14,4 @@ mod insert;
 mod statements;
 
 pub use change::{Applied, Change, NotApplied};
-pub use claim::Claimed;
+pub use claim::ClaimWrite;
