@@ -84,7 +84,7 @@ impl Bench {
     }
 
     /// How long most scenarios go on.
-    pub(crate) fn time(&self) -> Duration {
+    pub(crate) fn duration(&self) -> Duration {
         self.pick(Duration::from_millis(900), Duration::from_secs(6))
     }
 
@@ -118,16 +118,16 @@ impl Bench {
     }
 
     /// That many servers side by side on a fresh database.
-    pub(crate) async fn stage(&self, servers: usize) -> Result<Stage> {
+    pub(crate) async fn start_servers(&self, count: usize) -> Result<RunningServers> {
         let database = self.fresh_database();
-        let mut running = Vec::with_capacity(servers);
-        for _ in 0..servers {
-            running.push(Server::start(&self.program, &self.mongodb_uri, database.name(), &self.log).await?);
+        let mut servers = Vec::with_capacity(count);
+        for _ in 0..count {
+            servers.push(Server::start(&self.program, &self.mongodb_uri, database.name(), &self.log).await?);
         }
-        let pids = running.iter().map(Server::pid).collect();
+        let pids = servers.iter().map(Server::pid).collect();
         let processes = Processes { servers: pids, mongod: self.mongod };
-        ensure!(!running.is_empty(), "a stage without servers");
-        Ok(Stage { servers: running, processes })
+        ensure!(!servers.is_empty(), "a scenario without servers");
+        Ok(RunningServers { servers, processes })
     }
 
     /// Removes all databases of this run.
@@ -142,14 +142,14 @@ impl Bench {
 }
 
 /// Servers of one scenario.
-pub(crate) struct Stage {
+pub(crate) struct RunningServers {
     /// All of them, on one database.
     pub(crate) servers: Vec<Server>,
     /// To be watched.
     pub(crate) processes: Processes,
 }
 
-impl Stage {
+impl RunningServers {
     /// A client of the first server.
     pub(crate) fn client(&self) -> &TaskClient {
         self.servers[0].client()

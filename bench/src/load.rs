@@ -40,26 +40,26 @@ impl Load {
     }
 
     /// Every call counts, from the first on.
-    pub(crate) fn cold(self) -> Self {
+    pub(crate) fn without_warm_up(self) -> Self {
         Self { warm_up: 0, ..self }
     }
 }
 
 /// What a call brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum CallOutcome {
     /// So many things were done.
     Did(u64),
-    /// Something that is not counted was done.
-    Aside,
+    /// Something was done that is not counted.
+    Uncounted,
     /// There is nothing left to do.
-    Done,
+    NothingLeft,
 }
 
-impl Step {
+impl CallOutcome {
     /// So many things were done; none: there is nothing left to do.
     pub(crate) fn counted(things: usize) -> Self {
-        if things == 0 { Self::Done } else { Self::Did(things as u64) }
+        if things == 0 { Self::NothingLeft } else { Self::Did(things as u64) }
     }
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn micros(time: Duration) -> u64 {
 pub(crate) async fn closed_loop<F, R>(processes: &Processes, load: Load, call: F) -> Result<Sample>
 where
     F: Fn(usize) -> R + Clone + Send + Sync + 'static,
-    R: Future<Output = Result<Step>> + Send,
+    R: Future<Output = Result<CallOutcome>> + Send,
 {
     let begin = Arc::new(Barrier::new(load.callers + 1));
     let budget = Arc::new(AtomicU64::new(load.calls));
@@ -148,7 +148,7 @@ where
 /// One caller: things done, and how long each call took in microseconds.
 async fn repeat<R>(time: Duration, budget: &AtomicU64, call: impl Fn() -> R) -> Result<(u64, Vec<u32>)>
 where
-    R: Future<Output = Result<Step>>,
+    R: Future<Output = Result<CallOutcome>>,
 {
     let until = Instant::now() + time;
     let (mut items, mut times) = (0, Vec::new());
@@ -156,12 +156,12 @@ where
     while Instant::now() < until && budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok() {
         let sent = Instant::now();
         match call().await? {
-            Step::Did(done) => {
+            CallOutcome::Did(done) => {
                 items += done;
                 times.push(u32::try_from(micros(sent.elapsed())).unwrap_or(u32::MAX));
             }
-            Step::Aside => {}
-            Step::Done => break,
+            CallOutcome::Uncounted => {}
+            CallOutcome::NothingLeft => break,
         }
     }
     Ok((items, times))
@@ -176,7 +176,8 @@ mod tests {
     #[tokio::test]
     async fn a_loop_ends_with_its_calls_and_counts_what_they_did() {
         let load = Load::of(4, LONG).up_to(10);
-        let sample = closed_loop(&Processes::default(), load, |_| async { Ok(Step::Did(5)) }).await.unwrap();
+        let sample =
+            closed_loop(&Processes::default(), load, |_| async { Ok(CallOutcome::Did(5)) }).await.unwrap();
         assert_eq!((sample.items, sample.latencies.len()), (50, 10));
     }
 
@@ -187,13 +188,14 @@ mod tests {
             let left = Arc::clone(&left);
             async move {
                 Ok(match left.fetch_sub(1, Ordering::Relaxed) {
-                    7 => Step::Aside,
-                    1 => Step::Done,
-                    _ => Step::Did(1),
+                    7 => CallOutcome::Uncounted,
+                    1 => CallOutcome::NothingLeft,
+                    _ => CallOutcome::Did(1),
                 })
             }
         };
-        let sample = closed_loop(&Processes::default(), Load::of(1, LONG).cold(), call).await.unwrap();
+        let sample =
+            closed_loop(&Processes::default(), Load::of(1, LONG).without_warm_up(), call).await.unwrap();
         assert_eq!((sample.items, sample.latencies.len()), (5, 5));
     }
 
@@ -201,7 +203,7 @@ mod tests {
     async fn an_error_ends_the_loop_also_in_the_warm_up() {
         let fail = |number| async move {
             anyhow::ensure!(number != 2, "broken");
-            Ok(Step::Did(1))
+            Ok(CallOutcome::Did(1))
         };
         let error = closed_loop(&Processes::default(), Load::of(4, LONG), fail).await.unwrap_err();
         assert_eq!(error.to_string(), "broken");

@@ -13,7 +13,7 @@ use crate::args::Args;
 use crate::bench::Bench;
 use crate::machine::Machine;
 use crate::plan::{self, Scenario};
-use crate::report::{Failure, Figure, Report, chart, table, targets};
+use crate::report::{FailedScenario, Figure, Report, chart, table, targets};
 
 /// Runs what was asked for, prints the table and writes the results.
 ///
@@ -57,7 +57,7 @@ async fn measure(bench: &Arc<Bench>, scenarios: &[Scenario], report: &mut Report
             Err(error) => {
                 let error = format!("{error:#}");
                 bar.suspend(|| eprintln!("{}: {error}", scenario.name));
-                report.failures.push(Failure { name: scenario.name.to_owned(), error });
+                report.failures.push(FailedScenario { name: scenario.name.to_owned(), error });
             }
         }
         bench.clean().await?;

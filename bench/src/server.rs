@@ -16,7 +16,7 @@ use crate::machine::{self, Memory};
 pub(crate) const API_KEY: &str = "bench_api_key";
 
 /// The longest a start may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_START_TIME: Duration = Duration::from_secs(30);
 
 /// A running server. Dropped, it is killed: what it keeps is thrown away anyway.
 pub(crate) struct Server {
@@ -63,8 +63,12 @@ impl Server {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the server ended: {status}; its log is {}", log.display());
             }
-            if started.elapsed() > PATIENCE {
-                bail!("the server is not ready after {} s; its log is {}", PATIENCE.as_secs(), log.display());
+            if started.elapsed() > MAX_START_TIME {
+                bail!(
+                    "the server is not ready after {} s; its log is {}",
+                    MAX_START_TIME.as_secs(),
+                    log.display()
+                );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -12,10 +12,10 @@ pub(crate) const BATCH: usize = 500;
 pub(crate) const QUEUE: &str = "bench";
 
 /// Characters of text in a usual task, the same as in the raw limits.
-pub(crate) const TEXT: usize = 66;
+pub(crate) const TEXT_CHARS: usize = 66;
 
 /// Batches on their way while a backlog is filled.
-const FILLING: usize = 3;
+const MAX_BATCHES_IN_FLIGHT: usize = 3;
 
 /// A task with `text` characters of payload.
 pub(crate) fn task(task_type: &str, text: usize) -> Result<NewTask> {
@@ -70,24 +70,24 @@ pub(crate) async fn fill(
         let tasks: Result<Vec<_>> = (first..count.min(first + BATCH)).map(&make).collect();
         async { create_all(client, &tasks?).await }
     });
-    stream::iter(batches).buffer_unordered(FILLING).try_collect().await
+    stream::iter(batches).buffer_unordered(MAX_BATCHES_IN_FLIGHT).try_collect().await
 }
 
 /// Creates `count` usual tasks in one queue.
 pub(crate) async fn fill_queue(client: &TaskClient, queue: &str, count: usize) -> Result<()> {
-    let task = task(queue, TEXT)?;
+    let task = task(queue, TEXT_CHARS)?;
     fill(client, count, |_| Ok(task.clone())).await
 }
 
 /// Claims `count` tasks of [`QUEUE`], which holds as many.
-pub(crate) async fn take(client: &TaskClient, count: usize) -> Result<Vec<ClaimedTask>> {
-    let mut taken = Vec::with_capacity(count);
-    while taken.len() < count {
+pub(crate) async fn claim_all(client: &TaskClient, count: usize) -> Result<Vec<ClaimedTask>> {
+    let mut claimed_tasks = Vec::with_capacity(count);
+    while claimed_tasks.len() < count {
         let claimed = client.claim(&claim(QUEUE, u32::try_from(BATCH)?)).await?;
         if claimed.is_empty() {
-            bail!("only {} of {count} tasks could be claimed", taken.len());
+            bail!("only {} of {count} tasks could be claimed", claimed_tasks.len());
         }
-        taken.extend(claimed);
+        claimed_tasks.extend(claimed);
     }
-    Ok(taken)
+    Ok(claimed_tasks)
 }

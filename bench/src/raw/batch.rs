@@ -9,10 +9,10 @@ use mongodb::bson::{Binary, RawDocumentBuf, doc};
 use tokio::sync::Mutex;
 
 use super::document;
-use super::shelf::Shelf;
+use super::shared_queue::SharedQueue;
 use super::tasks::{BATCH, IN_FLIGHT, STATEMENTS, Tasks, claim_order, ready};
 use crate::bench::{Bench, Measured};
-use crate::load::{Load, Step, closed_loop};
+use crate::load::{CallOutcome, Load, closed_loop};
 
 impl Tasks {
     /// `insertMany`.
@@ -74,11 +74,11 @@ impl Backlog {
 /// `insertMany`.
 pub(crate) async fn inserts(bench: &Bench) -> Result<Measured> {
     let tasks = Tasks::new(bench).await?;
-    let sample = closed_loop(&bench.without_servers(), Load::of(IN_FLIGHT, bench.time()), move |_| {
+    let sample = closed_loop(&bench.without_servers(), Load::of(IN_FLIGHT, bench.duration()), move |_| {
         let tasks = tasks.clone();
         async move {
             tasks.insert_batch().await?;
-            Ok(Step::counted(BATCH))
+            Ok(CallOutcome::counted(BATCH))
         }
     })
     .await?;
@@ -89,12 +89,12 @@ pub(crate) async fn inserts(bench: &Bench) -> Result<Measured> {
 pub(crate) async fn claims(bench: &Bench) -> Result<Measured> {
     let tasks = Tasks::filled(bench, bench.pick(30_000, 200_000), document::pending).await?;
     let backlog = Backlog::of(&tasks).await?;
-    let load = Load::of(IN_FLIGHT, bench.time()).cold();
+    let load = Load::of(IN_FLIGHT, bench.duration()).without_warm_up();
     let sample = closed_loop(&bench.without_servers(), load, move |_| {
         let (tasks, backlog) = (tasks.clone(), backlog.clone());
         async move {
             let found = backlog.next().await?;
-            Ok(Step::counted(tasks.lease_batch(&found).await?.len()))
+            Ok(CallOutcome::counted(tasks.lease_batch(&found).await?.len()))
         }
     })
     .await?;
@@ -109,14 +109,14 @@ pub(crate) async fn settlements(bench: &Bench) -> Result<Measured> {
     for some in ids.chunks(1_000) {
         tasks.collection.insert_many(some.iter().cloned().map(document::processing)).await?;
     }
-    let held = Shelf::of(ids.chunks(STATEMENTS).map(<[Binary]>::to_vec));
-    let load = Load::of(IN_FLIGHT, bench.time()).cold();
+    let held = SharedQueue::of(ids.chunks(STATEMENTS).map(<[Binary]>::to_vec));
+    let load = Load::of(IN_FLIGHT, bench.duration()).without_warm_up();
     let sample = closed_loop(&bench.without_servers(), load, move |_| {
-        let (tasks, ids) = (tasks.clone(), held.take());
+        let (tasks, ids) = (tasks.clone(), held.pop());
         async move {
-            let Some(ids) = ids else { return Ok(Step::Done) };
+            let Some(ids) = ids else { return Ok(CallOutcome::NothingLeft) };
             tasks.settle_batch(&ids).await?;
-            Ok(Step::counted(ids.len()))
+            Ok(CallOutcome::counted(ids.len()))
         }
     })
     .await?;

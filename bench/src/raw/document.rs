@@ -13,7 +13,7 @@ const TOKEN: [u8; 16] = [7; 16];
 /// How long a lease holds, in milliseconds.
 const LEASE_MS: i64 = 60_000;
 /// As long as the service's.
-const TEXT: &str = concat!(
+const REQUEST: &str = concat!(
     r#"{"content":{"text":""#,
     "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
     r#""}}"#
@@ -38,7 +38,7 @@ pub(super) fn with_id(id: Binary) -> RawDocumentBuf {
     let now = DateTime::now();
     rawdoc! {
         "_id": id, "tenant": TENANT, "task_type": QUEUE, "status": "pending", "priority": 50, "ready_at": now,
-        "request": TEXT, "template": r#"{"service_type":"GENERATIVE","parameters":{"model":"m"}}"#,
+        "request": REQUEST, "template": r#"{"service_type":"GENERATIVE","parameters":{"model":"m"}}"#,
         "attempt": 0, "max_attempts": 3, "retention_seconds": 604_800_i64,
         "created_at": now, "updated_at": now, "version": 1_i64, "stamp": 0_i64, "input_bytes": 160_i64,
     }
@@ -50,7 +50,7 @@ pub(super) fn processing(id: Binary) -> RawDocumentBuf {
     let until = DateTime::from_millis(now.timestamp_millis() + LEASE_MS);
     rawdoc! {
         "_id": id, "tenant": TENANT, "task_type": QUEUE, "status": "processing", "priority": 50, "ready_at": now,
-        "request": TEXT, "template": r#"{"service_type":"GENERATIVE","parameters":{"model":"m"}}"#,
+        "request": REQUEST, "template": r#"{"service_type":"GENERATIVE","parameters":{"model":"m"}}"#,
         "attempt": 1, "max_attempts": 3, "retention_seconds": 604_800_i64,
         "lease": { "token": uuid(TOKEN), "worker_id": "bench", "seconds": 60 }, "lease_until": until,
         "created_at": now, "updated_at": now, "started_at": now,

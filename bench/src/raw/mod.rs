@@ -6,7 +6,7 @@
 mod batch;
 mod document;
 mod pipeline;
-mod shelf;
+mod shared_queue;
 mod single;
 mod tasks;
 

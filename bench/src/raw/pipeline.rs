@@ -12,26 +12,26 @@ use tokio::time::sleep;
 
 use super::batch::Backlog;
 use super::document;
-use super::shelf::Shelf;
+use super::shared_queue::SharedQueue;
 use super::tasks::{BATCH, IN_FLIGHT, STATEMENTS, Tasks, claim_order, ready};
 use crate::bench::{Bench, Measured};
-use crate::load::{Load, Step, closed_loop};
+use crate::load::{CallOutcome, Load, closed_loop};
 
 /// Tasks that may be ready, and batches that may be claimed, before those who are ahead wait for the others.
-const AHEAD: usize = 5_000;
-const CLAIMED_AHEAD: usize = 8;
+const MAX_READY: usize = 5_000;
+const MAX_CLAIMED_BATCHES: usize = 8;
 
 /// How long somebody who has nothing to do waits.
-const PAUSE: Duration = Duration::from_millis(1);
+const IDLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// How far back the claimer looks behind the newest task it has seen: inserts overtake each other.
 const OVERLAP_MS: i64 = 20;
 
 /// Claims and settlements side by side.
 #[derive(Clone)]
-struct Line {
+struct Pipeline {
     tasks: Tasks,
-    claimed: Shelf<Vec<Binary>>,
+    claimed: SharedQueue<Vec<Binary>>,
     ready: Arc<AtomicUsize>,
     /// Tasks that are still to be settled.
     left: Arc<AtomicUsize>,
@@ -72,10 +72,10 @@ impl Source {
     }
 }
 
-impl Line {
+impl Pipeline {
     fn of(tasks: Tasks, source: Source, ready: usize, left: usize) -> Self {
         let [ready, left] = [ready, left].map(|count| Arc::new(AtomicUsize::new(count)));
-        Self { tasks, claimed: Shelf::of([]), ready, left, source }
+        Self { tasks, claimed: SharedQueue::of([]), ready, left, source }
     }
 
     fn is_done(&self) -> bool {
@@ -83,41 +83,41 @@ impl Line {
     }
 
     /// A moment with nothing to do.
-    async fn rest(&self) -> Result<Step> {
-        sleep(PAUSE).await;
-        Ok(if self.is_done() { Step::Done } else { Step::Aside })
+    async fn idle(&self) -> Result<CallOutcome> {
+        sleep(IDLE_PAUSE).await;
+        Ok(if self.is_done() { CallOutcome::NothingLeft } else { CallOutcome::Uncounted })
     }
 
-    async fn insert(&self) -> Result<Step> {
-        if self.ready.load(Ordering::Relaxed) >= AHEAD {
-            return self.rest().await;
+    async fn insert(&self) -> Result<CallOutcome> {
+        if self.ready.load(Ordering::Relaxed) >= MAX_READY {
+            return self.idle().await;
         }
         self.tasks.insert_batch().await?;
         self.ready.fetch_add(BATCH, Ordering::Relaxed);
-        Ok(Step::Aside)
+        Ok(CallOutcome::Uncounted)
     }
 
-    async fn claim(&self) -> Result<Step> {
-        if self.claimed.len() >= CLAIMED_AHEAD {
-            return self.rest().await;
+    async fn claim(&self) -> Result<CallOutcome> {
+        if self.claimed.len() >= MAX_CLAIMED_BATCHES {
+            return self.idle().await;
         }
         let found = self.source.next(&self.tasks).await?;
         if found.is_empty() {
-            return self.rest().await;
+            return self.idle().await;
         }
         let ids = self.tasks.lease_batch(&found).await?;
         self.ready.fetch_sub(ids.len().min(self.ready.load(Ordering::Relaxed)), Ordering::Relaxed);
         for some in ids.chunks(STATEMENTS) {
-            self.claimed.put(some.to_vec());
+            self.claimed.push(some.to_vec());
         }
-        Ok(Step::Aside)
+        Ok(CallOutcome::Uncounted)
     }
 
-    async fn settle(&self) -> Result<Step> {
-        let Some(ids) = self.claimed.take() else { return self.rest().await };
+    async fn settle(&self) -> Result<CallOutcome> {
+        let Some(ids) = self.claimed.pop() else { return self.idle().await };
         self.tasks.settle_batch(&ids).await?;
         self.left.fetch_sub(ids.len(), Ordering::Relaxed);
-        Ok(Step::counted(ids.len()))
+        Ok(CallOutcome::counted(ids.len()))
     }
 }
 
@@ -126,11 +126,11 @@ pub(crate) async fn drain(bench: &Bench) -> Result<Measured> {
     let count = bench.pick(40_000, 150_000);
     let tasks = Tasks::filled(bench, count, document::pending).await?;
     let source = Source::Backlog(Backlog::of(&tasks).await?);
-    let line = Line::of(tasks, source, count, count);
-    let load = Load::of(1 + IN_FLIGHT, bench.time()).cold();
+    let pipeline = Pipeline::of(tasks, source, count, count);
+    let load = Load::of(1 + IN_FLIGHT, bench.duration()).without_warm_up();
     let sample = closed_loop(&bench.without_servers(), load, move |caller| {
-        let line = line.clone();
-        async move { if caller == 0 { line.claim().await } else { line.settle().await } }
+        let pipeline = pipeline.clone();
+        async move { if caller == 0 { pipeline.claim().await } else { pipeline.settle().await } }
     })
     .await?;
     Ok(sample.into())
@@ -139,15 +139,15 @@ pub(crate) async fn drain(bench: &Bench) -> Result<Measured> {
 /// Tasks are inserted, claimed and settled in batches, all at the same time: whole lives.
 pub(crate) async fn lives(bench: &Bench) -> Result<Measured> {
     let source = Source::Growing(Arc::default());
-    let line = Line::of(Tasks::new(bench).await?, source, 0, usize::MAX);
-    let load = Load::of(1 + 2 * IN_FLIGHT, bench.time()).cold();
+    let pipeline = Pipeline::of(Tasks::new(bench).await?, source, 0, usize::MAX);
+    let load = Load::of(1 + 2 * IN_FLIGHT, bench.duration()).without_warm_up();
     let sample = closed_loop(&bench.without_servers(), load, move |caller| {
-        let line = line.clone();
+        let pipeline = pipeline.clone();
         async move {
             match caller {
-                0 => line.claim().await,
-                1 | 2 => line.insert().await,
-                _ => line.settle().await,
+                0 => pipeline.claim().await,
+                1 | 2 => pipeline.insert().await,
+                _ => pipeline.settle().await,
             }
         }
     })

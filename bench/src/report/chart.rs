@@ -8,11 +8,11 @@ use super::figure::Figure;
 use super::results::Report;
 use super::table::{grouped, millis};
 
-const ROW: f64 = 26.0;
-const TOP: f64 = 64.0;
-const NAMES: f64 = 190.0;
-const WIDTH: f64 = 380.0;
-const GAP: f64 = 90.0;
+const ROW_HEIGHT: f64 = 26.0;
+const TOP_MARGIN: f64 = 64.0;
+const NAMES_WIDTH: f64 = 190.0;
+const PLOT_WIDTH: f64 = 380.0;
+const PLOT_GAP: f64 = 90.0;
 
 const STYLE: &str = "text{font:12px sans-serif;fill:#222}.small{font-size:10px;fill:#666}\
     .grid{stroke:#ddd}.raw{fill:#b9b9b9}.own{fill:#3b7ddd}.limit{stroke:#c0392b;stroke-width:2}.steps{fill:#2a9d6f}";
@@ -25,25 +25,25 @@ struct Scale {
 }
 
 /// Tasks per second.
-const RATES: Scale = Scale { left: NAMES, from: 10.0, decades: 5 };
+const RATES: Scale = Scale { left: NAMES_WIDTH, from: 10.0, decades: 5 };
 /// Milliseconds.
-const TIMES: Scale = Scale { left: NAMES + WIDTH + GAP, from: 0.1, decades: 5 };
+const TIMES: Scale = Scale { left: NAMES_WIDTH + PLOT_WIDTH + PLOT_GAP, from: 0.1, decades: 5 };
 
 impl Scale {
     fn at(&self, value: f64) -> f64 {
         let share = (value.max(self.from) / self.from).log10() / f64::from(self.decades);
-        self.left + WIDTH * share.min(1.0)
+        self.left + PLOT_WIDTH * share.min(1.0)
     }
 
     fn grid(&self, title: &str, height: f64) -> String {
-        let mut grid = format!(r#"<text x="{}" y="{}">{title}</text>"#, self.left, TOP - 26.0);
+        let mut grid = format!(r#"<text x="{}" y="{}">{title}</text>"#, self.left, TOP_MARGIN - 26.0);
         for decade in 0..=self.decades {
             let value = self.from * 10_f64.powi(decade);
             let (x, label) = (self.at(value), if value < 1.0 { value.to_string() } else { grouped(value) });
             let _ = write!(
                 grid,
-                r#"<line class="grid" x1="{x:.1}" x2="{x:.1}" y1="{TOP}" y2="{height}"/><text class="small" x="{x:.1}" y="{}" text-anchor="middle">{label}</text>"#,
-                TOP - 6.0
+                r#"<line class="grid" x1="{x:.1}" x2="{x:.1}" y1="{TOP_MARGIN}" y2="{height}"/><text class="small" x="{x:.1}" y="{}" text-anchor="middle">{label}</text>"#,
+                TOP_MARGIN - 6.0
             );
         }
         grid
@@ -54,15 +54,17 @@ impl Scale {
 pub(crate) fn svg(report: &Report) -> String {
     let figures: Vec<_> = report.figures.iter().filter(|figure| figure.latency.is_some()).collect();
     let rows = f64::from(u16::try_from(figures.len()).unwrap_or(u16::MAX));
-    let height = ROW.mul_add(rows, TOP);
-    let (width, total) = (TIMES.left + WIDTH + 40.0, height + 20.0);
+    let height = ROW_HEIGHT.mul_add(rows, TOP_MARGIN);
+    let (width, total) = (TIMES.left + PLOT_WIDTH + 40.0, height + 20.0);
     let mut svg = format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total}"><style>{STYLE}</style><rect width="{width}" height="{total}" fill="white"/><text x="8" y="18">{}</text>"#,
         heading(report)
     );
     svg += &RATES.grid("tasks per second; red: the limit it is compared with", height);
     svg += &TIMES.grid("latency of the calls in ms; line: p50, p99", height);
-    for (figure, top) in figures.into_iter().zip(std::iter::successors(Some(TOP), |top| Some(top + ROW))) {
+    for (figure, top) in
+        figures.into_iter().zip(std::iter::successors(Some(TOP_MARGIN), |top| Some(top + ROW_HEIGHT)))
+    {
         svg += &row(figure, top + 4.0);
     }
     svg + "</svg>\n"
@@ -78,16 +80,16 @@ fn heading(report: &Report) -> String {
 
 /// Name, bar and histogram of one scenario.
 fn row(figure: &Figure, top: f64) -> String {
-    let (bottom, middle) = (top + ROW - 8.0, top + 13.0);
+    let (bottom, middle) = (top + ROW_HEIGHT - 8.0, top + 13.0);
     let mut row =
         format!(r#"<text x="8" y="{middle}">{}<title>{}</title></text>"#, figure.name, figure.title);
     if let Some(rate) = figure.per_second {
         let (end, class) = (RATES.at(rate), if figure.name.starts_with("raw-") { "raw" } else { "own" });
         let _ = write!(
             row,
-            r#"<rect class="{class}" x="{NAMES}" y="{top}" width="{:.1}" height="{}"/><text class="small" x="{:.1}" y="{middle}">{}</text>"#,
-            end - NAMES,
-            ROW - 8.0,
+            r#"<rect class="{class}" x="{NAMES_WIDTH}" y="{top}" width="{:.1}" height="{}"/><text class="small" x="{:.1}" y="{middle}">{}</text>"#,
+            end - NAMES_WIDTH,
+            ROW_HEIGHT - 8.0,
             end + 5.0,
             grouped(rate)
         );
@@ -101,9 +103,9 @@ fn row(figure: &Figure, top: f64) -> String {
 
 fn latencies(figure: &Figure, top: f64) -> String {
     let Some(latency) = &figure.latency else { return String::new() };
-    let (height, bottom) = (ROW - 8.0, top + ROW - 8.0);
+    let (height, bottom) = (ROW_HEIGHT - 8.0, top + ROW_HEIGHT - 8.0);
     let most = latency.histogram.iter().map(|step| step.1).max().unwrap_or(1);
-    let step = WIDTH / f64::from(TIMES.decades) / 10.0;
+    let step = PLOT_WIDTH / f64::from(TIMES.decades) / 10.0;
     let mut bars = String::new();
     for (upper, count) in &latency.histogram {
         #[expect(clippy::cast_precision_loss, reason = "a share")]
@@ -135,10 +137,10 @@ mod tests {
 
     #[test]
     fn scales_are_logarithmic_and_end() {
-        assert!((RATES.at(10.0) - NAMES).abs() < 1e-9);
-        assert!((RATES.at(1e6) - (NAMES + WIDTH)).abs() < 1e-9);
-        assert!((RATES.at(1e9) - (NAMES + WIDTH)).abs() < 1e-9);
-        assert!((RATES.at(0.0) - NAMES).abs() < 1e-9);
+        assert!((RATES.at(10.0) - NAMES_WIDTH).abs() < 1e-9);
+        assert!((RATES.at(1e6) - (NAMES_WIDTH + PLOT_WIDTH)).abs() < 1e-9);
+        assert!((RATES.at(1e9) - (NAMES_WIDTH + PLOT_WIDTH)).abs() < 1e-9);
+        assert!((RATES.at(0.0) - NAMES_WIDTH).abs() < 1e-9);
     }
 
     #[test]

@@ -8,4 +8,4 @@ pub(crate) mod table;
 pub(crate) mod targets;
 
 pub(crate) use figure::Figure;
-pub(crate) use results::{Failure, Report};
+pub(crate) use results::{FailedScenario, Report};

@@ -21,14 +21,14 @@ pub(crate) struct Report {
     /// What was measured, in order.
     pub(crate) figures: Vec<Figure>,
     /// What could not be.
-    pub(crate) failures: Vec<Failure>,
+    pub(crate) failures: Vec<FailedScenario>,
     /// What was aimed at.
     pub(crate) targets: Vec<Target>,
 }
 
 /// A scenario that could not be run.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Failure {
+pub(crate) struct FailedScenario {
     /// Its name.
     pub(crate) name: String,
     /// Why.

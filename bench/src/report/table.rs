@@ -6,7 +6,7 @@ use super::figure::Figure;
 use super::results::Report;
 
 /// From this share of the machine on, other programs are worth a remark.
-const DISTURBED: f64 = 0.05;
+const MIN_DISTURBANCE_SHOWN: f64 = 0.05;
 
 /// The table, the targets, and what to keep in mind about them.
 pub(crate) fn text(report: &Report) -> String {
@@ -61,7 +61,7 @@ pub(crate) fn line(figure: &Figure, cores: usize) -> String {
             format!("{client:.0}+{mongod:.0}")
         }
     });
-    let others = Some(figure.disturbance(cores)).filter(|share| *share >= DISTURBED);
+    let others = Some(figure.disturbance(cores)).filter(|share| *share >= MIN_DISTURBANCE_SHOWN);
     let mut line = format!(
         "{:<22} {:>10} {:>9} {:>9} {:>6} {:<19} {:>5} {:>15} {:>6}",
         figure.name,

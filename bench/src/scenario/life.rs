@@ -9,20 +9,20 @@ use task_repo_client::{Claim, NewTask};
 
 use super::drain::Worker;
 use crate::bench::{Bench, Measured};
-use crate::load::{CALLERS, Load, Step, closed_loop};
-use crate::work::{BATCH, QUEUE, TEXT, claim, complete, create_all, task};
+use crate::load::{CALLERS, CallOutcome, Load, closed_loop};
+use crate::work::{BATCH, QUEUE, TEXT_CHARS, claim, complete, create_all, task};
 
 /// Those who create in batches, and those who work in batches.
 const PRODUCERS: usize = 2;
 const WORKERS: usize = 2;
 /// Tasks that a worker has at a time.
-const HELD: u32 = 250;
+const TASKS_PER_WORKER: u32 = 250;
 /// Ready tasks before those who create wait.
-const AHEAD: usize = 5_000;
+const MAX_READY: usize = 5_000;
 
 /// Three calls for each task.
 pub(crate) async fn singles(bench: &Bench) -> Result<Measured> {
-    one_by_one(bench, CALLERS, task(QUEUE, TEXT)?).await
+    one_by_one(bench, CALLERS, task(QUEUE, TEXT_CHARS)?).await
 }
 
 /// The same with payloads of that many bytes, and fewer callers.
@@ -31,11 +31,11 @@ pub(crate) async fn payload(bench: &Bench, bytes: usize) -> Result<Measured> {
 }
 
 async fn one_by_one(bench: &Bench, callers: usize, task: NewTask) -> Result<Measured> {
-    let stage = bench.stage(1).await?;
-    let client = stage.client().clone();
+    let running = bench.start_servers(1).await?;
+    let client = running.client().clone();
     // There are never more claims than tasks, so nobody waits for long.
     let next = Claim { wait_ms: Some(10_000), ..claim(QUEUE, 1) };
-    let sample = closed_loop(&stage.processes, Load::of(callers, bench.time()), move |_| {
+    let sample = closed_loop(&running.processes, Load::of(callers, bench.duration()), move |_| {
         let (client, task, next) = (client.clone(), task.clone(), next.clone());
         async move {
             client.create_task(&task).await?;
@@ -44,39 +44,39 @@ async fn one_by_one(bench: &Bench, callers: usize, task: NewTask) -> Result<Meas
                 complete(claimed).await?;
                 lives += 1;
             }
-            Ok(Step::counted(lives))
+            Ok(CallOutcome::counted(lives))
         }
     })
     .await?;
-    stage.close(sample).await
+    running.close(sample).await
 }
 
 /// Creates of 500 and `outcomes` with claim-next of 250, side by side; what is completed counts.
 pub(crate) async fn batches(bench: &Bench) -> Result<Measured> {
-    let stage = bench.stage(1).await?;
-    let (client, tasks) = (stage.client().clone(), Arc::new(vec![task(QUEUE, TEXT)?; BATCH]));
+    let running = bench.start_servers(1).await?;
+    let (client, tasks) = (running.client().clone(), Arc::new(vec![task(QUEUE, TEXT_CHARS)?; BATCH]));
     let open = Arc::new(AtomicUsize::new(0));
     let workers = [(); WORKERS].map(|()| Worker::default());
-    let load = Load::of(PRODUCERS + WORKERS, bench.time().max(Duration::from_secs(3))).cold();
-    let sample = closed_loop(&stage.processes, load, move |caller| {
+    let load = Load::of(PRODUCERS + WORKERS, bench.duration().max(Duration::from_secs(3))).without_warm_up();
+    let sample = closed_loop(&running.processes, load, move |caller| {
         let (client, tasks, open) = (client.clone(), Arc::clone(&tasks), Arc::clone(&open));
         let worker = workers.get(caller).cloned();
         async move {
             let Some(worker) = worker else {
-                if open.load(Ordering::Relaxed) > AHEAD {
+                if open.load(Ordering::Relaxed) > MAX_READY {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 } else {
                     create_all(&client, &tasks).await?;
                     open.fetch_add(BATCH, Ordering::Relaxed);
                 }
-                return Ok(Step::Aside);
+                return Ok(CallOutcome::Uncounted);
             };
-            let next = Claim { wait_ms: Some(2_000), ..claim(QUEUE, HELD) };
-            let settled = worker.turn(&client, next).await?;
+            let next = Claim { wait_ms: Some(2_000), ..claim(QUEUE, TASKS_PER_WORKER) };
+            let settled = worker.settle_and_claim(&client, next).await?;
             open.fetch_sub(settled, Ordering::Relaxed);
-            Ok(if settled == 0 { Step::Aside } else { Step::counted(settled) })
+            Ok(if settled == 0 { CallOutcome::Uncounted } else { CallOutcome::counted(settled) })
         }
     })
     .await?;
-    stage.close(sample).await
+    running.close(sample).await
 }

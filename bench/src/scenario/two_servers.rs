@@ -13,12 +13,12 @@ use crate::meter::Processes;
 use crate::work::{claim, fill_queue};
 
 /// How often each is measured.
-const TURNS: u32 = 4;
+const ROUNDS: u32 = 4;
 
 /// Claims one by one.
 pub(crate) async fn claims(bench: &Bench) -> Result<Measured> {
     let count = bench.pick(5_000, 25_000);
-    in_turns(bench, count, |processes, clients, queue, time| async move {
+    alternating(bench, count, |processes, clients, queue, time| async move {
         claim_until_empty(&processes, Load::of(CALLERS, time), clients, claim(&queue, 1)).await
     })
     .await
@@ -27,15 +27,15 @@ pub(crate) async fn claims(bench: &Bench) -> Result<Measured> {
 /// Claims and settles in batches.
 pub(crate) async fn drains(bench: &Bench) -> Result<Measured> {
     let count = bench.pick(6_000, 40_000);
-    in_turns(bench, count, move |processes, clients, queue, time| async move {
+    alternating(bench, count, move |processes, clients, queue, time| async move {
         drain(&processes, time, clients, &queue, count).await
     })
     .await
 }
 
-/// One server, the other and both take turns, each time with a queue of `count`: a machine that becomes slower does so
+/// One server, the other and both take rounds, each time with a queue of `count`: a machine that becomes slower does so
 /// for all three.
-async fn in_turns<R>(
+async fn alternating<R>(
     bench: &Bench,
     count: usize,
     measure: impl Fn(Processes, Vec<TaskClient>, String, Duration) -> R,
@@ -43,18 +43,19 @@ async fn in_turns<R>(
 where
     R: Future<Output = Result<Sample>>,
 {
-    let stage = bench.stage(2).await?;
-    let clients = stage.clients();
-    let line_ups = [vec![clients[0].clone()], vec![clients[1].clone()], clients];
-    let turns = bench.pick(1, TURNS);
+    let running = bench.start_servers(2).await?;
+    let clients = running.clients();
+    let client_sets = [vec![clients[0].clone()], vec![clients[1].clone()], clients];
+    let rounds = bench.pick(1, ROUNDS);
     let mut samples = [Vec::new(), Vec::new(), Vec::new()];
     let mut conflicts = 0;
-    for turn in 0..turns {
-        for ((number, clients), samples) in line_ups.iter().enumerate().zip(&mut samples) {
-            let queue = format!("queue-{number}-{turn}");
-            fill_queue(stage.client(), &queue, count).await?;
+    for round in 0..rounds {
+        for ((number, clients), samples) in client_sets.iter().enumerate().zip(&mut samples) {
+            let queue = format!("queue-{number}-{round}");
+            fill_queue(running.client(), &queue, count).await?;
             let before = bench.write_conflicts().await?;
-            let sample = measure(stage.processes.clone(), clients.clone(), queue, bench.time() / 2).await?;
+            let sample =
+                measure(running.processes.clone(), clients.clone(), queue, bench.duration() / 2).await?;
             if clients.len() > 1 {
                 conflicts += bench.write_conflicts().await? - before;
             }
@@ -66,5 +67,5 @@ where
     #[expect(clippy::cast_precision_loss, reason = "numbers of conflicts and tasks")]
     let conflicts = 1000.0 * conflicts as f64 / both.items.max(1) as f64;
     let notes = vec![("database_conflicts_per_1000_tasks", conflicts)];
-    stage.close(Measured { limit: Some(("one alone", alone)), notes, ..both.into() }).await
+    running.close(Measured { limit: Some(("one alone", alone)), notes, ..both.into() }).await
 }

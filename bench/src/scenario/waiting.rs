@@ -16,29 +16,30 @@ use crate::meter::Meter;
 use crate::server::API_KEY;
 
 /// Claims that wait.
-const WAITING: usize = 10_000;
+const WAITING_CLAIMS: usize = 10_000;
 /// Files that a process needs besides its connections.
 const OTHER_FILES: usize = 300;
 /// Queues that they wait for, as many workers in each.
 const QUEUES: usize = 100;
 /// Connections that are being made at once.
-const CONNECTING: usize = 128;
+const MAX_CONNECTING: usize = 128;
 /// The longest that all may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(15);
+const MAX_ARRIVAL_TIME: Duration = Duration::from_secs(15);
 /// How the service counts them.
 const GAUGE: &str = "task_repo_waiting_claims ";
 
 /// Processor time, memory and database operations of a server with nothing to do but wait.
 pub(crate) async fn waiting(bench: &Bench) -> Result<Measured> {
-    let stage = bench.stage(1).await?;
-    let count = machine::open_files().map_or(WAITING, |files| WAITING.min(files.saturating_sub(OTHER_FILES)));
-    let (server, client) = (&stage.servers[0], stage.client());
+    let running = bench.start_servers(1).await?;
+    let count = machine::open_files()
+        .map_or(WAITING_CLAIMS, |files| WAITING_CLAIMS.min(files.saturating_sub(OTHER_FILES)));
+    let (server, client) = (&running.servers[0], running.client());
     // Requests written by hand: ten thousand of an HTTP library would measure the library.
     let connections = stream::iter(0..count).map(|number| wait_by_hand(server.port(), number % QUEUES));
-    let connections: Vec<TcpStream> = connections.buffer_unordered(CONNECTING).try_collect().await?;
+    let connections: Vec<TcpStream> = connections.buffer_unordered(MAX_CONNECTING).try_collect().await?;
     all_arrived(client, count).await?;
     let before = bench.server_status().await?;
-    let meter = Meter::start(&stage.processes);
+    let meter = Meter::start(&running.processes);
     tokio::time::sleep(bench.pick(Duration::from_secs(3), Duration::from_secs(12))).await;
     let (elapsed, usage) = meter.stop();
     let after = bench.server_status().await?;
@@ -53,7 +54,7 @@ pub(crate) async fn waiting(bench: &Bench) -> Result<Measured> {
         // The question itself is one.
         ("database_operations_per_second", (operations - 1).max(0) as f64 / seconds),
     ]);
-    let measured = stage.close(measured).await;
+    let measured = running.close(measured).await;
     drop(connections);
     measured
 }
@@ -73,7 +74,7 @@ async fn wait_by_hand(port: u16, queue: usize) -> Result<TcpStream> {
 
 async fn all_arrived(client: &TaskClient, count: usize) -> Result<()> {
     let since = Instant::now();
-    while since.elapsed() < PATIENCE {
+    while since.elapsed() < MAX_ARRIVAL_TIME {
         if arrived(client).await? >= count {
             return Ok(());
         }

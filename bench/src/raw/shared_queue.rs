@@ -1,27 +1,27 @@
-//! What callers take from each other.
+//! A queue that the callers of one measurement share.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What callers take from each other.
-pub(super) struct Shelf<T>(Arc<Mutex<VecDeque<T>>>);
+/// First in, first out; clones are the same queue.
+pub(super) struct SharedQueue<T>(Arc<Mutex<VecDeque<T>>>);
 
-impl<T> Clone for Shelf<T> {
+impl<T> Clone for SharedQueue<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<T> Shelf<T> {
+impl<T> SharedQueue<T> {
     pub(super) fn of(things: impl IntoIterator<Item = T>) -> Self {
         Self(Arc::new(Mutex::new(things.into_iter().collect())))
     }
 
-    pub(super) fn put(&self, thing: T) {
+    pub(super) fn push(&self, thing: T) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(thing);
     }
 
-    pub(super) fn take(&self) -> Option<T> {
+    pub(super) fn pop(&self) -> Option<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
