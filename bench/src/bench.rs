@@ -111,13 +111,13 @@ impl Bench {
         Processes { servers: Vec::new(), mongod: self.mongod }
     }
 
-    /// A database that nobody has used yet.
+    /// A database that is not used yet.
     pub(crate) fn fresh_database(&self) -> Database {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         self.driver.database(&format!("{}{number}", self.prefix))
     }
 
-    /// That many servers side by side on a fresh database.
+    /// Starts that many servers side by side on a fresh database.
     pub(crate) async fn start_servers(&self, count: usize) -> Result<RunningServers> {
         let database = self.fresh_database();
         let mut servers = Vec::with_capacity(count);

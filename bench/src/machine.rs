@@ -47,7 +47,7 @@ pub(crate) fn processor_seconds(pid: u32) -> Option<f64> {
 
 /// Processor time that all programs of the machine have used, in seconds.
 ///
-/// Interrupts are left out: on the loopback address they are the network, which is nobody's in particular.
+/// Interrupts are left out: on the loopback address they are the network, which belongs to no single program.
 pub(crate) fn busy_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let fields: Vec<f64> = stat.lines().next()?.split_whitespace().skip(1).flat_map(str::parse).collect();

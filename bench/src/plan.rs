@@ -1,4 +1,4 @@
-//! The scenarios by name, in their order. A raw limit stands right before those who are compared with it.
+//! The scenarios by name, in their order. A raw limit stands right before the scenarios that are compared with it.
 
 use std::sync::Arc;
 

@@ -15,7 +15,7 @@ use crate::machine::{self, Memory};
 /// The key of the servers started here.
 pub(crate) const API_KEY: &str = "bench_api_key";
 
-/// The longest a start may take.
+/// Longest that a start may take: beyond what a loaded machine needs.
 const MAX_START_TIME: Duration = Duration::from_secs(30);
 
 /// A running server. Dropped, it is killed: what it keeps is thrown away anyway.

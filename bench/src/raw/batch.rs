@@ -46,8 +46,8 @@ impl Tasks {
     }
 }
 
-/// A backlog that is there from the beginning, read once from front to back: its front is soon full of index entries
-/// that are claimed already, and whoever looks for work there again steps over all of them.
+/// A backlog that is there from the beginning, read once from front to back. Reading from the front again would step over
+/// the index entries of all tasks that are claimed already.
 #[derive(Clone)]
 pub(super) struct Backlog(Arc<Mutex<Cursor<RawDocumentBuf>>>);
 

@@ -17,14 +17,15 @@ use super::tasks::{BATCH, IN_FLIGHT, STATEMENTS, Tasks, claim_order, ready};
 use crate::bench::{Bench, Measured};
 use crate::load::{CallOutcome, Load, closed_loop};
 
-/// Tasks that may be ready, and batches that may be claimed, before those who are ahead wait for the others.
+/// Ready tasks from which on inserts wait for claims: ten batches.
 const MAX_READY: usize = 5_000;
+/// Claimed batches of statements from which on claims wait for settlements.
 const MAX_CLAIMED_BATCHES: usize = 8;
 
-/// How long somebody who has nothing to do waits.
+/// How long a caller with nothing to do waits before it looks again.
 const IDLE_PAUSE: Duration = Duration::from_millis(1);
 
-/// How far back the claimer looks behind the newest task it has seen: inserts overtake each other.
+/// How far behind the newest task it has seen the claimer reads, in milliseconds: inserts overtake each other.
 const OVERLAP_MS: i64 = 20;
 
 /// Claims and settlements side by side.
@@ -66,7 +67,7 @@ impl Source {
         let find = find.limit(i64::try_from(BATCH)?).batch_size(u32::try_from(BATCH)?);
         let found: Vec<RawDocumentBuf> = find.await?.try_collect().await?;
         let newest = found.last().and_then(|task| task.get_datetime("ready_at").ok());
-        // From the front again after a look in vain: something may have been overtaken by more than that.
+        // After a read that found nothing the next begins at the front: an insert may be later by more than the overlap.
         *position = newest.and((*position).max(newest));
         Ok(found)
     }

@@ -12,11 +12,11 @@ use crate::work::{QUEUE, TEXT_CHARS, claim, fill, fill_queue, task};
 
 /// Tasks of the shortest backlog.
 const SHORTEST_BACKLOG: usize = 10_000;
-/// Claims between two fillings; half of the shortest backlog.
+/// Claims from one backlog in one round: half of the shortest backlog, which is then filled up again.
 const CLAIMS_PER_ROUND: usize = 5_000;
 /// Further tasks that callers claim before the clock starts.
 const WARM_UP_TASKS: usize = CALLERS * 3;
-/// The longest that one round may take.
+/// Longest that one round may take. It ends with its claims, so this bounds a run that hangs.
 const MAX_ROUND_TIME: Duration = Duration::from_secs(20);
 
 /// Claims one by one from the shortest backlog.
@@ -43,7 +43,8 @@ pub(crate) async fn scheduled(bench: &Bench, later: usize) -> Result<Measured> {
     beside_the_shortest(bench, running).await
 }
 
-/// Compares with claims from the shortest backlog. The two take turns: a machine that becomes slower does so for both.
+/// Compares with claims from the shortest backlog. The two are measured by turns, so that a machine that becomes
+/// slower does so for both.
 async fn beside_the_shortest(bench: &Bench, running: RunningServers) -> Result<Measured> {
     let short = bench.start_servers(1).await?;
     fill_queue(short.client(), QUEUE, SHORTEST_BACKLOG).await?;
@@ -53,7 +54,7 @@ async fn beside_the_shortest(bench: &Bench, running: RunningServers) -> Result<M
     running.close(Measured { limit, ..sample.into() }).await
 }
 
-/// Claims from all the stages in turns. Each is filled up again in between.
+/// Claims from each group of servers by turns. Its backlog is filled up again before each round but the first.
 async fn rounds<const N: usize>(bench: &Bench, groups: [&RunningServers; N]) -> Result<[Sample; N]> {
     bench.checkpoint().await?;
     let load = Load::of(CALLERS, MAX_ROUND_TIME).up_to(CLAIMS_PER_ROUND as u64);

@@ -56,7 +56,7 @@ pub(crate) async fn types(bench: &Bench) -> Result<Measured> {
     running.close(sample).await
 }
 
-/// Claims until nothing is left or the load's limits are met; callers take turns with the clients.
+/// Claims until nothing is left or the load's limits are met; the callers are spread over the clients.
 pub(super) async fn claim_until_empty(
     processes: &Processes,
     load: Load,

@@ -9,7 +9,7 @@ use crate::work::{BATCH, QUEUE, TEXT_CHARS, create_all, task};
 /// Batches on their way at once.
 const IN_FLIGHT: usize = 2;
 
-/// Calls that are answered without a look at the body or the database: what client, HTTP and server cost by themselves.
+/// Calls that are answered without reading a body or the database: what client, HTTP and server cost by themselves.
 pub(crate) async fn idle_calls(bench: &Bench) -> Result<Measured> {
     let running = bench.start_servers(1).await?;
     let client = running.client().clone();

@@ -12,12 +12,13 @@ use crate::bench::{Bench, Measured};
 use crate::load::{CALLERS, CallOutcome, Load, closed_loop};
 use crate::work::{BATCH, QUEUE, TEXT_CHARS, claim, complete, create_all, task};
 
-/// Those who create in batches, and those who work in batches.
+/// Callers that create in batches.
 const PRODUCERS: usize = 2;
+/// Callers that claim and settle in batches.
 const WORKERS: usize = 2;
 /// Tasks that a worker has at a time.
 const TASKS_PER_WORKER: u32 = 250;
-/// Ready tasks before those who create wait.
+/// Unfinished tasks from which on producers wait: ten batches, so that workers always find some.
 const MAX_READY: usize = 5_000;
 
 /// Three calls for each task.
@@ -33,7 +34,7 @@ pub(crate) async fn payload(bench: &Bench, bytes: usize) -> Result<Measured> {
 async fn one_by_one(bench: &Bench, callers: usize, task: NewTask) -> Result<Measured> {
     let running = bench.start_servers(1).await?;
     let client = running.client().clone();
-    // There are never more claims than tasks, so nobody waits for long.
+    // There are never more claims than tasks, so no claim waits for long.
     let next = Claim { wait_ms: Some(10_000), ..claim(QUEUE, 1) };
     let sample = closed_loop(&running.processes, Load::of(callers, bench.duration()), move |_| {
         let (client, task, next) = (client.clone(), task.clone(), next.clone());

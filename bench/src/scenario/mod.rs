@@ -1,6 +1,6 @@
 //! The service over HTTP, through the shipped client.
 //!
-//! Each scenario starts with a fresh server and an empty database, and ends with a look at the server's memory.
+//! Each scenario starts with a fresh server and an empty database, and ends with reading the server's memory.
 
 mod backlog;
 mod claim;

@@ -23,7 +23,7 @@ const OTHER_FILES: usize = 300;
 const QUEUES: usize = 100;
 /// Connections that are being made at once.
 const MAX_CONNECTING: usize = 128;
-/// The longest that all may take to arrive.
+/// Longest that all claims may take to arrive: half of their wait, so that the first still waits with the last.
 const MAX_ARRIVAL_TIME: Duration = Duration::from_secs(15);
 /// How the service counts them.
 const GAUGE: &str = "task_repo_waiting_claims ";

@@ -10,7 +10,7 @@ use crate::load::{Sample, histogram, micros};
 use crate::meter::Meter;
 use crate::work::{QUEUE, TEXT_CHARS, claim, complete, task};
 
-/// How long a worker is given to arrive before a task is created for it.
+/// How long before the create of a task its worker sends its claim: enough to reach the server and wait there.
 const WORKER_LEAD_TIME: Duration = Duration::from_millis(10);
 
 /// Worker and creator on one server.
