@@ -33,8 +33,8 @@ pub(crate) async fn drains(bench: &Bench) -> Result<Measured> {
     .await
 }
 
-/// One server, the other and both take rounds, each time with a queue of `count`: a machine that becomes slower does so
-/// for all three.
+/// Measures one server, the other, and both, by turns and each time with a queue of `count`: a machine that becomes slower
+/// does so for all three.
 async fn alternating<R>(
     bench: &Bench,
     count: usize,
