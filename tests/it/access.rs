@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use futures_util::TryStreamExt as _;
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, Call, ROUTES, SYSTEM_ROUTES, TestServer, id_of};
+use task_repo_tests::{HttpAnswer, HttpCall, ROUTES, SYSTEM_ROUTES, TestServer, id_of};
 use uuid::Uuid;
 
 use task_repo_protocol::path;
@@ -36,7 +36,7 @@ struct Operation {
 
 impl Operation {
     /// The call, with `id` wherever an id stands and `token` wherever a lease token does.
-    fn call(&self, server: &TestServer, id: &str, token: &str, task_type: &str) -> Call {
+    fn call(&self, server: &TestServer, id: &str, token: &str, task_type: &str) -> HttpCall {
         let path = self.path.replace("{task_id}", id).replace("{key_id}", id).replace("{asset}", "index.css");
         let path = path.replace("{result_id}", CANARY);
         let call = server.request(&self.method, &path);
@@ -252,7 +252,7 @@ async fn stored(server: &TestServer) -> Vec<String> {
 
 /// What an answer to a stranger may be: no word of the victim, and 404 where one of its tasks is named.
 #[track_caller]
-fn assert_tells_nothing(operation: &Operation, answer: &Answer) {
+fn assert_tells_nothing(operation: &Operation, answer: &HttpAnswer) {
     assert!(
         !answer.text().contains(CANARY) || operation.path.contains("{result_id}"),
         "{operation:?}: {answer:?}"

@@ -2,7 +2,7 @@
 
 use bson::doc;
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, TestServer, unique_type};
+use task_repo_tests::{HttpAnswer, TestServer, unique_type};
 
 use crate::fail_point::FailPoint;
 use crate::verbs::{claim, executions, id, settle, shown, tasks};
@@ -11,7 +11,7 @@ use crate::verbs::{claim, executions, id, settle, shown, tasks};
 const WAIT_MS: u64 = 20_000;
 
 /// A worker that waits, and a task that is created for it: both answers.
-async fn meet(server: &TestServer, queue: &str, wait_ms: u64) -> (Answer, Answer) {
+async fn meet(server: &TestServer, queue: &str, wait_ms: u64) -> (HttpAnswer, HttpAnswer) {
     let body = json!({"task_types": [queue], "worker_id": "w", "wait_ms": wait_ms});
     tokio::join!(server.post("/tasks/claim").json(&body).send(), async {
         server.until_claims_wait(queue, 1).await;

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, TestServer, unique_type};
+use task_repo_tests::{HttpAnswer, TestServer, unique_type};
 
 use crate::verbs::{
     claim, claim_one, create_many, executions, id, post, put_status, settle, shown, tasks, token,
 };
 
 /// How many of the answers have that status.
-fn count(answers: &[Answer], status: u16) -> usize {
+fn count(answers: &[HttpAnswer], status: u16) -> usize {
     answers.iter().filter(|answer| answer.status == status).count()
 }
 

@@ -6,11 +6,11 @@ use bson::{Document, doc};
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, Call, TestServer, assert_problem, id_of, unique_type};
+use task_repo_tests::{HttpAnswer, HttpCall, TestServer, assert_problem, id_of, unique_type};
 
 const REPLAYED: &str = "idempotent-replayed";
 
-fn keyed(call: Call, key: &str) -> Call {
+fn keyed(call: HttpCall, key: &str) -> HttpCall {
     call.header("Idempotency-Key", key)
 }
 
@@ -21,7 +21,7 @@ async fn count(server: &TestServer, task_type: &str) -> usize {
 }
 
 #[track_caller]
-fn assert_replay(replay: &Answer, first: &Answer) {
+fn assert_replay(replay: &HttpAnswer, first: &HttpAnswer) {
     assert_eq!(replay.status, first.status, "{replay:?}");
     assert_eq!(replay.text(), first.text());
     assert_eq!(replay.header("location"), first.header("location"));

@@ -5,7 +5,7 @@ use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, Call, TestServer, encode, id_of};
+use task_repo_tests::{HttpAnswer, HttpCall, TestServer, encode, id_of};
 use uuid::Uuid;
 
 use crate::corpus::{corpus, objects};
@@ -72,7 +72,7 @@ pub(crate) async fn stored(server: &TestServer) -> Vec<String> {
 }
 
 /// Every place of a URL where a caller's text goes.
-fn in_urls(server: &TestServer, text: &str) -> Vec<Call> {
+fn in_urls(server: &TestServer, text: &str) -> Vec<HttpCall> {
     let get = |parameters: &[(&str, &str)]| server.get("/tasks").query(parameters);
     let any = ("status", "any");
     let (both, keyed, valued) = (format!("{text}:{text}"), format!("{text}:v"), format!("k:{text}"));
@@ -116,7 +116,7 @@ fn in_urls(server: &TestServer, text: &str) -> Vec<Call> {
 }
 
 /// Every place of a body where a caller's text goes, with `value` there.
-fn in_bodies(server: &TestServer, value: &Value) -> Vec<Call> {
+fn in_bodies(server: &TestServer, value: &Value) -> Vec<HttpCall> {
     let id = Uuid::now_v7().to_string();
     let task = |field: &str| json!({"task_type": "attack", field: value});
     let mut bodies: Vec<(String, Value)> = [
@@ -178,7 +178,7 @@ fn in_bodies(server: &TestServer, value: &Value) -> Vec<Call> {
 }
 
 /// The headers that every request may have, where a header can hold the text at all; credentials last.
-fn in_headers(server: &TestServer, text: &str) -> (Vec<Call>, Vec<Call>) {
+fn in_headers(server: &TestServer, text: &str) -> (Vec<HttpCall>, Vec<HttpCall>) {
     if text.bytes().any(|byte| byte < b' ') {
         return (Vec::new(), Vec::new());
     }
@@ -194,8 +194,8 @@ fn in_headers(server: &TestServer, text: &str) -> (Vec<Call>, Vec<Call>) {
 }
 
 /// Sends calls; no answer says that the server or the database is at a loss, and none tells of a victim.
-async fn send_all(calls: impl IntoIterator<Item = Call>) {
-    for answer in join_all(calls.into_iter().map(Call::send)).await {
+async fn send_all(calls: impl IntoIterator<Item = HttpCall>) {
+    for answer in join_all(calls.into_iter().map(HttpCall::send)).await {
         assert!(answer.status < 500, "{answer:?}");
         assert!(!answer.text().contains(CANARY), "{answer:?}");
     }
@@ -215,8 +215,8 @@ async fn no_text_reaches_beyond_the_caller() {
     let before = stored(&server).await;
     assert_eq!(before.len(), 9 + 2);
     // Bob of tenant `default` owns nothing; the limited key may not see the type that the victims' tasks have.
-    let as_bob = |call: Call| call.key(&key).user("bob");
-    let as_limited = |call: Call| call.key(&limited);
+    let as_bob = |call: HttpCall| call.key(&key).user("bob");
+    let as_limited = |call: HttpCall| call.key(&limited);
     for text in corpus() {
         let value = Value::from(text.as_str());
         for calls in [in_urls(&server, &text), in_bodies(&server, &value)] {
@@ -237,7 +237,7 @@ async fn no_text_reaches_beyond_the_caller() {
 }
 
 /// The ids of a page or claim.
-pub(crate) fn ids(answer: &Answer) -> Vec<String> {
+pub(crate) fn ids(answer: &HttpAnswer) -> Vec<String> {
     let body = answer.ok();
     body["tasks"].as_array().unwrap().iter().map(|task| id_of(task).to_owned()).collect()
 }

@@ -1,7 +1,7 @@
 //! A task of another tenant or another user is exactly like a missing one, on every route, and nothing changes it.
 
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, Call, ROUTES, Route, TestServer, assert_problem, id_of};
+use task_repo_tests::{HttpAnswer, HttpCall, ROUTES, Route, TestServer, assert_problem, id_of};
 use uuid::Uuid;
 
 const STATUSES: [&str; 6] = ["pending", "scheduled", "processing", "completed", "failed", "cancelled"];
@@ -14,7 +14,7 @@ struct Stranger {
 }
 
 impl Stranger {
-    fn dress(&self, mut call: Call) -> Call {
+    fn dress(&self, mut call: HttpCall) -> HttpCall {
         if let Some(key) = &self.key {
             call = call.key(key);
         }
@@ -47,7 +47,7 @@ async fn strangers(server: &TestServer) -> Vec<Stranger> {
 }
 
 /// What an answer says, but for what names the request and the task.
-fn told(answer: &Answer, id: &str) -> (u16, String) {
+fn told(answer: &HttpAnswer, id: &str) -> (u16, String) {
     let mut body = answer.json();
     body.as_object_mut().unwrap().remove("request_id");
     (answer.status, body.to_string().replace(id, "ID"))

@@ -3,7 +3,7 @@
 use bson::{DateTime, doc};
 use serde_json::{Value, json};
 use task_repo_client::{ExecutionStatus, NewTask};
-use task_repo_tests::{Answer, TestServer, unique_type};
+use task_repo_tests::{HttpAnswer, TestServer, unique_type};
 
 use crate::verbs::{
     STRANGE_TOKEN, claim_one, executions, id, post, settle, shown, time, token, until_status, with,
@@ -34,7 +34,7 @@ async fn assert_ended(server: &TestServer, held: &Value, problem: &Value, reason
     assert_eq!(problem["ended"], expected, "{problem}");
 }
 
-fn lost(answer: &Answer) -> Value {
+fn lost(answer: &HttpAnswer) -> Value {
     answer.problem(409, "lease_lost")
 }
 

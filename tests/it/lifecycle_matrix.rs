@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, TestServer};
+use task_repo_tests::{HttpAnswer, TestServer};
 
 use crate::verbs::{STRANGE_TOKEN, claim_one, id, post, put_status, settle, shown, token, with};
 
@@ -96,7 +96,7 @@ async fn reach(server: &TestServer, state: &str) -> Value {
     }
 }
 
-async fn call(server: &TestServer, task: &Value, verb: &str) -> Answer {
+async fn call(server: &TestServer, task: &Value, verb: &str) -> HttpAnswer {
     let one = format!("/tasks/{}", id(task));
     let token = if task["lease"].is_object() { token(task) } else { STRANGE_TOKEN };
     let shown = json!({"lease_token": token});

@@ -1,7 +1,7 @@
 //! `POST /tasks/outcomes`: many tasks settled in one call, each for itself, and the next work with it.
 
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, TestServer, assert_problem, unique_type};
+use task_repo_tests::{HttpAnswer, TestServer, assert_problem, unique_type};
 use uuid::Uuid;
 
 use crate::verbs::{
@@ -21,7 +21,7 @@ fn outcome(task: &Value, kind: &str, more: Value) -> Value {
     with(json!({"id": id(task), "lease_token": token(task), "outcome": kind}), more)
 }
 
-async fn settle_all(server: &TestServer, outcomes: Value) -> Answer {
+async fn settle_all(server: &TestServer, outcomes: Value) -> HttpAnswer {
     server.post("/tasks/outcomes").json(&json!({"outcomes": outcomes})).send().await
 }
 

@@ -6,7 +6,7 @@ use bson::doc;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::json;
-use task_repo_tests::{API_KEY, Answer, Call, TestServer, eventually, unique_type};
+use task_repo_tests::{API_KEY, HttpAnswer, HttpCall, TestServer, eventually, unique_type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -101,8 +101,8 @@ const CALLS: usize = 96;
 async fn overload(
     server: &TestServer,
     command: &str,
-    calls: impl Iterator<Item = Call>,
-) -> Vec<(usize, Answer)> {
+    calls: impl Iterator<Item = HttpCall>,
+) -> Vec<(usize, HttpAnswer)> {
     let slow = doc! { "blockConnection": true, "blockTimeMS": 12_000 };
     let mut fault = Some(FailPoint::set(server, command, "alwaysOn", slow).await);
     let numbered = calls.enumerate().map(async |(number, call)| (number, call.send().await));
@@ -118,7 +118,7 @@ async fn overload(
 }
 
 /// Whether it was refused, in the way that the contract says.
-fn is_refused(answer: &Answer) -> bool {
+fn is_refused(answer: &HttpAnswer) -> bool {
     if answer.status != 503 {
         return false;
     }

@@ -1,7 +1,7 @@
 //! Payloads come back exactly as sent, compared as text: a parsed value would hide what is lost.
 
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, TestServer, assert_problem, encode, id_of, raw, unique_type};
+use task_repo_tests::{HttpAnswer, TestServer, assert_problem, encode, id_of, raw, unique_type};
 
 const MEBIBYTE: usize = 1 << 20;
 
@@ -54,11 +54,11 @@ fn text_of(bytes: usize) -> String {
     format!("\"{}\"", "x".repeat(bytes - 2))
 }
 
-fn path_of(answer: &Answer) -> String {
+fn path_of(answer: &HttpAnswer) -> String {
     format!("/tasks/{}", answer.raw("id").trim_matches('"'))
 }
 
-async fn post(server: &TestServer, path: &str, body: String) -> Answer {
+async fn post(server: &TestServer, path: &str, body: String) -> HttpAnswer {
     server.post(path).json_text(body).send().await
 }
 

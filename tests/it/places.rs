@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use futures_util::stream::iter;
 use serde_json::{Value, json};
 use task_repo_protocol::path;
-use task_repo_tests::{Call, ROUTES, Route, TestServer, encode, id_of};
+use task_repo_tests::{HttpCall, ROUTES, Route, TestServer, encode, id_of};
 use uuid::Uuid;
 
 use crate::access::fill_in;
@@ -216,7 +216,13 @@ impl Attackers {
     }
 
     /// The call with that value there; nothing where a URL or header cannot hold it.
-    fn call(&mut self, server: &TestServer, victims: &Victims, place: &Place, value: &Value) -> Option<Call> {
+    fn call(
+        &mut self,
+        server: &TestServer,
+        victims: &Victims,
+        place: &Place,
+        value: &Value,
+    ) -> Option<HttpCall> {
         let name = place.name[0].as_str();
         let text = value.as_str();
         let ((id, token), task_type) = match place.about() {

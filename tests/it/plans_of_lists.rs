@@ -6,7 +6,7 @@ use bson::{Binary, Bson, DateTime, Document, doc};
 use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 use task_repo_client::{ListTasks, Status};
-use task_repo_tests::{Call, TestServer};
+use task_repo_tests::{HttpCall, TestServer};
 use uuid::Uuid;
 
 use crate::profiler;
@@ -125,7 +125,7 @@ fn is_served(status: &Filter, types: &Filter, user: &Filter, tag: &Filter, more:
 }
 
 /// Sends a call, and counts what the database looked at for it: documents, keys.
-async fn looked_at(server: &TestServer, call: Call) -> (u16, i64, i64) {
+async fn looked_at(server: &TestServer, call: HttpCall) -> (u16, i64, i64) {
     let profile = server.database().collection::<Document>("system.profile");
     let before = profile.estimated_document_count().await.expect("a count");
     let status = call.send().await.status;

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, TestServer, unique_type};
+use task_repo_tests::{HttpAnswer, TestServer, unique_type};
 use uuid::Uuid;
 
 use crate::reference_task::{Edit, HOUR, Task, Verb, shown};
@@ -79,7 +79,7 @@ type Outcome = Result<(), TestCaseError>;
 /// What came back for one task: a status code, and the body.
 type Said = (u16, Value);
 
-fn said(answer: &Answer) -> Said {
+fn said(answer: &HttpAnswer) -> Said {
     (answer.status, if answer.body.is_empty() { Value::Null } else { answer.json() })
 }
 

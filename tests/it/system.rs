@@ -5,7 +5,7 @@ use std::io::Read;
 
 use serde_json::{Value, json};
 use task_repo_protocol::{ErrorCode, Problem, Role, Status, path};
-use task_repo_tests::{Answer, ROUTES, SYSTEM_ROUTES, TestServer, id_of};
+use task_repo_tests::{HttpAnswer, ROUTES, SYSTEM_ROUTES, TestServer, id_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health() {
@@ -266,7 +266,7 @@ async fn request_ids_are_taken_made_and_returned() {
                 assert_eq!(answer.json()["request_id"], own);
             }
             let (one, two) = (call().send().await, call().send().await);
-            let made = |answer: &Answer| answer.header("x-request-id").unwrap().to_owned();
+            let made = |answer: &HttpAnswer| answer.header("x-request-id").unwrap().to_owned();
             assert_ne!(made(&one), made(&two), "{method} {path}");
         }
     }
@@ -294,7 +294,7 @@ async fn answers_are_json_in_utf_8() {
     assert_eq!(created.header("content-type").unwrap().replace(' ', ""), "application/json;charset=utf-8");
 }
 
-fn unpacked(answer: &Answer) -> Vec<u8> {
+fn unpacked(answer: &HttpAnswer) -> Vec<u8> {
     let mut plain = Vec::new();
     match answer.header("content-encoding") {
         None | Some("identity") => plain.clone_from(&answer.body),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use task_repo_tests::{Call, TestServer, id_of};
+use task_repo_tests::{HttpCall, TestServer, id_of};
 use uuid::Uuid;
 
 use crate::corpus::corpus;
@@ -78,7 +78,7 @@ async fn users_tenants_and_keys_are_told_apart_byte_by_byte() {
     for name in &names {
         // The same idempotency key for every user and every tenant is another key each time; and the other way round.
         let create =
-            |call: Call, key: &str| call.header("Idempotency-Key", key).json(&json!({"task_type": "t"}));
+            |call: HttpCall, key: &str| call.header("Idempotency-Key", key).json(&json!({"task_type": "t"}));
         let as_user = create(server.post("/tasks").user(name), "same").send().await.ok();
         let as_tenant = create(server.post("/tasks").tenant(name), "same").send().await.ok();
         let by_key = create(server.post("/tasks").tenant("keys"), name).send().await.ok();

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 pub(crate) use task_repo_tests::id_of as id;
-use task_repo_tests::{Answer, TestServer, eventually};
+use task_repo_tests::{HttpAnswer, TestServer, eventually};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -73,12 +73,12 @@ pub(crate) async fn executions(server: &TestServer, task: &Value) -> Vec<Value> 
 }
 
 /// `POST /tasks/{id}/{verb}` without a lease token.
-pub(crate) async fn post(server: &TestServer, task: &Value, verb: &str, body: Value) -> Answer {
+pub(crate) async fn post(server: &TestServer, task: &Value, verb: &str, body: Value) -> HttpAnswer {
     server.post(&format!("/tasks/{}/{verb}", id(task))).json(&body).send().await
 }
 
 /// `POST /tasks/{id}/{verb}` with the lease token that came with `task`. What went wrong is filled in for `fail`.
-pub(crate) async fn settle(server: &TestServer, task: &Value, verb: &str, more: Value) -> Answer {
+pub(crate) async fn settle(server: &TestServer, task: &Value, verb: &str, more: Value) -> HttpAnswer {
     let mut body = json!({"lease_token": token(task)});
     if verb == "fail" {
         body = with(body, json!({"error": {"message": "it broke"}}));
@@ -87,7 +87,7 @@ pub(crate) async fn settle(server: &TestServer, task: &Value, verb: &str, more: 
 }
 
 /// `PUT /tasks/{id}/status`.
-pub(crate) async fn put_status(server: &TestServer, task: &Value, body: Value) -> Answer {
+pub(crate) async fn put_status(server: &TestServer, task: &Value, body: Value) -> HttpAnswer {
     server.put(&format!("/tasks/{}/status", id(task))).json(&body).send().await
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn assert_receipt(receipt: &Value, task: &Value) {
 
 /// Checks that a call was refused because its token does not hold the task, and that it names who does.
 #[track_caller]
-pub(crate) fn assert_lease_lost(answer: &Answer, task: &Value) {
+pub(crate) fn assert_lease_lost(answer: &HttpAnswer, task: &Value) {
     let problem = answer.problem(409, "lease_lost");
     assert_eq!(problem["current_status"], task["status"], "{problem}");
     assert_eq!(problem["attempt"], task["attempt"], "{problem}");

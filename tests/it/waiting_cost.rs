@@ -3,7 +3,7 @@
 use bson::{Bson, Document};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use task_repo_tests::{Call, TestServer, eventually, unique_type};
+use task_repo_tests::{HttpCall, TestServer, eventually, unique_type};
 
 use crate::profiler;
 use crate::verbs::{claim, id, ids, tasks};
@@ -63,7 +63,7 @@ async fn claims_whose_wait_is_over_are_not_looked_for_any_more() {
 /// checks that no read in claim order came of that but the one when the claim arrived, and ends it with `wanted`.
 async fn assert_left_alone(
     more: Value,
-    caller: impl Fn(Call) -> Call,
+    caller: impl Fn(HttpCall) -> HttpCall,
     strange: &[Value],
     wanted: Value,
     is_its: fn(&Document) -> bool,

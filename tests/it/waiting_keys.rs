@@ -5,7 +5,7 @@ use std::time::Duration;
 use bson::{Document, doc};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use task_repo_tests::{Answer, TestServer, id_of, in_seconds};
+use task_repo_tests::{HttpAnswer, TestServer, id_of, in_seconds};
 use uuid::Uuid;
 
 fn secret(issued: &Value) -> &str {
@@ -13,7 +13,7 @@ fn secret(issued: &Value) -> &str {
 }
 
 /// A call that waits for half a minute with that key, and one that waits for the end of that task.
-async fn waiting_calls(server: &TestServer, key: &str, task: &str) -> [Answer; 2] {
+async fn waiting_calls(server: &TestServer, key: &str, task: &str) -> [HttpAnswer; 2] {
     let body = json!({"task_types": ["nothing"], "worker_id": "w", "wait_ms": 30_000});
     let claim = server.post("/tasks/claim").key(key).json(&body).send();
     let wait = server.get(&format!("/tasks/{task}?wait_ms=30000")).key(key).send();

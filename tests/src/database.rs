@@ -16,11 +16,11 @@ impl TestDatabase {
     /// A fresh one in the MongoDB that `TEST_MONGODB_URI` names. Where it names several, parted by spaces, tests take them
     /// in turn: a fault that is made in one is no fault in the others.
     pub async fn create() -> Self {
-        static TURN: AtomicUsize = AtomicUsize::new(0);
+        static NEXT_MONGODB: AtomicUsize = AtomicUsize::new(0);
         let named = std::env::var("TEST_MONGODB_URI").unwrap_or_default();
         let uris: Vec<_> = named.split_whitespace().collect();
-        let turn = TURN.fetch_add(1, Ordering::Relaxed);
-        let Some(uri) = turn.checked_rem(uris.len()).map(|place| uris[place].to_owned()) else {
+        let number = NEXT_MONGODB.fetch_add(1, Ordering::Relaxed);
+        let Some(uri) = number.checked_rem(uris.len()).map(|place| uris[place].to_owned()) else {
             panic!(
                 "TEST_MONGODB_URI is not set. Run the tests with `cargo xtask test`, which starts a MongoDB for them, \
                  or set it to a replica set of your own, such as mongodb://127.0.0.1:27017/?replicaSet=rs0"

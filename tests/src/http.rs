@@ -14,7 +14,7 @@ pub const API_KEY: &str = "test_api_key";
 
 /// A call under construction, with the bootstrap key unless another is given.
 #[must_use = "a call does nothing until it is sent"]
-pub struct Call {
+pub struct HttpCall {
     http: reqwest::Client,
     method: Method,
     url: Url,
@@ -22,7 +22,7 @@ pub struct Call {
     body: Option<Vec<u8>>,
 }
 
-impl Call {
+impl HttpCall {
     pub(crate) fn new(http: reqwest::Client, method: Method, server: &str, path: &str) -> Self {
         let base = if path.starts_with("/tasks") || path.starts_with("/keys") { path::BASE } else { "" };
         let url = Url::parse(&format!("{server}{base}{path}")).expect("a URL");
@@ -93,7 +93,7 @@ impl Call {
 
     /// Sends it. Panics when no answer comes, or one that no call may ever get: a 5xx other than 503, or one without
     /// `X-Request-ID`.
-    pub async fn send(self) -> Answer {
+    pub async fn send(self) -> HttpAnswer {
         let what = format!("{} {}", self.method, self.url);
         let mut request = self.http.request(self.method, self.url).headers(self.headers);
         if let Some(body) = self.body {
@@ -102,7 +102,7 @@ impl Call {
         let response = request.send().await.unwrap_or_else(|error| panic!("{what}: no answer: {error:?}"));
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = response.bytes().await.unwrap_or_else(|error| panic!("{what}: half an answer: {error:?}"));
-        let answer = Answer { status, headers, body: body.to_vec(), what };
+        let answer = HttpAnswer { status, headers, body: body.to_vec(), what };
         assert!(status < 500 || status == 503, "no input may produce this: {answer:?}");
         assert!(
             answer.header(path::REQUEST_ID_HEADER).is_some_and(|id| !id.is_empty()),
@@ -113,7 +113,7 @@ impl Call {
 }
 
 /// What came back.
-pub struct Answer {
+pub struct HttpAnswer {
     /// The status code.
     pub status: u16,
     /// The headers.
@@ -123,7 +123,7 @@ pub struct Answer {
     what: String,
 }
 
-impl Answer {
+impl HttpAnswer {
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -135,7 +135,7 @@ impl Answer {
         String::from_utf8(self.body.clone()).unwrap_or_else(|_| panic!("not UTF-8: {self:?}"))
     }
 
-    /// The body as JSON. Numbers beyond 64 bits lose digits here: compare such payloads with [`Answer::raw`].
+    /// The body as JSON. Numbers beyond 64 bits lose digits here: compare such payloads with [`HttpAnswer::raw`].
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
@@ -179,7 +179,7 @@ impl Answer {
     }
 }
 
-impl std::fmt::Debug for Answer {
+impl std::fmt::Debug for HttpAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text: String = String::from_utf8_lossy(&self.body).chars().take(2000).collect();
         write!(f, "{} answered {} {:?}\n{text}", self.what, self.status, self.headers)

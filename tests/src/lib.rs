@@ -27,7 +27,7 @@ pub mod waiting;
 
 pub use database::TestDatabase;
 pub use factory::{in_seconds, unique_type};
-pub use http::{API_KEY, Answer, Call, assert_problem, encode, id_of, raw};
+pub use http::{API_KEY, HttpAnswer, HttpCall, assert_problem, encode, id_of, raw};
 pub use routes::{ROUTES, Route, SYSTEM_ROUTES};
 pub use server::TestServer;
 pub use waiting::eventually;

@@ -13,13 +13,13 @@ use task_repo_server::{Server, Settings};
 use tokio::sync::Mutex;
 
 use crate::database::TestDatabase;
-use crate::http::{API_KEY, Call};
+use crate::http::{API_KEY, HttpCall};
 use crate::waiting::{eventually, run_elsewhere};
 
 /// Longest that one call may take: beyond the longest wait of the contract, 30 s.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 /// How far [`TestServer::let_pass`] moves the clock at once: a quarter of what the service takes for an outage.
-const STEP: Duration = Duration::from_millis(500);
+const MAX_CLOCK_STEP: Duration = Duration::from_millis(500);
 
 /// A server on a free port. It stops when this value is dropped, and its database goes with the last server on it.
 pub struct TestServer {
@@ -183,7 +183,7 @@ impl TestServer {
     pub async fn let_pass(&self, duration: Duration) {
         let mut left = duration;
         while !left.is_zero() {
-            let step = left.min(STEP);
+            let step = left.min(MAX_CLOCK_STEP);
             let _alone = self.steps.lock().await;
             left -= step;
             self.clock.advance(step);
@@ -203,7 +203,7 @@ impl TestServer {
     pub async fn while_time_passes<T>(&self, work: impl Future<Output = T>) -> T {
         let passing = async {
             loop {
-                self.let_pass(STEP).await;
+                self.let_pass(MAX_CLOCK_STEP).await;
             }
         };
         tokio::select! {
@@ -218,29 +218,29 @@ impl TestServer {
     }
 
     /// A raw `GET`.
-    pub fn get(&self, path: &str) -> Call {
+    pub fn get(&self, path: &str) -> HttpCall {
         self.request("GET", path)
     }
 
     /// A raw `POST`.
-    pub fn post(&self, path: &str) -> Call {
+    pub fn post(&self, path: &str) -> HttpCall {
         self.request("POST", path)
     }
 
     /// A raw `PUT`.
-    pub fn put(&self, path: &str) -> Call {
+    pub fn put(&self, path: &str) -> HttpCall {
         self.request("PUT", path)
     }
 
     /// A raw `DELETE`.
-    pub fn delete(&self, path: &str) -> Call {
+    pub fn delete(&self, path: &str) -> HttpCall {
         self.request("DELETE", path)
     }
 
     /// A raw call. A path that begins with `/tasks` or `/keys` is meant below `/api/v1`.
-    pub fn request(&self, method: &str, path: &str) -> Call {
+    pub fn request(&self, method: &str, path: &str) -> HttpCall {
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
-        Call::new(self.http.clone(), method, &self.url(), path)
+        HttpCall::new(self.http.clone(), method, &self.url(), path)
     }
 }
 

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 /// How long [`eventually`] waits before it calls the test failed: far beyond anything the contract promises, so that
 /// a slow machine fails nothing.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// Asks again and again until `check` says yes; panics with `what` when it never does.
 pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !check().await {
-        assert!(started.elapsed() < PATIENCE, "never happened: {what}");
+        assert!(started.elapsed() < MAX_WAIT, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
