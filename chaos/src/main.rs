@@ -52,8 +52,8 @@ struct Options {
 enum Command {
     /// Breaks things and checks
     Run(RunOptions),
-    /// Has servers make mistakes on purpose, and checks that each is found
-    Mistakes(RunOptions),
+    /// Injects one fault after the other into the servers, and checks that each is found
+    InjectedFaults(RunOptions),
     /// A worker to be killed and frozen; it never ends by itself
     #[command(hide = true)]
     Work {
@@ -114,7 +114,7 @@ async fn main() -> Result<ExitCode> {
 async fn command(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(options) => runs(&options).await,
-        Command::Mistakes(options) => mistakes(&options).await,
+        Command::InjectedFaults(options) => injected_faults(&options).await,
         Command::Work { url, key, seed, notes } => {
             let (_phase, watched) = watch::channel(Phase::Storm);
             let name = format!("process-{seed}");
@@ -141,7 +141,8 @@ async fn runs(options: &RunOptions) -> Result<ExitCode> {
     for line in left_out {
         println!("{line}");
     }
-    let programs = Programs { mongod: options.mongod.clone(), server: options.server.clone(), mistake: None };
+    let programs =
+        Programs { mongod: options.mongod.clone(), server: options.server.clone(), injected_fault: None };
     let (mut outcomes, file) = (Vec::new(), options.output.join("chaos.json"));
     for seed in options.seed..options.seed + options.seeds {
         let folder = empty(options.output.join(format!("seed-{seed}")))?;
@@ -163,8 +164,9 @@ async fn runs(options: &RunOptions) -> Result<ExitCode> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Each mistake with the faults under which it shows, and how the violations begin that it is found as.
-const MISTAKES: [(&str, &[Fault], &[&str]); 6] = [
+/// Each injected fault, the faults of the surroundings under which it shows, and how the violations begin that it is
+/// found as.
+const INJECTED_FAULTS: [(&str, &[Fault], &[&str]); 6] = [
     ("early-acknowledgement", &[Fault::ServerKill], &["lost: "]),
     ("any-token", &[Fault::WorkersFreeze], &["settled by a lease", "completed"]),
     ("unguarded-claim", &[Fault::Doubled], &["attempts out of order", "completed"]),
@@ -177,25 +179,25 @@ const MISTAKES: [(&str, &[Fault], &[&str]); 6] = [
     ),
 ];
 
-async fn mistakes(options: &RunOptions) -> Result<ExitCode> {
+async fn injected_faults(options: &RunOptions) -> Result<ExitCode> {
     let mut unseen = Vec::new();
-    for (mistake, faults, found_as) in MISTAKES {
+    for (injected_fault, faults, found_as) in INJECTED_FAULTS {
         let programs = Programs {
             mongod: options.mongod.clone(),
             server: options.server.clone(),
-            mistake: Some(mistake),
+            injected_fault: Some(injected_fault),
         };
-        let folder = empty(options.output.join(mistake))?;
+        let folder = empty(options.output.join(injected_fault))?;
         let plan = Plan { seed: options.seed, seconds: options.seconds, faults: faults.to_vec() };
         let outcome = run::run(&programs, &folder, plan).await?;
         let is_it = |violation: &String| found_as.iter().any(|begin| violation.starts_with(begin));
         if !outcome.violations.iter().any(is_it) {
-            unseen.push(mistake);
+            unseen.push(injected_fault);
         }
-        println!("{mistake}: {}", outcome.violations.join(", "));
+        println!("{injected_fault}: {}", outcome.violations.join(", "));
     }
     if unseen.is_empty() {
-        println!("all mistakes were found");
+        println!("all injected faults were found");
         return Ok(ExitCode::SUCCESS);
     }
     println!("NOT FOUND: {}", unseen.join(", "));

@@ -51,8 +51,8 @@ struct Server {
 pub(crate) struct Programs {
     pub(crate) mongod: PathBuf,
     pub(crate) server: PathBuf,
-    /// What the servers do wrong on purpose, if they are built for it.
-    pub(crate) mistake: Option<&'static str>,
+    /// The fault that is injected into the servers, if they are built with fault injection.
+    pub(crate) injected_fault: Option<&'static str>,
 }
 
 impl World {
@@ -81,7 +81,8 @@ impl World {
             if faults.contains(&Fault::PoolExhausted) {
                 environment.push(("MONGODB_MAX_CONNECTIONS", FEW_CONNECTIONS.to_string()));
             }
-            environment.extend(programs.mistake.map(|mistake| ("TASK_REPO_MISTAKE", mistake.to_owned())));
+            let injected = programs.injected_fault;
+            environment.extend(injected.map(|fault| ("TASK_REPO_INJECTED_FAULT", fault.to_owned())));
             let mut process = Process::new(programs.server.clone(), Vec::new(), log).with(environment);
             process.start()?;
             let seed = seed.wrapping_add(number as u64);

@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long)]
     seed: Option<u64>,
     /// As many runs as make faults for that long in all, each with the next seed
-    #[arg(long, conflicts_with_all = ["seeds", "mistakes"])]
+    #[arg(long, conflicts_with_all = ["seeds", "injected_faults"])]
     minutes: Option<u64>,
     /// Runs, each with the next seed
     #[arg(long, default_value_t = 1)]
@@ -44,9 +44,9 @@ pub(crate) struct Args {
     /// Which faults, with commas between them; all of them if there is none
     #[arg(long, value_name = "FAULT,..")]
     faults: Option<String>,
-    /// Instead, have servers make mistakes on purpose, one after the other, and check that each is found
+    /// Instead, inject one fault after the other into the servers, and check that each is found
     #[arg(long, conflicts_with_all = ["faults", "seeds"])]
-    mistakes: bool,
+    injected_faults: bool,
     /// Optimised programs: more load, after a longer build
     #[arg(long)]
     release: bool,
@@ -57,13 +57,21 @@ impl Args {
     /// one the seed draws.
     pub(crate) fn short(seed: u64) -> Self {
         let seed = Some(seed);
-        Self { seed, minutes: None, seeds: 1, seconds: 75, faults: None, mistakes: false, release: false }
+        Self {
+            seed,
+            minutes: None,
+            seeds: 1,
+            seconds: 75,
+            faults: None,
+            injected_faults: false,
+            release: false,
+        }
     }
 
-    /// Whether the check would find anything. Always with the same seed, because a mistake shows only under faults that hit
-    /// it, and the recorded result is to be that of the sources alone.
-    pub(crate) fn mistakes() -> Self {
-        Self { seconds: 15, mistakes: true, ..Self::short(FIXED_SEED) }
+    /// Whether the check would find anything. Always with the same seed, because an injected fault shows only when other
+    /// faults hit it, and the recorded result is to be that of the sources alone.
+    pub(crate) fn injected_faults() -> Self {
+        Self { seconds: 15, injected_faults: true, ..Self::short(FIXED_SEED) }
     }
 
     /// The seed of the first run.
@@ -89,8 +97,8 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         build
     };
     let mut first = build();
-    if args.mistakes {
-        first.args(["--features", "task-repo-server/mistakes"]);
+    if args.injected_faults {
+        first.args(["--features", "task-repo-server/fault-injection"]);
     }
     process::run(&mut first).await?;
     install_clocks().await;
@@ -99,14 +107,14 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let programs = layout::target().join(if args.release { "release" } else { "debug" });
     let mut command = Command::new(programs.join(CHAOS));
     command
-        .arg(if args.mistakes { "mistakes" } else { "run" })
+        .arg(if args.injected_faults { "injected-faults" } else { "run" })
         .args(words(args, first_seed))
         .current_dir(layout::root());
     command.arg("--mongod").arg(mongod::program().await?).arg("--server").arg(programs.join(SERVER));
     command.arg("--output").arg(output());
     let done = process::run(&mut command).await;
-    if args.mistakes {
-        // A server that can make mistakes must not lie where others expect one that cannot.
+    if args.injected_faults {
+        // A server with fault injection must not lie where others expect one without.
         process::run(&mut build()).await?;
         if done.is_ok() {
             checker_check::record(&fingerprint)?;
@@ -154,7 +162,7 @@ mod tests {
             seeds: 2,
             seconds: 5,
             faults: Some("server-kill,doubled".into()),
-            mistakes: false,
+            injected_faults: false,
             release: false,
         };
         let words = words(&args, args.first_seed());

@@ -1,7 +1,7 @@
-//! Whether the check of the checker (`cargo xtask chaos --mistakes`) has passed for the sources as they are.
+//! Whether the check of the checker (`cargo xtask chaos --injected-faults`) has passed for the sources as they are.
 //!
 //! It builds the server twice and breaks six replica sets, and says nothing about a change of the service. So it runs
-//! when the harness or the mistakes changed: their fingerprint is not the one that the last passed check has left.
+//! when the harness or the injected faults changed: their fingerprint is not the one that the last passed check has left.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,14 @@ use anyhow::{Context, Result};
 use crate::layout;
 
 /// Where a passed check leaves the fingerprint; the file is committed.
-const RECORD: &str = "chaos/mistakes-found.txt";
-/// The harness and its checker, the mistakes, and the command that has them made. Below folders every file counts.
-const WHOLE: [&str; 4] = ["chaos/Cargo.toml", "chaos/src", "server/src/mistake.rs", "xtask/src/chaos.rs"];
-/// Of what is below, the lines that make a mistake count.
+const RECORD: &str = "chaos/injected-faults-found.txt";
+/// The harness and its checker, the injected faults, and the command that injects them. Below folders every file counts.
+const WHOLE: [&str; 4] =
+    ["chaos/Cargo.toml", "chaos/src", "server/src/fault_injection.rs", "xtask/src/chaos.rs"];
+/// Of what is below, the lines that inject a fault count.
 const HOOKS: &str = "server/src";
 /// What such a line names.
-const HOOK: &str = "mistake::";
+const HOOK: &str = "fault_injection::";
 
 /// The fingerprint of the harness, and whether the check has passed for it.
 pub(crate) fn state() -> Result<(String, bool)> {
@@ -31,7 +32,7 @@ pub(crate) fn state() -> Result<(String, bool)> {
 pub(crate) fn record(fingerprint: &str) -> Result<()> {
     fs::write(layout::root().join(RECORD), format!("{fingerprint}\n"))
         .with_context(|| format!("cannot write {RECORD}"))?;
-    println!("{RECORD} says that the mistakes are found; commit it");
+    println!("{RECORD} says that the injected faults are found; commit it");
     Ok(())
 }
 
@@ -99,10 +100,12 @@ mod tests {
     /// Sources in which each counted place has something.
     fn sources() -> Scratch {
         let scratch = Scratch::new().unwrap();
-        for file in ["chaos/Cargo.toml", "chaos/src/a.rs", "server/src/mistake.rs", "xtask/src/chaos.rs"] {
+        for file in
+            ["chaos/Cargo.toml", "chaos/src/a.rs", "server/src/fault_injection.rs", "xtask/src/chaos.rs"]
+        {
             write(&scratch, file, "one");
         }
-        write(&scratch, "server/src/store/insert.rs", "fn f() {\n    mistake::is_made(A);\n}\n");
+        write(&scratch, "server/src/store/insert.rs", "fn f() {\n    fault_injection::is_injected(A);\n}\n");
         scratch
     }
 
@@ -117,13 +120,17 @@ mod tests {
         let scratch = sources();
         let before = fingerprint(scratch.path()).unwrap();
         assert_eq!(before, fingerprint(sources().path()).unwrap(), "wherever the sources lie");
-        write(&scratch, "server/src/store/insert.rs", "fn g() {}\nfn f() {\n  mistake::is_made(A);\n}\n");
+        write(
+            &scratch,
+            "server/src/store/insert.rs",
+            "fn g() {}\nfn f() {\n  fault_injection::is_injected(A);\n}\n",
+        );
         write(&scratch, RECORD, "anything");
-        assert_eq!(fingerprint(scratch.path()).unwrap(), before, "the mistake is made as before");
+        assert_eq!(fingerprint(scratch.path()).unwrap(), before, "the fault is injected as before");
         for (file, text) in [
             ("chaos/src/a.rs", "two"),
             ("chaos/src/checker/b.rs", "one"),
-            ("server/src/mistake.rs", "two"),
+            ("server/src/fault_injection.rs", "two"),
             ("xtask/src/chaos.rs", "two"),
             ("server/src/store/insert.rs", "fn f() {}"),
         ] {
@@ -134,17 +141,17 @@ mod tests {
     }
 
     #[test]
-    fn the_server_makes_every_mistake_somewhere() {
-        let mistakes = layout::root().join("server/src/mistake.rs");
-        let names = read(&mistakes).unwrap();
+    fn the_server_injects_every_fault_somewhere() {
+        let faults = layout::root().join("server/src/fault_injection.rs");
+        let names = read(&faults).unwrap();
         let names: Vec<_> =
-            names.split("Some(Mistake::").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+            names.split("Some(InjectedFault::").skip(1).filter_map(|rest| rest.split(')').next()).collect();
         assert!(names.len() > 3, "{names:?}");
         let sources = files(&layout::root().join(HOOKS)).unwrap();
         let sources: Vec<_> =
-            sources.iter().filter(|file| **file != mistakes).map(|file| read(file).unwrap()).collect();
+            sources.iter().filter(|file| **file != faults).map(|file| read(file).unwrap()).collect();
         for name in names {
-            let hook = format!("mistake::is_made(Mistake::{name})");
+            let hook = format!("fault_injection::is_injected(InjectedFault::{name})");
             assert!(sources.iter().any(|source| source.contains(&hook)), "{hook} is nowhere");
         }
     }

@@ -32,16 +32,17 @@ async fn steps(report: &mut Report) -> Result<()> {
     println!("\n{origin}");
     report.step("fuzz", fuzz::run(&fuzz::Args::short(seed))).await?;
     report.step("chaos", chaos::run(&chaos::Args::short(seed))).await?;
-    report.skippable("mistakes", mistakes()).await
+    report.skippable("injected faults", injected_faults()).await
 }
 
-async fn mistakes() -> Result<Outcome> {
+async fn injected_faults() -> Result<Outcome> {
     let (fingerprint, has_passed) = checker_check::state()?;
     if has_passed {
-        let why = format!("all mistakes were found by the harness with this fingerprint, {fingerprint}");
+        let why =
+            format!("all injected faults were found by the harness with this fingerprint, {fingerprint}");
         return Ok(Outcome::Skipped(why));
     }
-    chaos::run(&chaos::Args::mistakes()).await.map(|()| Outcome::Passed)
+    chaos::run(&chaos::Args::injected_faults()).await.map(|()| Outcome::Passed)
 }
 
 async fn cargo(words: &[&str]) -> Result<()> {
