@@ -131,12 +131,12 @@ impl ClaimedTask {
         Settlement { claimed: self, ending }
     }
 
-    /// The task, shared with whoever looks at it while it is worked on.
+    /// The task, shared with the handler and the events of its attempt.
     pub(crate) fn shared_task(&self) -> Arc<Task> {
         Arc::clone(&self.task)
     }
 
-    /// The token, shared with whoever renews the lease.
+    /// The token, shared with the heartbeats.
     pub(crate) fn shared_token(&self) -> Arc<str> {
         Arc::clone(&self.lease_token)
     }

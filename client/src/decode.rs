@@ -16,11 +16,11 @@ use crate::failure::TaskFailure;
 /// The code of the failure that is reported for a task that cannot be read.
 const INVALID_ANSWER: &str = "invalid_answer";
 
-/// What a claim brought.
+/// The tasks that a claim brought.
 pub(crate) struct ClaimedTasks {
-    /// As their owner holds them.
+    /// Those that can be read.
     pub(crate) claimed: Vec<ClaimedTask>,
-    /// Leased all the same, and still to be reported.
+    /// Those that cannot be read: leased all the same, and still to be reported.
     pub(crate) undecodable: Vec<UndecodableTask>,
 }
 
@@ -47,7 +47,7 @@ impl ClaimedTasks {
         self.claimed.is_empty() && self.undecodable.is_empty()
     }
 
-    /// What can be read, after the rest was reported.
+    /// The tasks that can be read, after all others were reported.
     pub(crate) async fn reported(self, client: &TaskClient) -> Vec<ClaimedTask> {
         join_all(self.undecodable.iter().map(|undecodable| {
             undecodable.log();
@@ -86,7 +86,7 @@ pub(crate) struct UndecodableTask {
 }
 
 impl UndecodableTask {
-    /// For where no event tells of it.
+    /// Logs it, where no event does.
     pub(crate) fn log(&self) {
         let error: &(dyn std::error::Error + 'static) = &self.error;
         tracing::error!(task.id = self.id.map(tracing::field::display), error, "cannot read a claimed task");
@@ -94,7 +94,7 @@ impl UndecodableTask {
 
     /// Reports that the attempt failed. Another one may follow: a newer worker may be able to read the task.
     ///
-    /// What stands in the way is logged, since nobody waits for the outcome: without a report, the lease runs out.
+    /// Errors are logged, because no caller waits for them. Without a report, the lease runs out.
     pub(crate) async fn report(&self, client: &TaskClient) {
         let Some((id, lease_token)) = self.id.zip(self.lease_token.clone()) else {
             tracing::error!(
@@ -111,7 +111,7 @@ impl UndecodableTask {
     }
 }
 
-/// What is needed of a task to report it; whatever else it has, and whether or not these are what they should be.
+/// The members of a task that a report needs, of any type and beside any others.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct TaskIdentity {
@@ -119,14 +119,14 @@ struct TaskIdentity {
     lease: Option<Json>,
 }
 
-/// The same of its lease.
+/// The member of a lease that a report needs.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct LeaseIdentity {
     token: Option<Json>,
 }
 
-/// A field's value, if it is there and fits.
+/// The value of a member, if it is there and fits.
 fn field<T: DeserializeOwned>(json: Option<Json>) -> Option<T> {
     json?.to().ok()
 }

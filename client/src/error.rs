@@ -87,7 +87,7 @@ impl ClientError {
             Self::Refused(problem) => {
                 match problem.code {
                     ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Duplicate => true,
-                    // What is not known may stand for a defect as well as for a refusal; the status tells them apart.
+                    // An unknown code may stand for a defect or for a refusal; the status says which.
                     ErrorCode::Other(_) => problem.status >= 500,
                     _ => false,
                 }

@@ -135,7 +135,7 @@ impl TaskFailure {
     }
 
     fn new(message: String, next: NextAttempt) -> Self {
-        // A message that is too long must not be why a failure cannot be reported.
+        // Cut to what the service takes, so that a failure can be reported whatever its message.
         let error = ErrorReport { message: shortened(message, MAX_MESSAGE_CHARS), code: None, details: None };
         Self { error, next, usage: None }
     }

@@ -23,7 +23,7 @@ pub(crate) struct ApiRequest {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Bytes>,
     pub(crate) repeat: Repeat,
-    /// How long the service may wait before it answers, by the caller's wish.
+    /// How long the caller lets the service wait before it answers.
     pub(crate) wait: Duration,
     /// Replaces the client's time for one attempt.
     pub(crate) timeout: Option<Duration>,
@@ -151,7 +151,7 @@ fn fill(path: &str, value: &str) -> String {
     let mut filled = String::with_capacity(before.len() + value.len() + after.len());
     filled.push_str(before);
     for byte in value.bytes() {
-        // The unreserved characters of RFC 3986; all others could mean something to somebody on the way.
+        // Only the unreserved characters of RFC 3986 stay: a proxy might give any other a meaning.
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             filled.push(char::from(byte));
         } else {

@@ -60,7 +60,7 @@ fn pauses(first: Duration, longest: Duration) -> ExponentialBuilder {
 
 /// How long to wait before a repetition: the pause drawn, and never less than the service asked for.
 pub(crate) fn pause_after(error: &ClientError, drawn: Duration) -> Duration {
-    // Added, not the greater of the two: those that were sent away together shall not come back together.
+    // The two are added, so that clients that were refused together do not come back together.
     error.retry_after().map_or(drawn, |asked| asked.saturating_add(drawn))
 }
 

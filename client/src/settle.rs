@@ -144,7 +144,7 @@ struct UndecodedOutcomes {
     tasks: Vec<Json>,
 }
 
-/// An outcome's result as the one of two things that it is.
+/// The receipt or the problem of an outcome.
 fn receipt_or_problem(result: OutcomeResult) -> Result<Result<Receipt, Box<Problem>>> {
     match (result.receipt, result.problem) {
         (Some(receipt), _) => Ok(Ok(receipt)),

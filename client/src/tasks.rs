@@ -109,7 +109,7 @@ impl TaskClient {
             if task.status.is_final() || begun.elapsed() >= wait {
                 return Ok(task);
             }
-            // A server that is stopping answers early; asking again at once would only add to its troubles.
+            // A server that is stopping answers early. Without this pause the caller would ask in a busy loop.
             if asked.elapsed() < poll / 2 {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
@@ -227,7 +227,7 @@ fn new_idempotency_key() -> String {
     Uuid::now_v7().to_string()
 }
 
-/// A batch item as the one of two things that it is.
+/// The task or the problem of a batch item.
 fn task_or_problem(item: BatchItem) -> Result<Result<Task, Box<Problem>>> {
     match (item.task, item.problem) {
         (Some(task), _) => Ok(Ok(task)),

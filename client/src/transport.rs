@@ -132,14 +132,14 @@ impl fmt::Debug for Transport {
 
 /// A pool of connections to `base`.
 fn connections(base: &str, connect_timeout: Duration) -> Result<reqwest::Client> {
-    // Whoever came first has chosen the provider for this process, and that is fine.
+    // Fails if the process has a provider already; any provider will do.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()
         .connect_timeout(connect_timeout)
         .pool_idle_timeout(MAX_IDLE)
         .redirect(redirect::Policy::none());
     if base.starts_with("http:") {
-        // No certificates are needed, and machines that have none must not be turned away.
+        // Plain HTTP needs no certificates; without this, a machine that has none could not set up a client.
         builder = builder.tls_certs_only([]);
     }
     builder.build().map_err(|error| {
@@ -165,7 +165,7 @@ fn error_of(endpoint: &'static str, status: StatusCode, headers: &HeaderMap, bod
     }
 }
 
-/// What a call that succeeded brought.
+/// The answer to a request that succeeded.
 pub(crate) struct ApiResponse {
     endpoint: &'static str,
     headers: HeaderMap,

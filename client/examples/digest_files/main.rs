@@ -112,8 +112,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         .init();
     let cli = Cli::parse();
     // Patient enough for a service that is restarted meanwhile.
-    let patience = RetryBudget { attempts: 200, total: Duration::from_secs(300), ..RetryBudget::default() };
-    let client = TaskClient::builder(cli.service.url).api_key(cli.service.key).retry(patience).build()?;
+    let retry = RetryBudget { attempts: 200, total: Duration::from_secs(300), ..RetryBudget::default() };
+    let client = TaskClient::builder(cli.service.url).api_key(cli.service.key).retry(retry).build()?;
     let is_complete = match cli.command {
         Command::Submit { directory, run } => submit::submit(&client, &directory, run).await?,
         Command::Work { concurrency, until_idle, run } => {

@@ -23,11 +23,11 @@ pub(crate) struct FinishedAttempt {
     pub(crate) task: Arc<Task>,
     /// The index of its type in the registrations, while it holds a slot.
     pub(crate) type_index: Option<usize>,
-    /// What to deliver; `None`: the lease is lost and there is nothing worth delivering.
+    /// The settlement to deliver; `None`: the lease is lost and there is nothing to deliver.
     pub(crate) settlement: Option<Settlement>,
-    /// Keeps the lease until then.
+    /// Renews the lease until the settlement is delivered.
     pub(crate) lease: Option<LeaseGuard>,
-    /// When its delivery was first put off.
+    /// When its delivery was deferred for the first time.
     pub(crate) deferred_since: Option<Instant>,
 }
 
@@ -58,7 +58,8 @@ pub(crate) async fn run(
         task.attempt = task.attempt,
     );
     let (work, at_work) = (registration.clone(), context.clone());
-    // A task of its own: a panic ends there, and a handler that blocks its thread does not block this loop.
+    // The handler is a tokio task of its own, so that its panic ends there and a blocked thread does not block the
+    // worker's loop.
     let mut handler =
         AbortOnDropHandle::new(tokio::spawn(async move { work.run(at_work).await }.instrument(span)));
     let outcome = tokio::select! {
@@ -91,26 +92,26 @@ async fn elapsed(timeout: Option<Duration>) {
     }
 }
 
-/// A handler that did not return.
+/// The failure of a handler that did not return.
 fn failure_of(error: JoinError) -> TaskFailure {
     match error.try_into_panic() {
         Ok(panic) => TaskFailure::retry(format!("the handler panicked: {}", panic_message(panic.as_ref())))
             .with_code("panic"),
-        // Its runtime is going away.
+        // The handler was aborted because its runtime shuts down.
         Err(_) => TaskFailure::cancelled(),
     }
 }
 
-/// What a panic said, as far as it is text.
+/// The message of a panic, if it is text.
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// What to report of an attempt; `None`: nothing, since nobody would take it.
+/// How to settle an attempt; `None`: not at all, because the service would refuse it.
 fn ending(outcome: Result<Completion, TaskFailure>, notes: Notes, signals: Signals) -> Option<Ending> {
     match outcome {
-        // Even after the lease was lost: finished work counts if nobody has claimed the task since.
+        // Also after the lease was lost, because a completion counts if no worker has claimed the task since.
         Ok(completion) => Some(Ending::Completed(Completion {
             result_id: notes.result_id.or(completion.result_id),
             usage: notes.usage.or(completion.usage),

@@ -16,17 +16,17 @@ use crate::retry::{endless_pauses, pause_after};
 const FIRST_CLAIM_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause after a claim failed.
 const LONGEST_CLAIM_PAUSE: Duration = Duration::from_secs(15);
-/// What a claim brought.
+/// The answer to a claim.
 pub(crate) struct ClaimAnswer {
     pub(crate) plan: ClaimPlan,
     pub(crate) tasks: Result<ClaimedTasks, ClientError>,
-    /// It was sent more than once: the leases may be older than they look.
+    /// The claim was sent more than once, so the leases may have begun before this answer.
     pub(crate) is_repeated: bool,
 }
 
-/// Claims until an answer comes, whatever it takes; only refusals that would come again and again are errors.
+/// Claims until the service answers. Only refusals that a repetition would meet again are errors.
 pub(crate) async fn claim(settings: Arc<Settings>, plan: ClaimPlan, claim_id: Uuid) -> ClaimAnswer {
-    // One id for all repetitions: what an answer that was lost on its way has claimed comes with the next one.
+    // All repetitions carry one id, so that tasks claimed by an answer that was lost come with the next answer.
     let claim = settings.claim(&plan, settings.wait, claim_id);
     let mut pauses = endless_pauses(FIRST_CLAIM_PAUSE, LONGEST_CLAIM_PAUSE);
     let mut is_repeated = false;
@@ -34,7 +34,8 @@ pub(crate) async fn claim(settings: Arc<Settings>, plan: ClaimPlan, claim_id: Uu
         let asked = Instant::now();
         let error = match settings.client_without_retries.claim_unreported(&claim).await {
             Ok(tasks) => {
-                // A server that is stopping, or one that cannot wait, answers early: do not ask it in a circle.
+                // A server that is stopping, or cannot let claims wait, answers early. Without this pause the worker would
+                // claim in a busy loop.
                 if tasks.is_empty() && asked.elapsed() < (settings.wait / 2).max(FIRST_CLAIM_PAUSE) {
                     tokio::time::sleep(pauses.next().unwrap_or(FIRST_CLAIM_PAUSE)).await;
                 }
@@ -50,7 +51,7 @@ pub(crate) async fn claim(settings: Arc<Settings>, plan: ClaimPlan, claim_id: Uu
     }
 }
 
-/// Whether a claim that was refused so will be refused again, until somebody changes the worker or its key.
+/// Whether the service will refuse the claim again, until the worker's settings or its key are changed.
 fn is_final(error: &ClientError) -> bool {
     match error {
         ClientError::InvalidArgument(_) | ClientError::Encode(_) => true,

@@ -19,7 +19,7 @@ pub struct TaskContext {
     notes: Arc<Mutex<Notes>>,
 }
 
-/// What goes with the attempt's end, whatever it is.
+/// What a handler adds to the settlement of its attempt, however the attempt ends.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Notes {
     pub(crate) usage: Option<UsageReport>,

@@ -16,7 +16,7 @@ use crate::failure::TaskFailure;
 use crate::retry::{RetryBudget, endless_pauses, pause_after};
 use crate::settle::RefusedSettlement;
 
-/// For how long a result that cannot be delivered is kept and tried again.
+/// For how long a settlement that cannot be delivered is kept and tried again: ten minutes.
 const MAX_DELIVERY_TIME: Duration = Duration::from_secs(600);
 /// The first pause before a delivery is tried again.
 const FIRST_DELIVERY_PAUSE: Duration = Duration::from_millis(100);
@@ -27,30 +27,30 @@ const MAX_OUTCOMES: usize = 1000;
 /// About how many bytes of results go into one delivery; the service takes 16 MiB, with everything around them.
 const MAX_DELIVERY_BYTES: usize = 8 << 20;
 
-/// What a delivery brought.
+/// The outcome of a delivery.
 pub(crate) struct Delivery {
-    /// What became of each attempt.
+    /// What the service said of each attempt.
     pub(crate) results: Vec<DeliveredAttempt>,
-    /// Those that could not be delivered.
+    /// Attempts that could not be delivered.
     pub(crate) unsettled: Vec<FinishedAttempt>,
-    /// What was asked for along with it, and under which id.
+    /// The claim that went with the delivery, and its claim id.
     pub(crate) plan: Option<(ClaimPlan, Uuid)>,
-    /// The next work.
+    /// The tasks that the claim brought.
     pub(crate) next: ClaimedTasks,
 }
 
-/// What became of one attempt.
+/// What the service said of one attempt.
 pub(crate) struct DeliveredAttempt {
     /// The attempt. Its settlement is back if it was refused.
     pub(crate) finished: FinishedAttempt,
-    /// What was delivered.
+    /// The kind of settlement that was delivered.
     pub(crate) kind: OutcomeKind,
     pub(crate) result: Result<Receipt, Box<Problem>>,
 }
 
-/// Delivers a batch, again and again until the service says what became of it or patience is at its end.
+/// Delivers a batch, again and again until the service has answered or [`MAX_DELIVERY_TIME`] is over.
 ///
-/// All in `batch` have a settlement.
+/// All attempts in `batch` have a settlement.
 pub(crate) async fn deliver(
     settings: Arc<Settings>,
     mut batch: Vec<FinishedAttempt>,
@@ -84,7 +84,7 @@ pub(crate) async fn deliver(
         settlements = unsettled.settlements;
         let error = unsettled.error;
         if !error.is_retryable() && claim.take().is_some() {
-            // It may be the claim that is refused; the results shall not suffer for it.
+            // The refusal may be of the claim that goes along, so the settlements are tried once more without it.
             continue;
         }
         let pause = pauses.next().map(|drawn| pause_after(&error, drawn)).filter(|_| error.is_retryable());
@@ -103,7 +103,7 @@ pub(crate) async fn deliver(
     }
 }
 
-/// The patience of a delivery, for a call of its own.
+/// The retry budget of a delivery, for single calls that are not part of one.
 pub(crate) fn retry_budget() -> RetryBudget {
     RetryBudget {
         attempts: u32::MAX,
@@ -113,14 +113,14 @@ pub(crate) fn retry_budget() -> RetryBudget {
     }
 }
 
-/// Takes as many as go into one delivery.
+/// Takes as many attempts as go into one delivery.
 pub(crate) fn take_batch(finished: &mut Vec<FinishedAttempt>) -> Vec<FinishedAttempt> {
     let mut bytes = 0_usize;
     let fitting = finished.iter().take(MAX_OUTCOMES).take_while(|finished| {
         bytes += size(finished);
         bytes <= MAX_DELIVERY_BYTES
     });
-    // One that is too large by itself goes alone, and the service says so.
+    // A settlement that is too large by itself goes alone, so that the service refuses it alone.
     let count = fitting.count().max(1).min(finished.len());
     finished.drain(..count).collect()
 }
@@ -138,12 +138,12 @@ fn size(finished: &FinishedAttempt) -> usize {
     }
 }
 
-/// What to do with a refused end.
+/// What to do with a refused settlement.
 #[derive(Debug, PartialEq)]
 pub(crate) enum AfterRefusal {
     /// Deliver it again after a pause.
     DeliverLater,
-    /// Deliver this instead: the service does not take what came out.
+    /// Deliver this ending instead, because the service will never take the refused one.
     DeliverInstead(Ending),
     /// Nothing: the lease is lost.
     Lost,
@@ -151,7 +151,7 @@ pub(crate) enum AfterRefusal {
     Unsettled,
 }
 
-/// What to do with an end that was refused because of `problem`, put off first at `deferred_since`.
+/// What to do with a settlement that was refused because of `problem`, and deferred first at `deferred_since`.
 pub(crate) fn after_refusal(
     problem: &Problem,
     ending: &Ending,

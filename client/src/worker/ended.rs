@@ -1,4 +1,4 @@
-//! What becomes of attempts that are over.
+//! What the worker does with attempts that are over.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use super::state::WorkerState;
 use crate::error::ClientError;
 use crate::retry::{endless_pauses, pause_after};
 
-/// How long at least a delivery is put off when the service could not take it just then.
+/// Least time for which a delivery is deferred when the service could not take it.
 const REDELIVERY_DELAY: Duration = Duration::from_millis(500);
 
 impl WorkerState {
-    /// A handler is done, or a delivery was put off for long enough.
+    /// A handler has ended, or the delay of a deferred delivery is over.
     pub(super) fn attempt_ended(&mut self, mut finished: FinishedAttempt) {
         if finished.settlement.is_some() {
             self.finished.push(finished);
@@ -26,7 +26,7 @@ impl WorkerState {
         }
     }
 
-    /// The service said what became of an attempt.
+    /// The service has answered the delivery of an attempt.
     pub(super) fn delivered(&mut self, DeliveredAttempt { mut finished, kind, result }: DeliveredAttempt) {
         let (problem, mut settlement) = match (result, finished.settlement.take()) {
             (Err(problem), Some(settlement)) => (problem, settlement),
@@ -38,7 +38,7 @@ impl WorkerState {
                     OutcomeKind::Released => &mut self.report.released,
                     OutcomeKind::Cancelled => &mut self.report.cancelled,
                 } += 1;
-                // No more heartbeats for what is over.
+                // Ends the heartbeats of the lease.
                 drop(finished.lease.take());
                 self.free_slot(finished.type_index);
                 let event = WorkerEvent::Settled { task: &finished.task, receipt: &receipt };

@@ -16,7 +16,7 @@ use crate::failure::TaskFailure;
 type HandlerFuture = Pin<Box<dyn Future<Output = Result<Completion, TaskFailure>> + Send>>;
 type ErasedHandler = Arc<dyn Fn(TaskContext) -> HandlerFuture + Send + Sync>;
 
-/// What goes for one handler only.
+/// Options of one handler.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use = "options do nothing until they are given to register_with"]
 pub struct HandlerOptions {
@@ -44,7 +44,7 @@ impl HandlerOptions {
     }
 }
 
-/// A task type, its handler and what goes for it.
+/// A task type, its handler and its options.
 #[derive(Clone)]
 pub(crate) struct Registration {
     pub(crate) task_type: String,
@@ -65,7 +65,7 @@ impl Registration {
                 let work = handler(context, request);
                 Box::pin(async move { completion(&work.await?) })
             }
-            // The same bytes will not fit next time either.
+            // Never retried, because the next attempt gets the same bytes.
             Err(error) => {
                 let failure = TaskFailure::never(format!("the request does not fit: {error}"));
                 Box::pin(std::future::ready(Err(failure.with_code("invalid_request"))))

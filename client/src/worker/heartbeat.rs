@@ -18,11 +18,11 @@ use crate::retry::RetryBudget;
 
 /// Most heartbeats in one call.
 const MAX_HEARTBEATS: usize = 1000;
-/// A call for heartbeats takes no longer than that, so that the ones after it are not late.
+/// Longest that a call with heartbeats may take, so that those after it are not late.
 const MAX_CALL_TIME: Duration = Duration::from_secs(10);
-/// A call for heartbeats is given at least that.
+/// Least time that a call with heartbeats is given, however short the leases.
 const MIN_CALL_TIME: Duration = Duration::from_millis(500);
-/// A heartbeat that was missed is tried again after a quarter of its interval, and at the latest after that.
+/// Longest delay before a failed heartbeat is sent again; for short leases it is a quarter of the interval.
 const MAX_RESEND_DELAY: Duration = Duration::from_secs(5);
 
 /// The leases of a worker and the thread that renews them. Dropped, the thread ends.
@@ -33,7 +33,7 @@ pub(crate) struct HeartbeatThread {
 
 #[derive(Default)]
 struct SharedLeases {
-    /// By lease token: a task that is claimed again has another one.
+    /// By lease token, because a task that is claimed again while an earlier attempt ends has two leases.
     leases: Mutex<HashMap<Arc<str>, Arc<HeldLease>>>,
     wake: Arc<Notify>,
     stop: CancellationToken,
@@ -42,12 +42,13 @@ struct SharedLeases {
 impl HeartbeatThread {
     /// Starts the thread.
     pub(crate) fn start(client: &TaskClient, events: Events) -> Result<Self, WorkerError> {
-        // Its own runtime and its own connections: a handler that blocks the worker's runtime stops neither.
+        // The thread has a runtime and connections of its own, so that a handler that blocks the worker's runtime does not
+        // stop heartbeats.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(WorkerError::Thread)?;
-        // What is missed is sent anew with what is true by then.
+        // The client does not repeat calls: a failed heartbeat is sent anew, with the progress known by then.
         let client = client.detached().map_err(WorkerError::Client)?.with_retry(RetryBudget::none());
         let shared = Arc::new(SharedLeases::default());
         let (end, ended) = oneshot::channel();
@@ -57,14 +58,15 @@ impl HeartbeatThread {
             .spawn(move || {
                 runtime.block_on(heartbeat_loop.run());
                 drop(runtime);
-                // Nobody may be waiting any more.
+                // The worker may be gone and not wait for this.
                 let _ = end.send(());
             })
             .map_err(WorkerError::Thread)?;
         Ok(Self { shared, ended })
     }
 
-    /// Renews the task's lease from now on, until the guard is dropped. `first_heartbeat_at`: at the latest then.
+    /// Renews the task's lease from now on, until the guard is dropped. The first heartbeat comes after the usual interval,
+    /// unless `first_heartbeat_at` says when.
     pub(crate) fn hold(&self, claimed: &ClaimedTask, first_heartbeat_at: Option<Instant>) -> LeaseGuard {
         let lease = Arc::new(HeldLease::new(claimed, first_heartbeat_at, Arc::clone(&self.shared.wake)));
         self.shared.leases().insert(Arc::clone(lease.token()), Arc::clone(&lease));
@@ -123,13 +125,13 @@ impl SharedLeases {
         if next.is_none_or(|next| next > now) {
             return Err(next);
         }
-        // Those that are nearly due go along: fewer and fuller calls.
+        // Leases that are nearly due go along, so that calls are fewer and fuller.
         let is_due = |lease: &&Arc<HeldLease>| lease.due_at(now) <= now + lease.interval / 4;
         Ok(leases.values().filter(is_due).cloned().collect())
     }
 }
 
-/// What runs on the thread.
+/// The loop that runs on the thread.
 struct HeartbeatLoop {
     shared: Arc<SharedLeases>,
     client: TaskClient,
@@ -217,7 +219,7 @@ fn resend_all_soon(leases: &[Arc<HeldLease>]) {
     }
 }
 
-/// Sees to it that the next heartbeat comes sooner than usual.
+/// Has the next heartbeat sent sooner than after its interval.
 fn resend_soon(lease: &HeldLease) {
     lease.missed(Instant::now() + (lease.interval / 4).min(MAX_RESEND_DELAY));
 }

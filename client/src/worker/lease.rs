@@ -1,4 +1,4 @@
-//! A lease while its handler runs: what it said of its progress, and why it should stop.
+//! A lease while its handler runs: the progress that the handler reported, and why the handler should stop.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::progress::ProgressQueue;
 use crate::claimed::ClaimedTask;
 
-/// The lease's length where the service does not say when it began.
+/// The length of a lease of which the service does not say when it began: the service's default.
 const ASSUMED_LEASE: Duration = Duration::from_secs(60);
-/// Heartbeats are never closer than that.
+/// Least time between two heartbeats of one lease.
 const MIN_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a finished handler waits for its last progress to arrive before its result is reported.
 const MAX_FLUSH_WAIT: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ pub enum CancelReason {
 /// What has happened to a lease by the time its handler is done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Signals {
-    /// What the handler was told first.
+    /// The first reason that the handler was told.
     pub(crate) reason: Option<CancelReason>,
     pub(crate) is_requested: bool,
     pub(crate) is_lost: bool,
@@ -46,7 +46,7 @@ pub(crate) struct Signals {
 pub(crate) struct HeldLease {
     pub(crate) task: Arc<Task>,
     token: Arc<str>,
-    /// How long lies between two heartbeats: a third of the lease, so that one may be missed.
+    /// Time between two heartbeats: a third of the lease, so that one may fail.
     pub(crate) interval: Duration,
     state: Mutex<LeaseState>,
     cancellation: CancellationToken,
@@ -61,7 +61,7 @@ struct LeaseState {
     expires_at: Option<DateTime<Utc>>,
     progress: ProgressQueue,
     signals: Signals,
-    /// The handler is done; what heartbeats say no longer concerns anybody.
+    /// The handler is done, so answers to heartbeats no longer cancel it.
     is_handler_done: bool,
 }
 
@@ -134,7 +134,7 @@ impl HeldLease {
         self.cancellation.cancel();
     }
 
-    /// The handler is done; the lease is kept until the service has taken what came out.
+    /// The handler is done. The lease is renewed until the service has taken the settlement.
     pub(crate) fn end(&self) {
         self.state().is_handler_done = true;
     }
@@ -198,14 +198,15 @@ impl HeldLease {
         let is_new = !state.is_handler_done;
         drop(state);
         self.flushed.notify_one();
-        // A result that was just delivered ends the lease as well; that is no loss.
+        // Race: a heartbeat may be under way when the settlement ends the lease. The handler is done by then, so
+        // `is_handler_done` is set first, and such an answer is not taken for a loss.
         if is_new {
             self.cancel(CancelReason::LeaseLost);
         }
     }
 
     fn state(&self) -> MutexGuard<'_, LeaseState> {
-        // Nothing in here can panic halfway through a change.
+        // No code panics while it holds this lock, so the state is never half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

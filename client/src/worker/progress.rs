@@ -1,27 +1,27 @@
-//! Progress on its way to the service: the latest wins, and it goes out every so often.
+//! Progress on its way to the service: the latest update wins, and updates are sent at most every 250 ms.
 
 use std::time::{Duration, Instant};
 
 use task_repo_protocol::ProgressUpdate;
 
-/// How long at least lies between two reports of one task.
+/// Least time between two updates of one task that are sent, so that a busy handler does not flood the service.
 pub(crate) const MIN_REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest text that the service takes, in characters.
 const MAX_TEXT_CHARS: usize = 4096;
 
-/// What a handler said of its progress, until it is sent.
+/// The progress that a handler reported and that has not reached the service yet.
 #[derive(Debug, Default)]
 pub(crate) struct ProgressQueue {
     waiting: Option<ProgressUpdate>,
     sending: Option<ProgressUpdate>,
-    /// When the next report may go out.
+    /// When the next update may be sent.
     not_before: Option<Instant>,
-    /// The handler is done: what waits goes out at once.
+    /// The handler is done: the waiting update is sent at once.
     is_flushing: bool,
 }
 
 impl ProgressQueue {
-    /// Puts an update in place of what waits. What it does not say stays. True: nothing waited before.
+    /// Merges an update into the waiting one; fields that it lacks stay. True: no update waited before.
     pub(crate) fn put(&mut self, update: ProgressUpdate) -> bool {
         let update = within_limits(update);
         if update.value.is_none() && update.text.is_none() {
@@ -33,13 +33,13 @@ impl ProgressQueue {
         is_first
     }
 
-    /// When what waits should be sent; `None`: nothing waits.
+    /// When the waiting update should be sent; `None`: none waits.
     pub(crate) fn due_at(&self, now: Instant) -> Option<Instant> {
         self.waiting.as_ref()?;
         Some(self.not_before.filter(|_| !self.is_flushing).unwrap_or(now))
     }
 
-    /// Takes what waits to send it.
+    /// Takes the waiting update, to send it.
     pub(crate) fn take(&mut self, now: Instant) -> Option<ProgressUpdate> {
         let update = self.waiting.take()?;
         self.not_before = Some(now + MIN_REPORT_INTERVAL);
@@ -47,12 +47,13 @@ impl ProgressQueue {
         Some(update)
     }
 
-    /// What was sent has arrived, or will never be taken.
+    /// The update that was sent has arrived, or will never be accepted.
     pub(crate) fn sent(&mut self) {
         self.sending = None;
     }
 
-    /// What was sent has not arrived: it waits again until then, under anything newer. At the end, one try has to do.
+    /// The update that was sent has not arrived. It waits again until `not_before`, beneath any newer one. While flushing it
+    /// is dropped, because the result waits for it.
     pub(crate) fn missed(&mut self, not_before: Instant) {
         let Some(old) = self.sending.take() else { return };
         self.not_before = Some(not_before);
@@ -63,23 +64,23 @@ impl ProgressQueue {
         }
     }
 
-    /// From now on, what waits goes out at once.
+    /// From now on, the waiting update is sent at once.
     pub(crate) fn flush(&mut self) {
         self.is_flushing = true;
     }
 
-    /// Whether nothing is on its way.
+    /// Whether no update waits or is being sent.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_none() && self.sending.is_none()
     }
 }
 
-/// What both say together, the newer first.
+/// Both updates as one; of a field that both have, the newer.
 fn newer_over(newer: ProgressUpdate, older: ProgressUpdate) -> ProgressUpdate {
     ProgressUpdate { value: newer.value.or(older.value), text: newer.text.or(older.text) }
 }
 
-/// The update as the service takes it: progress is not worth a refused heartbeat.
+/// The update within the service's limits, because a refused heartbeat would not renew the lease.
 fn within_limits(update: ProgressUpdate) -> ProgressUpdate {
     ProgressUpdate {
         value: update.value.filter(|value| !value.is_nan()).map(|value| value.clamp(0.0, 1.0)),

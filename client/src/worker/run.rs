@@ -41,7 +41,7 @@ impl Worker {
 }
 
 impl WorkerState {
-    /// Works until `stop` is done or the service refuses this worker, then winds down.
+    /// Works until `stop` is done or the service refuses this worker, then stops gracefully.
     async fn until(mut self, stop: impl Future<Output = ()>) -> Result<WorkerReport, WorkerError> {
         let mut stop = std::pin::pin!(stop);
         let refusal = loop {

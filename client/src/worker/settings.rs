@@ -14,7 +14,7 @@ use crate::client::TaskClient;
 pub(crate) struct Settings {
     /// The client as it was given, for handlers.
     pub(crate) client: TaskClient,
-    /// The same without repetitions: the worker's loops have their own patience.
+    /// The same without repetitions, because the worker's loops repeat calls themselves.
     pub(crate) client_without_retries: TaskClient,
     pub(crate) worker_id: String,
     pub(crate) concurrency: usize,
@@ -35,7 +35,7 @@ impl Settings {
         Slots::new(self.concurrency, self.registrations.iter().map(limit))
     }
 
-    /// The claim for a plan. Its id keeps it single however often it is repeated.
+    /// The claim for a plan. By its id the service takes it for one claim, however often it is repeated.
     pub(crate) fn claim(&self, plan: &ClaimPlan, wait: Duration, claim_id: Uuid) -> Claim {
         Claim {
             task_types: plan

@@ -6,14 +6,17 @@ use super::event::{WorkerEvent, WorkerReport};
 use super::lease::CancelReason;
 use super::state::WorkerState;
 
-/// How long the answer of a claim under way is waited for. What it brings is given back at once, where dropping it would
-/// leave that to the service, which may not notice a caller who left while the answer was on its way.
+/// How long the worker waits for the answers of claims under way, to release their tasks at once.
+///
+/// Race: the service may send an answer just when the worker closes the connection, and then does not notice that the
+/// caller has gone. Without this wait the tasks of such an answer would stay leased until their leases run out.
 const CLAIM_ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
-/// How long the last deliveries may take.
+/// How long the last deliveries may take. It bounds the stop while the service is away; what is not delivered by then
+/// is retried after its lease ran out.
 const FINAL_DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Ends what is under way, step by step: claims, then handlers by themselves, then handlers that are told to, then
-/// handlers that are aborted; and delivers how all of them ended.
+/// Ends the worker step by step, and delivers how all attempts ended. It ends claims first. Handlers may then finish within
+/// the grace period, are told to stop, and are aborted last.
 pub(super) async fn shut_down(mut state: WorkerState) -> WorkerReport {
     state.is_stopping = true;
     state.settings.events.emit(WorkerEvent::Stopping { running: state.attempts.len() });
@@ -49,7 +52,7 @@ impl WorkerState {
             && self.finished.is_empty())
     }
 
-    /// Goes on without claiming while `what` holds, up to `within`. True: it no longer holds.
+    /// Runs the loop without claiming while `what` holds, up to `within`. True: it no longer holds.
     async fn run_while(&mut self, within: Duration, what: fn(&Self) -> bool) -> bool {
         let work = async {
             loop {
@@ -58,7 +61,7 @@ impl WorkerState {
                     return;
                 }
                 let event = self.next_event().await;
-                // A claim that is refused now changes nothing any more.
+                // A refused claim ends the loop of a running worker; this one is stopping already.
                 let _ = self.apply(event);
             }
         };

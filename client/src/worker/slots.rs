@@ -2,16 +2,16 @@
 
 use task_repo_protocol::claim::MAX_CLAIM;
 
-/// What one claim asks for. The slots it may fill are set aside until it is answered.
+/// What one claim asks for. The slots it may fill are reserved until it is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClaimPlan {
-    /// Which types, by their index in the worker's registrations.
+    /// Task types, by their index in the worker's registrations.
     pub(crate) types: Vec<usize>,
     /// How many tasks at most.
     pub(crate) limit: usize,
 }
 
-/// Who holds which slots.
+/// The slots of a worker: how many are held and how many are reserved.
 #[derive(Debug)]
 pub(crate) struct Slots {
     all: SlotCount,
@@ -21,7 +21,7 @@ pub(crate) struct Slots {
 #[derive(Debug)]
 struct SlotCount {
     limit: usize,
-    /// Tasks that are worked on.
+    /// Tasks whose attempts hold a slot.
     held: usize,
     /// Tasks that claims under way may still bring.
     asked: usize,
@@ -43,10 +43,10 @@ impl Slots {
         Self { all: SlotCount::new(limit), types: types.into_iter().map(SlotCount::new).collect() }
     }
 
-    /// What to ask for next, if anything: the types that have free slots and are not asked for already.
+    /// The next claim, if any: of the types that have free slots and no claim under way.
     ///
-    /// A claim may be answered with tasks of one type only, so it asks for no more than the fullest of its types can
-    /// take. With work for all of them, claims follow each other and fill the rest.
+    /// All tasks of an answer may be of one type, so a claim asks for no more than the type with the fewest free slots can
+    /// take. Further claims fill the rest.
     pub(crate) fn plan(&mut self) -> Option<ClaimPlan> {
         let free = |(type_index, slots): (usize, &SlotCount)| {
             (slots.asked == 0 && slots.free() > 0).then_some(type_index)
@@ -64,8 +64,8 @@ impl Slots {
         Some(ClaimPlan { types, limit })
     }
 
-    /// The same for a claim that the service carries out once tasks of these types are settled, which are held until then.
-    /// Until it is answered, nobody else is offered their slots.
+    /// The next claim where the service settles tasks of these types before it carries the claim out. Their slots count as
+    /// free for this claim alone, and stay held for all others until the answer.
     pub(crate) fn plan_after(&mut self, settled: &[usize]) -> Option<ClaimPlan> {
         for type_index in settled {
             self.free(*type_index);
@@ -148,11 +148,11 @@ mod tests {
         let waiting = slots.plan().expect("free");
         slots.answered(&waiting);
         (0..4).for_each(|_| slots.take(0));
-        // Two are settled with a claim, and that takes long.
+        // Two tasks are settled together with a claim, whose answer takes long.
         let with = slots.plan_after(&[0, 0]).expect("free by then");
         assert_eq!(with.limit, 2);
         assert_eq!(slots.plan(), None, "four are held");
-        // One is over without a word.
+        // One attempt ends without a delivery.
         slots.free(0);
         assert_eq!(slots.plan(), None, "three are held, and two may come");
         slots.answered(&with);

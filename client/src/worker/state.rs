@@ -21,7 +21,7 @@ pub(crate) struct WorkerState {
     pub(super) settings: Arc<Settings>,
     pub(super) heartbeats: HeartbeatThread,
     pub(super) abort: CancellationToken,
-    /// Handlers at work, and deliveries put off.
+    /// Handlers at work, and attempts whose delivery is deferred.
     pub(super) attempts: FuturesUnordered<BoxFuture<'static, FinishedAttempt>>,
     pub(super) claims: FuturesUnordered<BoxFuture<'static, ClaimAnswer>>,
     pub(super) deliveries: FuturesUnordered<BoxFuture<'static, Delivery>>,
@@ -30,14 +30,14 @@ pub(crate) struct WorkerState {
     /// Attempts that are over and go into the next delivery.
     pub(super) finished: Vec<FinishedAttempt>,
     pub(super) report: WorkerReport,
-    /// Nothing more is claimed, and what claims under way still bring is given back.
+    /// Nothing more is claimed, and tasks that claims under way still bring are released.
     pub(super) is_stopping: bool,
     pub(super) slots: Slots,
-    /// The id of a claim that came with a delivery and brought nothing.
+    /// The id of a claim that went with a delivery and brought nothing, for the next claim.
     pub(super) spare_claim_id: Option<Uuid>,
 }
 
-/// What the loop waits for.
+/// What the worker's loop waits for.
 pub(super) enum LoopEvent {
     AttemptEnded(FinishedAttempt),
     ClaimAnswered(ClaimAnswer),
@@ -63,7 +63,7 @@ impl WorkerState {
         })
     }
 
-    /// What happens next. Nothing is lost when this is dropped.
+    /// Waits for the next event. No event is lost when this future is dropped.
     pub(super) async fn next_event(&mut self) -> LoopEvent {
         tokio::select! {
             Some(finished) = self.attempts.next() => LoopEvent::AttemptEnded(finished),
@@ -74,7 +74,7 @@ impl WorkerState {
         }
     }
 
-    /// A task whose slot that was is not held any more.
+    /// Frees the slot of an attempt that is over, if it has one.
     pub(super) fn free_slot(&mut self, type_index: Option<usize>) {
         if let Some(type_index) = type_index {
             self.slots.free(type_index);

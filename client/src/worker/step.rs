@@ -1,4 +1,4 @@
-//! What the worker does about what happened: begins what was claimed, delivers what is finished, claims what fits.
+//! What the worker does about an event: begins claimed tasks, delivers finished attempts, claims for free slots.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +20,7 @@ use crate::error::ClientError;
 const MAX_DELIVERIES: usize = 2;
 
 impl WorkerState {
-    /// Takes note of what happened.
+    /// Does what an event asks for.
     ///
     /// # Errors
     /// When the service refuses this worker for good.
@@ -28,7 +28,7 @@ impl WorkerState {
         match event {
             LoopEvent::AttemptEnded(finished) => {
                 self.attempt_ended(finished);
-                // Those that ended at the same time go into the same delivery.
+                // Attempts that ended at the same time go into the same delivery.
                 while let Some(Some(finished)) = self.attempts.next().now_or_never() {
                     self.attempt_ended(finished);
                 }
@@ -40,8 +40,8 @@ impl WorkerState {
             LoopEvent::Delivered(Delivery { results, unsettled, plan, next }) => {
                 if let Some((plan, claim_id)) = plan {
                     self.slots.answered(&plan);
-                    // Empty may also mean that the outcomes were taken and then the claim's answer was lost: asked for
-                    // by the same id, what it has claimed comes with the next claim.
+                    // An answer without tasks may belong to a repetition, after an answer with tasks was lost. The next
+                    // claim has the same id, so that the service answers it with those tasks.
                     self.spare_claim_id = Some(claim_id).filter(|_| next.is_empty());
                 }
                 for finished in unsettled {
@@ -70,14 +70,14 @@ impl WorkerState {
     pub(super) fn deliver_finished(&mut self) {
         while !self.finished.is_empty() && self.deliveries.len() < MAX_DELIVERIES {
             let batch = deliver::take_batch(&mut self.finished);
-            // The service sees to the outcomes before it claims.
+            // The service settles before it claims, so the claim may count on the slots of the settled attempts.
             let type_indexes: Vec<_> = batch.iter().filter_map(|finished| finished.type_index).collect();
             let plan = if self.is_stopping { None } else { self.slots.plan_after(&type_indexes) };
             self.deliveries.push(deliver::deliver(Arc::clone(&self.settings), batch, plan).boxed());
         }
     }
 
-    /// Begins what a claim brought. What cannot be read holds no slot: no handler works on it.
+    /// Begins the tasks that a claim brought. A task that cannot be read holds no slot, because no handler works on it.
     fn begin_claimed(&mut self, ClaimedTasks { claimed, undecodable }: ClaimedTasks, is_late: bool) {
         for claimed in claimed {
             self.begin_attempt(claimed, is_late);
