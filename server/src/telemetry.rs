@@ -17,7 +17,7 @@ pub fn start_logging(settings: &LogSettings) -> Result<(), String> {
         format!("LOG_LEVEL: a filter such as info or info,task_repo_server=debug is expected ({error})")
     })?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
-    // Whoever embeds the server may have started logging already.
+    // A program that embeds the server may have started logging already.
     let _ = match settings.log_format {
         LogFormat::Json => {
             logs.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()

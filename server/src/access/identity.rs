@@ -9,7 +9,7 @@ use super::key::KeyRecord;
 /// Who calls.
 #[derive(Debug, Clone)]
 pub enum Identity {
-    /// Nobody in particular, on a route that needs no key.
+    /// No key was shown, on a route that needs none.
     Anonymous,
     /// The bootstrap key: all tenants, all roles.
     Bootstrap,

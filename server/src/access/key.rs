@@ -13,7 +13,7 @@ use crate::kept::Kept;
 use crate::same_words::same_words;
 
 words! {
-    /// What a key may do.
+    /// A right of a key.
     pub enum Role {
         /// Creates, edits, cancels and deletes tasks.
         Producer = "producer",
@@ -44,9 +44,9 @@ pub struct KeyRecord {
     pub id: Uuid,
     /// Whose it is.
     pub tenant: String,
-    /// What it is for.
+    /// A name for people.
     pub name: String,
-    /// What it may do.
+    /// Its rights.
     pub roles: Vec<Role>,
     /// The only task types it may touch; absent: all.
     pub task_types: Option<Vec<String>>,

@@ -1,4 +1,4 @@
-//! What was looked up of keys, and for how long it is believed.
+//! Keys that were looked up, and for how long they are believed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub(crate) struct KeyCache {
     changed: watch::Sender<()>,
 }
 
-/// What a look-up has found.
+/// The result of a look-up.
 #[derive(Clone)]
 pub(crate) struct Seen {
     pub(crate) key: Option<Arc<KeyRecord>>,
@@ -34,12 +34,12 @@ pub(crate) struct Seen {
     pub(crate) epoch: u64,
 }
 
-/// What is known of changes of keys.
+/// How often keys have changed, as far as this server knows.
 #[derive(Default)]
 struct Known {
     /// Grows with each change that this server hears of. A look-up that began in an earlier epoch counts no more.
     epoch: u64,
-    /// What all servers had counted, and when they were asked.
+    /// The count of changes in the database, and when it was read.
     counted: Option<(i64, Instant)>,
 }
 

@@ -30,7 +30,7 @@ pub(super) struct WaitingCaller {
 }
 
 impl WaitingCaller {
-    /// What a task is claimed with for it.
+    /// A new lease for a task of this caller.
     pub(super) fn grant(&self) -> Grant {
         grant(&self.worker_id, self.lease_seconds, self.claim_id.clone())
     }

@@ -14,7 +14,7 @@ use crate::task::{TaskRecord, view};
 /// How long to wait before the next try to give tasks back.
 const GIVE_BACK_RETRY: Duration = Duration::from_millis(200);
 
-/// What a claim comes to.
+/// The result of a claim.
 pub(super) type Delivered = Result<Delivery, StoreError>;
 
 /// Tasks claimed for a caller. Dropped before they are [taken](Self::taken), they go back to the queue.
@@ -132,7 +132,7 @@ impl GiveBack {
     }
 }
 
-/// What undoes a claim that gave this token.
+/// The change that undoes a claim which gave this token.
 fn withdrawal(tenant: &str, id: Uuid, token: Uuid) -> Change {
     Change { scope: Scope::tenant(tenant), id, intent: Intent::Withdraw { token } }
 }

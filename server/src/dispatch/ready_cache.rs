@@ -229,7 +229,7 @@ impl ReadyCache {
             || self.tasks.len() >= MAX_TASKS_PER_READ
             || self.total.load(Ordering::Relaxed) > MAX_CACHED_BYTES
         {
-            // Whatever comes after the last one here is not known any more.
+            // Work behind the last task here is not known any more.
             if self.known == Known::Everything {
                 self.known =
                     self.tasks.back().map_or(Known::Nothing, |last| Known::UpTo(Order::Claim.position(last)));

@@ -120,7 +120,7 @@ fn unclaimed(
     in_doubt.into_iter().filter(|task| !is_asked_for_again(task)).collect()
 }
 
-/// What one pass over the ready work came to.
+/// The result of one pass over the ready work.
 enum Pass {
     /// There may be more.
     Again,

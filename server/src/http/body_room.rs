@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a small body has at most, in bytes.
+/// Most bytes of a small body.
 const SMALL: usize = 4 << 10;
 
 /// Room for the bodies of all requests that are on their way or being answered.
@@ -12,7 +12,7 @@ pub(crate) struct BodyRoom {
     most: usize,
 }
 
-/// What one request's body takes of it, until it is dropped.
+/// The share of one request's body, until it is dropped.
 #[derive(Default)]
 pub(super) struct BodyShare {
     held: Arc<AtomicUsize>,

@@ -26,7 +26,7 @@ use super::route_metrics::RouteMetrics;
 use crate::access::Identity;
 use crate::telemetry::masked;
 
-/// What requests that match no route are counted under.
+/// The route under which requests are counted that match none.
 const NO_ROUTE: &str = "none";
 
 const NO_CREDENTIAL: &str =
@@ -87,7 +87,7 @@ pub(crate) async fn edge(
     };
     let method = request.method().clone();
     let span = tracing::info_span!("request", request_id, %method);
-    // Whoever refuses plain text gets it all the same: an answer is better than a 406 without a problem.
+    // A caller that refuses plain text gets it all the same: an answer is better than a 406 without a problem.
     let accepts = request.headers().get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
     if accepts.is_none_or(|value| value.contains("q=0")) {
         request.headers_mut().remove(header::ACCEPT_ENCODING);
@@ -113,7 +113,7 @@ pub(crate) async fn edge(
         response.headers_mut().insert(HeaderName::from_static(path::REQUEST_ID_HEADER), value);
     }
     if app.is_some_and(|app| app.background.is_draining()) {
-        // Who comes back finds another server.
+        // A caller that comes back finds another server.
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     note(&span, &response, began);

@@ -24,7 +24,7 @@ struct Why {
     allow: Option<String>,
 }
 
-/// What every handler ends in.
+/// The result of every handler.
 pub(super) type HandlerResult = Result<HttpResponse, Rejection>;
 
 impl Rejection {

@@ -1,9 +1,9 @@
-//! What is counted of each route.
+//! The metrics of each route.
 
 use std::cell::RefCell;
 use std::time::Duration;
 
-/// What is counted of one route. To look a metric up by its labels costs more than to count.
+/// The metrics of one route, kept because looking a metric up by its labels costs more than counting.
 pub(super) struct RouteMetrics {
     pub(super) route: String,
     seconds: metrics::Histogram,

@@ -176,7 +176,7 @@ pub(super) async fn outcomes(mut call: Call) -> HandlerResult {
     };
     match claim_for(&call, claim).await {
         Ok(delivery) => Ok(hand_over(delivery, |tasks| OutcomesAnswer { results, tasks })),
-        // What was settled is settled; the caller asks for more when it likes.
+        // The settlements stand though the claim beside them failed; the caller claims again when it likes.
         Err(rejection) => {
             let why = rejection.problem(&call.request_id).detail;
             tracing::warn!(why, "tasks were settled, but no work could be claimed");

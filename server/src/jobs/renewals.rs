@@ -11,7 +11,7 @@ const RENEWAL_CHECK: Duration = Duration::from_millis(500);
 /// A gap between two such checks that says that servers or the database stood still.
 const STALL: Duration = Duration::from_secs(2);
 
-/// What is known of outages.
+/// Outages, as far as this server knows.
 pub(super) struct Renewals {
     store: Store,
     /// When leases were known to be renewed for the last time, and when they could not be.

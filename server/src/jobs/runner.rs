@@ -17,7 +17,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// A job that has not finished a round for so long, and two pauses, is failing.
 const OVERDUE: Duration = Duration::from_secs(15);
 
-/// What a round has done.
+/// The result of a round.
 pub(super) struct Round {
     /// How late it was for the oldest thing it did.
     pub(super) lag: Duration,

@@ -67,7 +67,7 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
     if !leads_to.contains(&task.status) {
         return Err(Refusal::Unlisted);
     }
-    // What only says that the holder is there is kept, but is no change of the task.
+    // A report that only says that the holder is alive is written, but is no new version of the task.
     let is_sign_of_life = matches!(intent.verb(), Verb::Heartbeat | Verb::Repeat);
     if is_sign_of_life && task.progress == before {
         return Ok(Effect::Changed);

@@ -137,7 +137,7 @@ pub enum Intent {
 /// A lease to be given.
 #[derive(Debug, Clone)]
 pub struct Grant {
-    /// What the holder will have to show.
+    /// The token that the holder will have to show.
     pub token: Uuid,
     /// Names the attempt.
     pub execution_id: Uuid,
@@ -216,7 +216,7 @@ impl Intent {
     }
 }
 
-/// What came of a verb that was not refused.
+/// The effect of a verb that was not refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// The task has changed.

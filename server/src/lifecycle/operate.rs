@@ -1,4 +1,4 @@
-//! What a task's owner, or the time, does to it.
+//! How a task's owner, or the time, changes it.
 
 use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{Execute, NewRetryPolicy, Priority, TaskEdit};
@@ -8,7 +8,7 @@ use super::{DEFAULT_LEASE_SECONDS, DEFAULT_MAX_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS
 use crate::task::{AttemptStatus, Reason, RetryRecord, Status, TaskRecord, input_bytes};
 use chrono::TimeDelta;
 
-/// What a cancellation came to.
+/// The result of a cancellation.
 #[derive(PartialEq, Eq)]
 pub(super) enum Cancelling {
     /// The task has changed.
@@ -176,7 +176,7 @@ fn edit_payloads(task: &mut TaskRecord, edit: &TaskEdit) -> Result<(), Refusal> 
 /// A new time moves between `pending` and `scheduled`; none is now, and a past one counts from creation.
 fn move_to(task: &mut TaskRecord, run_at: Option<Now>, now: Now) {
     task.run_at = run_at;
-    // Whoever holds a task looks at its time when it lets the task go.
+    // A task that is held gets its time only when it is let go.
     if task.status == Status::Held {
         return;
     }

@@ -1,4 +1,4 @@
-//! What a worker's report, or the lack of one, does to a task.
+//! How a worker's report, or the lack of one, changes a task.
 //!
 //! A token is good for one settlement. The same settlement again gets the same receipt; another one has lost the lease. A
 //! lease that ran out still allows `complete`, while no worker has claimed the task since and it is not final, because
@@ -80,7 +80,7 @@ pub(super) fn heartbeat(
     }
 }
 
-/// What an attempt brought: JSON text, and where it is kept if elsewhere.
+/// The result of an attempt: JSON text, and where it is kept if elsewhere.
 type Work<'a> = (Option<&'a String>, Option<&'a String>);
 
 pub(super) fn complete(

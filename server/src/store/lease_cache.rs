@@ -1,4 +1,4 @@
-//! What this server knows of the tasks it has leased.
+//! The tasks that this server has leased, as it last wrote them.
 //!
 //! Most settlements come back to the server that handed the task out. It still knows the task, so the guarded write
 //! can go first, and only a miss is explained by a read. What is remembered decides nothing: a write made from an old
@@ -15,7 +15,7 @@ use crate::task::{Status, TaskRecord};
 
 /// Most bytes of tasks that are remembered: about 60 000 small ones.
 const MAX_CACHED_BYTES: u64 = 64 << 20;
-/// What a task takes beside its stored form, in bytes.
+/// Bytes of an entry beside the stored form of its task.
 const ENTRY_BYTES: usize = 300;
 /// How long a task is remembered that nothing is heard of.
 const CACHED_FOR: Duration = Duration::from_secs(300);
@@ -50,7 +50,7 @@ impl LeaseCache {
         self.0.insert(id, Arc::new(stored));
     }
 
-    /// What was remembered is not true any more.
+    /// Removes a task whose entry is not true any more.
     pub(in crate::store) fn forget(&self, id: Uuid) {
         self.0.invalidate(&id);
     }

@@ -9,7 +9,7 @@ use super::driver::Store;
 use super::error::StoreError;
 use super::indexes::REMOVAL;
 
-/// What a round of removal came to.
+/// The result of a round of removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Removed {
     /// Tasks removed.

@@ -13,6 +13,7 @@ mod order;
 mod parts;
 mod record;
 mod size;
+pub(crate) mod token;
 pub mod view;
 pub mod words;
 

@@ -14,11 +14,11 @@ use task_repo_protocol::{Receipt, Uuid};
 use super::words::{AttemptStatus, Backoff, Reason, Status, Trigger};
 use crate::kept::Kept;
 
-/// Who works on a task.
+/// The lease under which a worker has a task.
 #[serde_as]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeaseRecord {
-    /// What its holder must show.
+    /// The token that its holder must show.
     #[serde_as(as = "Id")]
     pub token: Uuid,
     /// The worker's own name for itself.
@@ -34,7 +34,7 @@ pub struct LeaseRecord {
     pub before: Option<Box<Kept<BeforeClaimRecord>>>,
 }
 
-/// What a claim displaces in a task, so that undoing it puts that back.
+/// The fields that a claim displaces in a task, so that undoing the claim puts them back.
 #[serde_as]
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -67,9 +67,9 @@ pub struct AttemptRecord {
     /// Hash of the claim's id and caller.
     #[serde_as(as = "Option<Bytes>")]
     pub claim_id: Option<Vec<u8>>,
-    /// Who worked; absent for self-managed work.
+    /// The worker; absent for self-managed work.
     pub worker_id: Option<String>,
-    /// What started it.
+    /// Why it started.
     pub trigger: Trigger,
     /// How it ended.
     pub status: AttemptStatus,
@@ -96,9 +96,9 @@ pub struct AttemptRecord {
     /// Parts of the error have given way to newer attempts.
     #[serde(default, skip_serializing_if = "is_false")]
     pub truncated: bool,
-    /// What it used.
+    /// The resources that it used.
     pub usage: Option<Kept<UsageRecord>>,
-    /// What its worker was answered.
+    /// The receipt that its worker was answered.
     pub receipt: Option<Kept<ReceiptRecord>>,
 }
 
@@ -132,7 +132,7 @@ pub struct ErrorRecord {
     pub details: Option<String>,
 }
 
-/// What attempts used.
+/// Resources that attempts used.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UsageRecord {
@@ -194,7 +194,7 @@ pub struct MoveRecord {
     pub version: i64,
     /// The task's `updated_at` of that version; in the text in milliseconds.
     pub at: DateTime<Utc>,
-    /// What was done.
+    /// The verb that made it.
     pub verb: &'static str,
     /// Where the task stood before; absent for a creation.
     pub from: Option<Status>,

@@ -92,7 +92,7 @@ pub struct TaskRecord {
     /// For its owner.
     #[serde_as(as = "Option<Date>")]
     pub reminder_time: Option<DateTime<Utc>>,
-    /// Who works on it, while somebody does under a lease.
+    /// The lease, while a worker has the task.
     pub lease: Option<Kept<LeaseRecord>>,
     /// While it is `processing`: when the sweeper takes it back.
     #[serde_as(as = "Option<Date>")]
@@ -110,7 +110,7 @@ pub struct TaskRecord {
     /// When its cancellation was asked for.
     #[serde_as(as = "Option<Date>")]
     pub cancel_requested_at: Option<DateTime<Utc>>,
-    /// What the first request for its cancellation was answered.
+    /// The receipt that the first request for its cancellation was answered.
     pub cancel_receipt: Option<Kept<ReceiptRecord>>,
     /// JSON text as sent.
     pub result: Option<String>,

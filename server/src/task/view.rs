@@ -1,9 +1,10 @@
-//! How a task looks from outside.
+//! How a task looks from outside: as answers show it.
 
 use task_repo_protocol::{
     Execution, ExecutionList, Json, Lease, Payload, Priority, StatusReport, Tags, Task, Template, Uuid,
 };
 
+use super::token::seen_from_outside;
 use super::{AttemptRecord, AttemptStatus, Kept, TaskRecord};
 
 /// The whole task. Only the answer to a claim shows the lease's token.
@@ -28,7 +29,7 @@ pub(crate) fn view_and_strip(task: &mut TaskRecord, with_token: bool) -> Task {
 pub fn view_without_payload(task: TaskRecord, with_token: bool) -> Task {
     let expires_at = task.lease_until;
     let lease = task.lease.zip(expires_at).map(|(lease, expires_at)| Lease {
-        token: with_token.then(|| of_task(task.id, lease.token).to_string()),
+        token: with_token.then(|| seen_from_outside(task.id, lease.token).to_string()),
         worker_id: lease.into_part().worker_id,
         expires_at,
     });
@@ -113,7 +114,7 @@ fn execution(task: Uuid, attempt: AttemptRecord) -> Execution {
     let duration =
         attempt.ended_at.map(|end| (end - attempt.started_at).num_milliseconds().max(0).unsigned_abs());
     Execution {
-        execution_id: of_task(task, attempt.id),
+        execution_id: seen_from_outside(task, attempt.id),
         attempt: attempt.number,
         worker_id: attempt.worker_id,
         trigger: attempt.trigger.into(),
@@ -126,17 +127,4 @@ fn execution(task: Uuid, attempt: AttemptRecord) -> Execution {
         truncated: attempt.truncated,
         usage: attempt.usage.unwrap_or_default().into_part().into(),
     }
-}
-
-/// A lease token of a task as it stands in a request, to what is stored; any text may be one, few are.
-pub(crate) fn token(task: Uuid, text: &str) -> Uuid {
-    let token = Uuid::try_parse(text).ok().filter(|token| token.to_string() == text);
-    token.map_or(Uuid::nil(), |token| of_task(task, token))
-}
-
-/// Tasks that are claimed together share the stored token of their leases and the stored id of their attempts. Seen from
-/// outside each has its own: the random part of the task's id is put over that of what is stored, or taken off again.
-fn of_task(task: Uuid, shared: Uuid) -> Uuid {
-    const RANDOM: u128 = (1 << 62) - 1;
-    Uuid::from_u128(shared.as_u128() ^ (task.as_u128() & RANDOM))
 }

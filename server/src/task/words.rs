@@ -16,7 +16,7 @@ words! {
         /// Not now, for another reason than time; the wire calls it `scheduled`. No loop, no claim and no list of ready
         /// work looks at it: whoever holds a task lets it go.
         Held = "held",
-        /// Somebody works on it.
+        /// A worker has it, or a service runs it itself.
         Processing = "processing",
         /// Final: done.
         Completed = "completed",

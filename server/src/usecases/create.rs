@@ -15,7 +15,7 @@ use crate::json_value;
 use crate::store::{NotInserted, StoreError};
 use crate::task::{Status, TaskRecord};
 
-/// What came of a create.
+/// The result of a create.
 #[derive(Debug)]
 pub struct Created {
     /// Each task as it was created, in order.

@@ -27,7 +27,7 @@ pub struct IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// What holds the first place of a call whose first task is refused, until the key is forgotten: a task that was
+    /// A document that holds the first place of a call whose first task is refused, until the key is forgotten: a task that was
     /// deleted before anybody saw it. Another body with the same key meets it.
     pub(super) fn holder(&self, scope: &Scope, accepted: &TaskRecord) -> TaskRecord {
         let created_at = accepted.created_at;

@@ -50,7 +50,7 @@ impl Keys {
         self.cache.hear(changes.keys, asked);
     }
 
-    /// Who has this secret; `None` when nobody does, or not any more.
+    /// The identity that has this secret; `None` when no key has it, or not any more.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -98,7 +98,7 @@ impl Keys {
     ) -> Result<Option<Arc<KeyRecord>>, Failure> {
         let look_up =
             async { Ok(Seen { key: self.store.key_by_hash(&hash, until).await?.map(Arc::new), epoch }) };
-        // Who looks up for many may go away, and the next one begins anew.
+        // The caller that looks up for many may go away; then the next one begins anew.
         let looking = timeout_at(until.into(), self.cache.seen.try_get_with(hash, look_up));
         let found = looking.await.map_err(|_| StoreError::Unavailable)?;
         let seen = found.map_err(|error: Arc<StoreError>| Failure::Store(*error))?;
@@ -209,7 +209,7 @@ impl Keys {
     /// When there is no such key.
     pub async fn revoke_key(&self, caller: &Caller, id: Uuid) -> Result<(), Failure> {
         let is_deleted = self.store.delete_key(id, caller.deadline.at()).await;
-        // Whatever came of it: this deletion may have been made without an answer, or one before it.
+        // Counted in any case, because this deletion, or one before it, may have been made though it was not answered.
         self.keys_have_changed(caller).await?;
         if is_deleted? { Ok(()) } else { Err(Failure::KeyNotFound(id.to_string())) }
     }

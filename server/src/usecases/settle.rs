@@ -1,4 +1,4 @@
-//! What workers report: heartbeats, and how their tasks ended.
+//! The reports of workers: heartbeats, and how their tasks ended.
 
 use rand::RngExt as _;
 use task_repo_protocol::{
@@ -10,9 +10,9 @@ use super::service::TaskService;
 use crate::access::Caller;
 use crate::lifecycle::{self, Intent};
 use crate::store::{Applied, Change};
-use crate::task::view::token;
+use crate::task::token;
 
-/// What came of one of many reports.
+/// The result of one of many reports.
 pub type Settled = Result<Receipt, Failure>;
 
 impl TaskService {
@@ -45,7 +45,7 @@ impl TaskService {
     /// # Errors
     /// When the token does not hold the task.
     pub async fn acknowledge_cancel(&self, caller: &Caller, id: Uuid, lease_token: &str) -> Settled {
-        self.settle(caller, id, Intent::AcknowledgeCancel { token: token(id, lease_token) }).await
+        self.settle(caller, id, Intent::AcknowledgeCancel { token: token::stored(id, lease_token) }).await
     }
 
     /// Settles many tasks; a bad one does not stop the others.
@@ -136,7 +136,7 @@ fn alive(applied: &Applied) -> HeartbeatReceipt {
 
 fn heartbeat(id: Uuid, body: Heartbeat) -> Intent {
     Intent::Heartbeat {
-        token: token(id, &body.lease_token),
+        token: token::stored(id, &body.lease_token),
         lease_seconds: whole(body.lease_seconds),
         progress: body.progress,
     }
@@ -144,7 +144,7 @@ fn heartbeat(id: Uuid, body: Heartbeat) -> Intent {
 
 fn completed(id: Uuid, body: Complete) -> Intent {
     Intent::Complete {
-        token: token(id, &body.lease_token),
+        token: token::stored(id, &body.lease_token),
         result: body.result.map(task_repo_protocol::Json::into_text),
         result_id: body.result_id,
         usage: body.usage.unwrap_or_default().into(),
@@ -153,7 +153,7 @@ fn completed(id: Uuid, body: Complete) -> Intent {
 
 fn failed(id: Uuid, body: Fail) -> Intent {
     Intent::Fail {
-        token: token(id, &body.lease_token),
+        token: token::stored(id, &body.lease_token),
         failure: lifecycle::AttemptFailure {
             error: body.error.into(),
             retry: body.retry.unwrap_or_default(),
@@ -165,7 +165,7 @@ fn failed(id: Uuid, body: Fail) -> Intent {
 }
 
 fn released(id: Uuid, body: &Release) -> Intent {
-    Intent::Release { token: token(id, &body.lease_token), delay_seconds: whole(body.delay_seconds) }
+    Intent::Release { token: token::stored(id, &body.lease_token), delay_seconds: whole(body.delay_seconds) }
 }
 
 fn settlement(id: Uuid, outcome: Outcome) -> Intent {
@@ -186,7 +186,7 @@ fn settlement(id: Uuid, outcome: Outcome) -> Intent {
             },
         ),
         OutcomeKind::Released => released(id, &Release { lease_token, delay_seconds: outcome.delay_seconds }),
-        OutcomeKind::Cancelled => Intent::AcknowledgeCancel { token: token(id, &lease_token) },
+        OutcomeKind::Cancelled => Intent::AcknowledgeCancel { token: token::stored(id, &lease_token) },
     }
 }
 

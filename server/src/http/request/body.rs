@@ -107,7 +107,7 @@ fn parse_text<'a, T: Body + Validate<Context = ()>>(
     }
 }
 
-/// What is too large for any task is refused as that, whatever else is wrong with it.
+/// A payload too large for any task is refused as that, whatever else is wrong with it.
 fn refused(body: &str, violations: Violations<'_>) -> Rejection {
     #[derive(serde::Deserialize)]
     struct Payloads<'a> {

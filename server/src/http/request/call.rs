@@ -36,7 +36,7 @@ pub(in crate::http) struct RequestId(pub(in crate::http) String);
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::http) struct AuthenticationTime(pub(in crate::http) Duration);
 
-/// Who may call a route.
+/// The callers that may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum Access {
     /// Everybody, without a key.
@@ -55,7 +55,7 @@ pub(in crate::http) struct Call {
     identity: Identity,
     request: HttpRequest,
     payload: Payload,
-    /// What its body takes of the room for all bodies, until the request is answered.
+    /// The share of its body in the room for all bodies, until the request is answered.
     share: BodyShare,
 }
 
@@ -105,7 +105,7 @@ impl Call {
         waiting: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Rejection> {
         tokio::select! {
-            // What is at hand already was allowed.
+            // A result that is at hand already was allowed.
             biased;
             done = waiting => Ok(done?),
             end = self.app.keys.key_ends(&self.identity) => Err(match end {
@@ -152,7 +152,7 @@ impl Call {
         if declared.is_some_and(|length| length > limit) {
             return Err(too_large());
         }
-        // What a caller only announces costs nothing yet.
+        // Bytes that a caller only announces cost nothing yet.
         let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(MAX_RESERVED));
         let mut arrives = std::pin::pin!(tokio::time::sleep(self.app.body_timeout));
         loop {

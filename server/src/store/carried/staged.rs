@@ -30,11 +30,11 @@ pub(in crate::store) struct Staged {
     pub(in crate::store) status: Status,
     pub(in crate::store) expected: i64,
     pub(in crate::store) nonce: WriteNonce,
-    /// What is done to it: an entry for each version that the write makes.
+    /// The moves of the task: one for each version that the write makes.
     pub(in crate::store) moves: Arc<[MoveRecord]>,
     /// Its stored form, as it will be, if that is worth remembering.
     pub(in crate::store) remembered: Option<RawDocumentBuf>,
-    /// What is new or differs, but for the stamp.
+    /// The fields that are new or differ, but for the stamp.
     pub(in crate::store) set: RawDocumentBuf,
     pub(in crate::store) unset: Vec<String>,
 }
@@ -56,7 +56,7 @@ impl PendingEvent {
     }
 }
 
-/// What became of a staged write.
+/// The outcome of a staged write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum WriteOutcome {
     /// It is durable.

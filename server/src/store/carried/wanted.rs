@@ -9,7 +9,7 @@ use crate::task::TaskRecord;
 /// Tenant, and hash of a claim id.
 pub(in crate::store) type ClaimId = (Arc<str>, Vec<u8>);
 
-/// What a read before a change has found.
+/// The result of a read before a change.
 #[derive(Clone)]
 pub(in crate::store) enum ReadOutcome {
     /// The task.

@@ -12,7 +12,7 @@ use crate::store::error::{DUPLICATE_KEY, StoreError};
 /// Most bytes of statements in one command; a single larger statement goes alone.
 const MAX_COMMAND_BYTES: usize = 8 << 20;
 
-/// What a write command came to.
+/// The result of a write command.
 #[derive(Debug)]
 pub(in crate::store) enum Written {
     /// The server answered and the write is durable: how many statements took effect, and which did not.

@@ -21,10 +21,10 @@ const MORE: usize = 50;
 /// How many documents the database sends at once while that much is on its way that a read might go beyond it.
 const SMALL_BATCH: u32 = 4;
 
-/// What a read has found.
+/// The result of a read.
 #[derive(Debug)]
 pub(in crate::store) struct Reading<T> {
-    /// What could be read, in order.
+    /// Documents that could be read, in order.
     pub(in crate::store) found: Vec<T>,
     /// Of those that could not, ids and tenants as far as these could.
     pub(in crate::store) unreadable: Vec<(Uuid, Option<String>)>,
@@ -94,7 +94,7 @@ impl Store {
                 .await?
                 .ok_or(StoreError::Overloaded)?;
             let (Some(limit), Some(before)) = (limit, asked) else { return Ok(reading) };
-            // What cannot be read must not take the places of what can.
+            // Documents that cannot be read must not take the places of those that can.
             let is_short = reading.found.len() < limit && reading.seen >= before && !reading.is_cut;
             if !is_short {
                 reading.found.truncate(limit);

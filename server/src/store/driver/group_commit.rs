@@ -38,12 +38,12 @@ pub(in crate::store) struct Limits {
     pub(in crate::store) waiting_bytes: usize,
 }
 
-/// What one kind of command carries.
+/// Carries items of one kind, of many callers, by one command after the other.
 pub(in crate::store) struct GroupCommit<I, O> {
     queue: Arc<Mutex<Submissions<I, O>>>,
 }
 
-/// Who waits, and how many commands are under way. All that several threads see of each other is in here, and each of
+/// The submissions that wait, and the commands under way. All that threads share is in here, and each of
 /// its functions leaves it whole.
 struct Submissions<I, O> {
     limits: Limits,

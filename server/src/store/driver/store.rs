@@ -50,7 +50,7 @@ pub(in crate::store) const PAYLOAD_PAGES: usize = 4;
 /// Most bytes of tasks that one read brings; the first comes whatever its size.
 pub(in crate::store) const MAX_READ_BYTES: usize = 16 << 20;
 
-/// What is carried together.
+/// The group commits: one for each kind of item that is carried together.
 pub(in crate::store) struct GroupCommits {
     pub(in crate::store) inserts: GroupCommit<Drafted, Result<(), NotInserted>>,
     pub(in crate::store) writes: GroupCommit<Staged, WriteOutcome>,

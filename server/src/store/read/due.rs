@@ -1,4 +1,4 @@
-//! What the background loops look for. These serve all tenants.
+//! The tasks that the background jobs look for, of all tenants.
 
 use bson::{Bson, Document, doc};
 use chrono::{DateTime, Utc};

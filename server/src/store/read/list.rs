@@ -56,7 +56,7 @@ struct PageBuilder {
     /// One task more than the page may have, so as to know whether there are more.
     wanted: usize,
     tasks: Vec<TaskRecord>,
-    /// What comes behind this place was not looked at, or not wholly.
+    /// Tasks behind this position were not read, or not all of them.
     end: Option<Position>,
 }
 
@@ -64,13 +64,13 @@ struct PageBuilder {
 struct Part<'a> {
     index: &'static str,
     range: Document,
-    /// What the tasks themselves must be looked at for.
+    /// Conditions that the index does not answer.
     rest: &'a [Document],
     /// How many of them may be looked at.
     budget: usize,
 }
 
-/// What a long scan found.
+/// The result of a long scan.
 #[derive(Debug, Default)]
 struct Scan {
     /// The first ones, in order.
@@ -134,7 +134,7 @@ impl Listing {
             && [NEWEST_OF_ALL, NEWEST_BY_TYPE].contains(&index)
     }
 
-    /// What the answer does not show.
+    /// The fields that the answer does not show.
     fn left_out(&self) -> Document {
         let mut left_out = without_idempotency();
         left_out.extend(doc! { "attempts": 0, "claim_ids": 0, "cancel_receipt": 0, "lease.before": 0 });

@@ -1,4 +1,4 @@
-//! What a list is asked for, and which part of which index it is in.
+//! The query of a list, and which part of which index answers it.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::store::indexes::{
 };
 use crate::task::{Order, Position, Status};
 
-/// What to list.
+/// The query of a list.
 #[derive(Debug, Clone)]
 pub struct Listing {
     /// Who asks, and by when the page is there.
@@ -51,15 +51,15 @@ pub struct Listing {
 pub(super) struct IndexRoute {
     /// The index that has them in order.
     pub(super) index: &'static str,
-    /// What that index fixes.
+    /// Conditions that are equalities of that index.
     pub(super) fixed: Document,
     /// The task types of which the index is made up; `None`: it has all, or is not by type.
     pub(super) types: Option<Vec<String>>,
-    /// What the tasks themselves must be looked at for.
+    /// Conditions that the index does not answer.
     pub(super) rest: Vec<Document>,
 }
 
-/// What has not been deleted.
+/// Tasks that have not been deleted.
 pub(super) fn not_deleted() -> Document {
     doc! { "deleted_at": { "$exists": false } }
 }
@@ -173,7 +173,7 @@ impl Listing {
         alternatives(fixed, of_all_types.collect())
     }
 
-    /// What comes behind the position, in parts that are each one range of the index.
+    /// Tasks behind the position, in parts that are each one range of the index.
     fn branches(&self) -> Vec<Document> {
         self.after.map_or_else(|| vec![doc! {}], |position| behind(self.order, position))
     }

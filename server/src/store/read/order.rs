@@ -35,7 +35,7 @@ pub(super) fn read_position(order: Order, stored: &Document) -> Option<Position>
     Some(Position { priority: priority?, time: time.ok()?.to_chrono(), id: read_id(stored.get("_id")?)? })
 }
 
-/// What comes behind a position, in parts that are each one range of the order's index. MongoDB merges them in order.
+/// Tasks behind a position, in parts that are each one range of the order's index. MongoDB merges them in order.
 pub(super) fn behind(order: Order, position: Position) -> Vec<Document> {
     let Position { priority, time, id } = position;
     let (time, id) = (bson::DateTime::from_chrono(time), stored_id(id));

@@ -2,7 +2,7 @@
 
 use bson::{Document, doc};
 
-/// What only a repeated create needs, and what nothing reads.
+/// Without the fields that only a repeated create needs, or that nothing reads.
 pub(in crate::store) fn without_idempotency() -> Document {
     doc! {
         "idempotency_key": 0, "idempotency_body": 0, "idempotency_request": 0, "idempotency_limits": 0, "moved": 0
@@ -14,7 +14,7 @@ pub(in crate::store) fn as_created() -> Document {
     doc! { "result": 0, "error": 0, "attempts": 0, "claim_ids": 0, "progress": 0, "cancel_receipt": 0, "moved": 0 }
 }
 
-/// What says whom a ready task is for.
+/// With the fields that say which selections a ready task fits.
 pub(in crate::store) fn without_past() -> Document {
     let mut left_out = without_payload();
     left_out.extend(doc! { "attempts": 0, "claim_ids": 0, "error": 0, "idempotency_request": 0 });

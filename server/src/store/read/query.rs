@@ -67,7 +67,7 @@ impl Store {
     /// When the database does not answer.
     pub async fn unfinished(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
         let ids: Vec<_> = ids.iter().map(|id| stored_id(*id)).collect();
-        // What only a newer version knows is not over.
+        // A status that only a newer version knows counts as unfinished.
         let is_over = Status::ALL.iter().filter(|status| status.is_final()).map(Status::as_str);
         let mut options = FindOptions::builder().max_time(self.timeout).build();
         options.projection = Some(doc! { "_id": 1 });

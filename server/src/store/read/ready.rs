@@ -55,12 +55,12 @@ impl ReadyFrom {
     }
 }
 
-/// What the waiting callers of a tenant wait for.
+/// The work that the waiting callers of a tenant wait for.
 #[derive(Debug, Clone, Default)]
 pub struct Awaited {
     /// Task types of callers that take any of them.
     pub task_types: HashSet<String>,
-    /// What callers want that take only some of the tasks of their types, each once.
+    /// The selections of callers that take only some of the tasks of their types, each once.
     pub narrow: Vec<Selection>,
 }
 
@@ -184,7 +184,7 @@ impl Store {
         let mut options = self.by_index(first.index());
         options.projection = Some(without_past());
         let (filter, limit) = if let [lone] = wanted {
-            // Whatever is found is wanted: what else there is, is found when that is taken.
+            // Any task will do, because the group is woken by one: others are found when that is claimed.
             (lone.filter(), 1)
         } else {
             let task_types: BTreeSet<_> = wanted.iter().flat_map(|wanted| &wanted.task_types).collect();

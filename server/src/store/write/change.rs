@@ -36,12 +36,12 @@ pub struct Change {
     pub intent: Intent,
 }
 
-/// What came of a change.
+/// The result of a change.
 #[derive(Debug, Clone)]
 pub struct Applied {
     /// The task afterwards; its payloads only where the intent needed them.
     pub task: Arc<TaskRecord>,
-    /// What to answer; of a repetition, what was answered before.
+    /// The answer; for a repetition, the answer that was given before.
     pub receipt: Receipt,
 }
 

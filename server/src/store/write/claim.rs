@@ -10,7 +10,7 @@ use crate::store::driver::Store;
 use crate::store::error::StoreError;
 use crate::task::TaskRecord;
 
-/// What came of an attempt to lease tasks.
+/// The result of leasing tasks.
 #[derive(Debug, Default)]
 pub struct ClaimWrite {
     /// Leased, with their payloads.

@@ -112,7 +112,7 @@ impl Store {
     }
 }
 
-/// What became of each write, where `landed` of them did, as far as the database said, and the tasks now have these
+/// The outcome of each write, where `landed` of them landed as far as the database said, and the tasks now have these
 /// stamps.
 fn outcomes(
     staged: &[Staged],

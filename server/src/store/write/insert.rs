@@ -21,7 +21,7 @@ use crate::task::TaskRecord;
 
 impl Store {
     /// Creates tasks; each gets its own answer, in order. Tasks of callers that arrive together are written together.
-    /// What is not known by `until` is in doubt.
+    /// The outcome of an insert that is not known by `until` is unknown.
     pub async fn insert(&self, tasks: &[Arc<TaskRecord>], until: Instant) -> Vec<Result<(), NotInserted>> {
         let failed = |error| vec![Err(NotInserted::Store(error)); tasks.len()];
         let draft =
@@ -58,7 +58,7 @@ impl Store {
         task.stamp = new_stamp();
         task.note_creation();
         let task = Arc::new(task);
-        // Whoever gives it back must not be faster than the command, which tries for two deadlines.
+        // Giving the task back must not be faster than the command, which tries for two deadlines.
         let until = self.step_deadline() + 2 * self.timeout;
         let inserted = self.insert(&[Arc::clone(&task)], until).await.pop();
         let inserted = inserted.unwrap_or(Err(NotInserted::Store(StoreError::OutcomeUnknown)));
