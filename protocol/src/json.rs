@@ -11,17 +11,17 @@ use serde_json::value::RawValue;
 
 /// The struct by whose name `serde_json` knows text that it is to write as it is. It is not part of its interface, so only
 /// the service, which builds with one version and tests it, relies on it.
-const RAW: &str = "$serde_json::private::RawValue";
+const RAW_VALUE_STRUCT: &str = "$serde_json::private::RawValue";
 
 /// Any JSON value as the text it was sent in: big integers, key order, `$` and `.` keys survive.
 #[derive(Debug, Clone)]
-pub struct Json(Text);
+pub struct Json(JsonText);
 
 #[derive(Debug, Clone)]
-enum Text {
-    /// It came from `serde_json`.
+enum JsonText {
+    /// As `serde_json` read it.
     Read(Box<RawValue>),
-    /// It was read before.
+    /// Known to be JSON, because it was read before it was stored.
     Known(Box<str>),
 }
 
@@ -45,26 +45,26 @@ impl Json {
     /// Takes JSON text as it is, unread: for text that was JSON when it was stored. Reading 2 KiB costs up to 8 µs.
     #[doc(hidden)]
     pub fn known(text: String) -> Self {
-        Self(Text::Known(text.into_boxed_str()))
+        Self(JsonText::Known(text.into_boxed_str()))
     }
 
     fn read(json: Box<RawValue>) -> Self {
-        Self(Text::Read(json))
+        Self(JsonText::Read(json))
     }
 
     /// The text itself.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            Text::Read(json) => json.get(),
-            Text::Known(text) => text,
+            JsonText::Read(json) => json.get(),
+            JsonText::Known(text) => text,
         }
     }
 
     /// The text itself, without a copy.
     pub fn into_text(self) -> String {
         String::from(match self.0 {
-            Text::Read(json) => Box::<str>::from(json),
-            Text::Known(text) => text,
+            JsonText::Read(json) => Box::<str>::from(json),
+            JsonText::Known(text) => text,
         })
     }
 
@@ -80,10 +80,10 @@ impl Json {
 impl Serialize for Json {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            Text::Read(json) => json.serialize(serializer),
-            Text::Known(text) => {
-                let mut raw = serializer.serialize_struct(RAW, 1)?;
-                raw.serialize_field(RAW, &**text)?;
+            JsonText::Read(json) => json.serialize(serializer),
+            JsonText::Known(text) => {
+                let mut raw = serializer.serialize_struct(RAW_VALUE_STRUCT, 1)?;
+                raw.serialize_field(RAW_VALUE_STRUCT, &**text)?;
                 raw.end()
             }
         }

@@ -59,16 +59,16 @@ fn check_number(number: &str) -> Result<(), &'static str> {
 
 /// Skips the string whose first character is at `at`; returns the place after its closing quote.
 fn check_string(bytes: &[u8], mut at: usize) -> Result<usize, &'static str> {
-    const LONE: &str = "half a surrogate pair is not text";
+    const LONE_SURROGATE: &str = "half a surrogate pair is not text";
     while at < bytes.len() {
         match bytes[at] {
             b'"' => return Ok(at + 1),
-            b'\\' if bytes.get(at + 1) == Some(&b'u') => match unit(bytes, at) {
-                Some(0xD800..=0xDBFF) => match unit(bytes, at + 6) {
+            b'\\' if bytes.get(at + 1) == Some(&b'u') => match utf16_unit(bytes, at) {
+                Some(0xD800..=0xDBFF) => match utf16_unit(bytes, at + 6) {
                     Some(0xDC00..=0xDFFF) => at += 12,
-                    _ => return Err(LONE),
+                    _ => return Err(LONE_SURROGATE),
                 },
-                Some(0xDC00..=0xDFFF) => return Err(LONE),
+                Some(0xDC00..=0xDFFF) => return Err(LONE_SURROGATE),
                 _ => at += 6,
             },
             b'\\' => at += 2,
@@ -79,7 +79,7 @@ fn check_string(bytes: &[u8], mut at: usize) -> Result<usize, &'static str> {
 }
 
 /// The UTF-16 unit spelled `\uXXXX` at `at`, if one is.
-fn unit(bytes: &[u8], at: usize) -> Option<u32> {
+fn utf16_unit(bytes: &[u8], at: usize) -> Option<u32> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }

@@ -107,7 +107,7 @@ pub struct Progress {
 pub struct ProgressUpdate {
     /// 0–1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[garde(range(min = 0.0, max = 1.0), custom(is_said(self.text.is_some())))]
+    #[garde(range(min = 0.0, max = 1.0), custom(has_value_or_text(self.text.is_some())))]
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
     pub value: Option<f64>,
     /// Up to 4 096 characters.
@@ -117,7 +117,7 @@ pub struct ProgressUpdate {
     pub text: Option<String>,
 }
 
-fn is_said(has_text: bool) -> impl FnOnce(&Option<f64>, &()) -> garde::Result {
+fn has_value_or_text(has_text: bool) -> impl FnOnce(&Option<f64>, &()) -> garde::Result {
     move |value, ()| {
         if value.is_some() || has_text {
             Ok(())

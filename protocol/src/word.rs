@@ -12,9 +12,10 @@ use std::sync::{PoisonError, RwLock};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Most bytes that a word may have.
-const MAX_BYTES: usize = 64;
-/// How many unknown words a process keeps. Newer versions have some dozens; more are no words but somebody's texts.
-const MAX_WORDS: usize = 1000;
+const MAX_WORD_BYTES: usize = 64;
+/// How many unknown words a process keeps for good. Newer versions have some dozens; more than this are no words of
+/// theirs, and must not fill the memory.
+const MAX_UNKNOWN_WORDS: usize = 1000;
 
 /// A word that this version does not know, kept as it was read: 1–64 bytes.
 ///
@@ -23,25 +24,26 @@ const MAX_WORDS: usize = 1000;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Word(&'static str);
 
-static WORDS: RwLock<Option<HashSet<&'static str>>> = RwLock::new(None);
+static UNKNOWN_WORDS: RwLock<Option<HashSet<&'static str>>> = RwLock::new(None);
 
 impl Word {
     /// `None`: the text is empty or longer than any word may be, or there are too many words already.
     pub fn new(text: &str) -> Option<Self> {
-        if text.is_empty() || text.len() > MAX_BYTES {
+        if text.is_empty() || text.len() > MAX_WORD_BYTES {
             return None;
         }
         let find = |words: &Option<HashSet<&'static str>>| words.as_ref()?.get(text).copied();
-        if let Some(word) = find(&WORDS.read().unwrap_or_else(PoisonError::into_inner)) {
+        if let Some(word) = find(&UNKNOWN_WORDS.read().unwrap_or_else(PoisonError::into_inner)) {
             return Some(Self(word));
         }
-        let mut words = WORDS.write().unwrap_or_else(PoisonError::into_inner);
+        let mut words = UNKNOWN_WORDS.write().unwrap_or_else(PoisonError::into_inner);
         let words = words.get_or_insert_default();
-        // Another thread may have been faster.
+        // Race: another thread may have added the word between the two locks. It is looked up again under this one, so that
+        // no word is leaked twice.
         if let Some(word) = words.get(text) {
             return Some(Self(word));
         }
-        if words.len() >= MAX_WORDS {
+        if words.len() >= MAX_UNKNOWN_WORDS {
             return None;
         }
         let word: &'static str = Box::leak(text.into());
@@ -68,18 +70,18 @@ impl Serialize for Word {
 }
 
 /// Reads a text by `read`, which says `None` of one that does not fit.
-struct Text<T> {
+struct WordVisitor<T> {
     read: fn(&str) -> Option<T>,
     /// What would fit; empty: any word.
     names: &'static [&'static str],
     kind: PhantomData<T>,
 }
 
-impl<T> de::Visitor<'_> for Text<T> {
+impl<T> de::Visitor<'_> for WordVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a word of 1 to {MAX_BYTES} bytes")
+        write!(f, "a word of 1 to {MAX_WORD_BYTES} bytes")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
@@ -97,7 +99,7 @@ impl<T> de::Visitor<'_> for Text<T> {
 #[doc(hidden)]
 pub fn any<'de, T: Known, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     let read = |text: &str| T::find(text).or_else(|| Word::new(text).map(T::other));
-    deserializer.deserialize_str(Text { read, names: &[], kind: PhantomData })
+    deserializer.deserialize_str(WordVisitor { read, names: &[], kind: PhantomData })
 }
 
 /// An enum of words.
@@ -120,7 +122,7 @@ pub trait Known: Copy + fmt::Display {
 /// # Errors
 /// When it is not known.
 pub fn known<'de, T: Known, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    deserializer.deserialize_str(Text { read: T::find, names: T::NAMES, kind: PhantomData })
+    deserializer.deserialize_str(WordVisitor { read: T::find, names: T::NAMES, kind: PhantomData })
 }
 
 /// The same for a list of words.
@@ -128,13 +130,13 @@ pub fn known<'de, T: Known, D: Deserializer<'de>>(deserializer: D) -> Result<T, 
 /// # Errors
 /// When one of them is not known.
 pub fn all_known<'de, T: Known, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    struct One<T>(T);
-    impl<'de, T: Known> Deserialize<'de> for One<T> {
+    struct KnownWord<T>(T);
+    impl<'de, T: Known> Deserialize<'de> for KnownWord<T> {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            known(deserializer).map(One)
+            known(deserializer).map(KnownWord)
         }
     }
-    Ok(Vec::<One<T>>::deserialize(deserializer)?.into_iter().map(|One(word)| word).collect())
+    Ok(Vec::<KnownWord<T>>::deserialize(deserializer)?.into_iter().map(|KnownWord(word)| word).collect())
 }
 
 /// An enum of words: its variants with their names, and `Other` for what only a newer version knows. It reads, shows
@@ -287,10 +289,10 @@ mod tests {
 
     #[test]
     fn what_is_no_word_is_not_read() {
-        for json in ["\"\"", "7", "null", &format!("\"{}\"", "x".repeat(MAX_BYTES + 1))] {
+        for json in ["\"\"", "7", "null", &format!("\"{}\"", "x".repeat(MAX_WORD_BYTES + 1))] {
             assert!(read::<Colour>(json).is_err(), "{json}");
         }
-        assert!(read::<Colour>(&format!("\"{}\"", "x".repeat(MAX_BYTES))).is_ok());
+        assert!(read::<Colour>(&format!("\"{}\"", "x".repeat(MAX_WORD_BYTES))).is_ok());
     }
 
     #[test]
@@ -300,7 +302,7 @@ mod tests {
         for json in ["{\"one\": \"blue\"}", "{\"one\": \"red\", \"many\": [\"red\", \"blue\"]}"] {
             let error = read::<Request>(json).unwrap_err().to_string();
             assert!(error.contains("unknown variant `blue`") && error.contains("`red`"), "{error}");
-            let words = WORDS.read().unwrap();
+            let words = UNKNOWN_WORDS.read().unwrap();
             assert!(!words.as_ref().is_some_and(|words| words.contains("blue")), "it is not kept");
         }
     }
