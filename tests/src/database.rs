@@ -13,8 +13,8 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// A fresh one in the MongoDB that `TEST_MONGODB_URI` names. Where it names several, parted by spaces, tests take them
-    /// in turn: a fault that is made in one is no fault in the others.
+    /// A fresh one in the MongoDB that `TEST_MONGODB_URI` names. Where it names several, separated by spaces, tests are
+    /// spread over them, so that a fault injected into one does not disturb the tests on the others.
     pub async fn create() -> Self {
         static NEXT_MONGODB: AtomicUsize = AtomicUsize::new(0);
         let named = std::env::var("TEST_MONGODB_URI").unwrap_or_default();

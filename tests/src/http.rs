@@ -1,4 +1,4 @@
-//! Raw calls and their answers. What the contract promises of every answer is checked here, once.
+//! Raw calls and their answers. Promises of the contract about every answer are checked here, once.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -112,7 +112,7 @@ impl HttpCall {
     }
 }
 
-/// What came back.
+/// The answer to a call.
 pub struct HttpAnswer {
     /// The status code.
     pub status: u16,

@@ -18,7 +18,7 @@ use crate::waiting::{eventually, run_elsewhere};
 
 /// Longest that one call may take: beyond the longest wait of the contract, 30 s.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
-/// How far [`TestServer::let_pass`] moves the clock at once: a quarter of what the service takes for an outage.
+/// Longest step by which [`TestServer::let_pass`] moves the clock: a quarter of what the service takes for an outage.
 const MAX_CLOCK_STEP: Duration = Duration::from_millis(500);
 
 /// A server on a free port. It stops when this value is dropped, and its database goes with the last server on it.
@@ -122,18 +122,18 @@ impl TestServer {
         }
     }
 
-    /// Returns once that many claims for the task type wait here, each after a look that found nothing for it. They must not
+    /// Returns once that many claims for the task type wait here, each after a read that found nothing for it. They must not
     /// be answered before.
     pub async fn until_claims_wait(&self, task_type: &str, count: usize) {
         eventually("the claims wait", async || self.waiting_claims(task_type) >= count).await;
     }
 
-    /// How many claims for the task type wait here, after a look that found nothing for them.
+    /// How many claims for the task type wait here, after a read that found nothing for them.
     pub fn waiting_claims(&self, task_type: &str) -> usize {
         self.running().waiting_claims(task_type)
     }
 
-    /// Returns once that many calls wait here for the end of a task, each after a look that found it unfinished.
+    /// Returns once that many calls wait here for the end of a task, each after a read that found it unfinished.
     pub async fn until_reads_wait(&self, count: usize) {
         eventually("the calls wait for their tasks", async || self.running().waiting_reads() >= count).await;
     }
@@ -167,7 +167,7 @@ impl TestServer {
         self.clock.now()
     }
 
-    /// The server's clock, for whoever outlives the server.
+    /// The server's clock, for tests that go on after the server has stopped.
     pub fn clock(&self) -> Arc<Clock> {
         Arc::clone(&self.clock)
     }
