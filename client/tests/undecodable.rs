@@ -169,8 +169,8 @@ fn telling(mut reply: impl FnMut(&Asked) -> Reply + Send + 'static) -> (Stub, Un
 
 /// Waits for a request that `what` is looking for.
 async fn until(told: &mut UnboundedReceiver<Asked>, mut what: impl FnMut(&Asked) -> bool) {
-    let look = async { while !what(&told.recv().await.expect("the stub lives")) {} };
-    tokio::time::timeout(Duration::from_secs(10), look).await.expect("is asked for in time");
+    let search = async { while !what(&told.recv().await.expect("the stub lives")) {} };
+    tokio::time::timeout(Duration::from_secs(10), search).await.expect("is asked for in time");
 }
 
 /// A worker with `concurrency` slots, and where it tells what it cannot read.

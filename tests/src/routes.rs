@@ -71,6 +71,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", path::TASK_CANCEL, WORKER, Some(r#"{"lease_token":"x"}"#)),
     route("POST", path::TASK_EXECUTE, PRODUCER_OR_OPERATOR, None),
     route("POST", path::TASK_EXECUTE, PRODUCER_OR_OPERATOR, Some(r#"{"max_attempts":1}"#)),
+    route("GET", path::TASK_ATTEMPT, ANY, None),
     route("GET", path::TASK_EXECUTIONS, ANY, None),
     route("POST", path::KEYS, ADMIN, Some(r#"{"name":"n","roles":["viewer"]}"#)),
     route("GET", path::KEYS, ADMIN, None),

@@ -188,11 +188,11 @@ impl TestServer {
             left -= step;
             self.clock.advance(step);
             let moved = self.clock.now();
-            let pulses = self.database().collection::<Document>("tasks_pulse");
+            let renewals = self.database().collection::<Document>("tasks_pulse");
             eventually("the sweeper has noticed the time", async || {
-                let pulse = pulses.find_one(doc! {}).await.expect("an answer");
-                pulse.is_some_and(|pulse| {
-                    pulse.get_datetime("seen_at").is_ok_and(|seen| seen.to_chrono() >= moved)
+                let renewal = renewals.find_one(doc! {}).await.expect("an answer");
+                renewal.is_some_and(|renewal| {
+                    renewal.get_datetime("seen_at").is_ok_and(|seen| seen.to_chrono() >= moved)
                 })
             })
             .await;

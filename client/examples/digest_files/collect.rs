@@ -13,10 +13,10 @@ use task_repo_client::{Execution, ExecutionStatus, Json, ListTasks, Status, Task
 use crate::files::{self, Files};
 use crate::{Digest, FileRequest, RUN_TAG, TASK_TYPE, progress_bar};
 
-/// How long lies between two looks at what is unfinished.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How many tasks are looked into at once.
-const LOOKS: usize = 16;
+/// Time between two requests for the unfinished tasks.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// How many tasks are checked at once.
+const CHECKS_AT_ONCE: usize = 16;
 
 /// True: every file was done, and each exactly once.
 pub(crate) async fn collect(
@@ -81,7 +81,7 @@ async fn wait(client: &TaskClient, files: &Files, of_run: &ListTasks) -> anyhow:
             bar.finish_and_clear();
             return Ok(());
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -98,7 +98,7 @@ async fn again_and_again(client: &TaskClient, tasks: &[Task]) -> anyhow::Result<
             bar.inc(1);
             anyhow::Ok((completed > 1).then(|| format!("completed {completed} times: task {id}")))
         })
-        .buffer_unordered(LOOKS)
+        .buffer_unordered(CHECKS_AT_ONCE)
         .try_collect()
         .await?;
     bar.finish_and_clear();
