@@ -16,9 +16,20 @@ pub struct Route {
 }
 
 impl Route {
-    /// The path with `id` in its place.
+    /// The path with `id` in its first place, and 1 in what further places it has.
     pub fn path_for(&self, id: &str) -> String {
-        self.path.replace("{task_id}", id).replace("{key_id}", id).replace("{result_id}", id)
+        let mut path = String::new();
+        for part in self.path.split_inclusive('/') {
+            let (name, slash) = part.strip_suffix('/').map_or((part, ""), |name| (name, "/"));
+            let is_first = !path.contains(id);
+            path.push_str(match name.starts_with('{') {
+                true if is_first => id,
+                true => "1",
+                false => name,
+            });
+            path.push_str(slash);
+        }
+        path
     }
 
     /// Whether it is about one task named in the path by its id.
@@ -71,7 +82,6 @@ pub const ROUTES: &[Route] = &[
     route("POST", path::TASK_CANCEL, WORKER, Some(r#"{"lease_token":"x"}"#)),
     route("POST", path::TASK_EXECUTE, PRODUCER_OR_OPERATOR, None),
     route("POST", path::TASK_EXECUTE, PRODUCER_OR_OPERATOR, Some(r#"{"max_attempts":1}"#)),
-    route("GET", path::TASK_ATTEMPT, ANY, None),
     route("GET", path::TASK_EXECUTIONS, ANY, None),
     route("POST", path::KEYS, ADMIN, Some(r#"{"name":"n","roles":["viewer"]}"#)),
     route("GET", path::KEYS, ADMIN, None),
