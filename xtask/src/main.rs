@@ -37,7 +37,7 @@ struct Cli {
 enum Command {
     /// Run the service here, database included, until Ctrl-C
     Start(start::Args),
-    /// Run all tests, or those whose name contains FILTER, against a throw-away database
+    /// Run all tests, or those whose path contains FILTER, against a throw-away database
     Test(test::Args),
     /// Write the documents of this version, which later ones must read, into tests/fixtures/
     Fixture,
@@ -62,7 +62,9 @@ async fn main() -> ExitCode {
     match Box::pin(dispatch(Cli::parse().command)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            if !error.is::<process::Reported>() {
+                eprintln!("error: {error:#}");
+            }
             ExitCode::from(process::exit_code(&error))
         }
     }

@@ -47,14 +47,33 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
+/// A program ended with something else than success, and why has been printed already.
+#[derive(Debug)]
+pub(crate) struct Reported {
+    pub(crate) status: ExitStatus,
+}
+
+impl fmt::Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)
+    }
+}
+
+impl std::error::Error for Reported {}
+
 /// What this process exits with after `error`: a program's own code is passed on.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Interrupted>() {
         // What shells report for a program ended by SIGINT.
         return 130;
     }
-    let code = error.downcast_ref::<Failed>().and_then(|failed| failed.status.code());
-    code.and_then(|code| u8::try_from(code).ok()).filter(|&code| code != 0).unwrap_or(1)
+    let failed = error.downcast_ref::<Failed>().map(|failed| failed.status);
+    let status = failed.or_else(|| error.downcast_ref::<Reported>().map(|reported| reported.status));
+    status
+        .and_then(|status| status.code())
+        .and_then(|code| u8::try_from(code).ok())
+        .filter(|&code| code != 0)
+        .unwrap_or(1)
 }
 
 /// Resolves when this process is asked to stop, by Ctrl-C or SIGTERM.
