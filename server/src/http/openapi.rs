@@ -167,3 +167,20 @@ fn may_answer(route: &str, has_body: bool, code: ErrorCode) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use task_repo_protocol::ErrorCode;
+
+    use super::examples;
+
+    #[test]
+    fn every_code_that_a_route_may_answer_has_an_example() {
+        let document = serde_json::to_string(&crate::http::openapi_document()).expect("a document");
+        let shown: Vec<_> = examples::problems().into_iter().map(|problem| problem.code).collect();
+        for code in ErrorCode::ALL {
+            let is_answered = document.contains(&format!("#/components/examples/{code}\""));
+            assert!(!is_answered || shown.contains(code), "{code} needs an example in examples.rs");
+        }
+    }
+}
