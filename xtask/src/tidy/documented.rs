@@ -1,18 +1,31 @@
-//! Documents that must keep up with the code: every error code, setting and route is where a reader looks for it.
+//! Documents that must keep up with the code: every error code, path, route and setting has its row in the table where a
+//! reader looks for it. A mention elsewhere is not enough.
 
 use super::file::{File, Violation};
+use super::markdown;
 
 const CODES: &str = "protocol/src/error.rs";
-const ROUTES: &str = "protocol/src/path.rs";
+const PATHS: &str = "protocol/src/path.rs";
+const ROUTES: &str = "server/src/http/routes.rs";
 const SETTINGS: &str = "server/src/config.rs";
 const CONTRACT: &str = "docs/api.md";
 const README: &str = "README.md";
+
+/// How the paragraph begins that names the codes without a row.
+const UNSENT: &str = "These codes are part of the vocabulary, but nothing in this version sends them:";
 
 /// All rules about documents.
 pub(super) fn check(files: &[File]) -> Vec<Violation> {
     let mut violations = Vec::new();
     pair(files, CODES, CONTRACT, &mut violations, undocumented_codes);
-    pair(files, ROUTES, CONTRACT, &mut violations, undocumented_routes);
+    pair(files, PATHS, CONTRACT, &mut violations, undocumented_paths);
+    pair(files, ROUTES, PATHS, &mut violations, |routes, paths| {
+        files
+            .iter()
+            .filter(|file| file.path == CONTRACT)
+            .flat_map(|document| undocumented_routes(routes, paths, document))
+            .collect()
+    });
     pair(files, SETTINGS, README, &mut violations, undocumented_settings);
     violations.sort();
     violations.dedup();
@@ -25,7 +38,7 @@ fn pair(
     source: &str,
     document: &str,
     violations: &mut Vec<Violation>,
-    compare: fn(&File, &File) -> Vec<Violation>,
+    compare: impl Fn(&File, &File) -> Vec<Violation>,
 ) {
     let find = |path: &str| files.iter().find(|file| file.path == path);
     match (find(source), find(document)) {
@@ -42,36 +55,65 @@ fn pair(
     }
 }
 
-fn undocumented_codes(source: &File, document: &File) -> Vec<Violation> {
-    let missing = codes(source).filter(|(_, code)| !document.text.contains(&format!("`{code}`")));
+/// Those of the names in a source that are documented nowhere. A source without any is read by a rule that has gone blind.
+fn undocumented<'a, Name: AsRef<str>>(
+    source: &File,
+    names: impl Iterator<Item = (usize, Name)>,
+    (kind, table): (&str, &str),
+    documented: impl Iterator<Item = &'a str>,
+) -> Vec<Violation> {
+    let documented: Vec<_> = documented.collect();
+    let mut names = names.peekable();
+    if names.peek().is_none() {
+        let rule = format!("no {kind} is found here");
+        return vec![source.violation(1, rule, "adapt the rule that reads them")];
+    }
+    let missing = names.filter(|(_, name)| !documented.contains(&name.as_ref()));
     missing
-        .map(|(line, code)| {
-            source.violation(line, format!("error code `{code}` is not in {CONTRACT}"), "document it")
+        .map(|(line, name)| {
+            let rule = format!("{kind} `{}` has no row in the {table}", name.as_ref());
+            source.violation(line, rule, "document it there")
         })
         .collect()
 }
 
-fn undocumented_routes(source: &File, document: &File) -> Vec<Violation> {
-    let documented = nameless(&document.text);
-    let missing = routes(source).filter(|(_, route)| !names_route(&documented, &nameless(route)));
-    missing
-        .map(|(line, route)| {
-            source.violation(line, format!("route `{route}` is not in {CONTRACT}"), "document it")
-        })
-        .collect()
+fn undocumented_codes(source: &File, document: &File) -> Vec<Violation> {
+    let unsent: Vec<_> =
+        markdown::paragraphs(&document.text).filter(|paragraph| paragraph.starts_with(UNSENT)).collect();
+    let rows = markdown::column(&document.text, "code").flat_map(markdown::code);
+    let documented = rows.chain(unsent.iter().flat_map(|paragraph| markdown::code(paragraph)));
+    let table = format!("table of errors in {CONTRACT}");
+    undocumented(source, codes(source), ("error code", &table), documented)
+}
+
+fn undocumented_paths(source: &File, document: &File) -> Vec<Violation> {
+    let rows: Vec<_> = documented_routes(document);
+    let documented = rows.iter().filter_map(|row| row.split_once(' ')).map(|(_, path)| path);
+    let table = format!("tables of routes in {CONTRACT}");
+    let paths = paths(source).map(|(line, _, path)| (line, nameless(path)));
+    undocumented(source, paths, ("path", &table), documented)
+}
+
+fn undocumented_routes(source: &File, constants: &File, document: &File) -> Vec<Violation> {
+    let rows = documented_routes(document);
+    let path_of =
+        |constant: &str| paths(constants).find(|(_, name, _)| *name == constant).map(|found| found.2);
+    let routes = routes(source).map(|(line, method, constant)| {
+        (line, format!("{method} {}", nameless(path_of(constant).unwrap_or(constant))))
+    });
+    let table = format!("tables of routes in {CONTRACT}");
+    undocumented(source, routes, ("route", &table), rows.iter().map(String::as_str))
 }
 
 fn undocumented_settings(source: &File, document: &File) -> Vec<Violation> {
-    let missing = settings(source).filter(|(_, setting)| !document.text.contains(&format!("`{setting}`")));
-    missing
-        .map(|(line, setting)| {
-            source.violation(
-                line,
-                format!("setting `{setting}` is not in {README}"),
-                "document it, with unit and default",
-            )
-        })
-        .collect()
+    let rows = markdown::column(&document.text, "variable").flat_map(markdown::code);
+    let table = format!("table of settings in {README}");
+    undocumented(source, settings(source), ("setting", &table), rows)
+}
+
+/// The routes that have a row, such as `GET /tasks/{}`.
+fn documented_routes(document: &File) -> Vec<String> {
+    markdown::column(&document.text, "call").flat_map(markdown::code).map(nameless).collect()
 }
 
 /// Error codes: the strings in snake case that something is set equal to, `NotFound = "not_found"` or `=> "not_found"`.
@@ -84,12 +126,22 @@ fn codes(source: &File) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Routes: the constants whose value begins with a slash.
-fn routes(source: &File) -> impl Iterator<Item = (usize, &str)> {
+/// Paths: the constants whose value begins with a slash, by line, name and value. What stands before all of them is none.
+fn paths(source: &File) -> impl Iterator<Item = (usize, &str, &str)> {
     source.lines().filter_map(|(number, line)| {
-        let value = line.trim_start().strip_prefix("pub const ")?.split_once("&str = \"")?.1;
+        let (name, value) = line.trim_start().strip_prefix("pub const ")?.split_once(": &str = \"")?;
         let value = value.split_once('"')?.0;
-        value.starts_with('/').then_some((number, value))
+        (value.starts_with('/') && name != "BASE").then_some((number, name, value))
+    })
+}
+
+/// Routes: the rows of the table, `GET TASKS ANY_KEY => tasks::list;`, by line, method and the name of the path.
+fn routes(source: &File) -> impl Iterator<Item = (usize, &str, &str)> {
+    let is_name = |word: &str| word.chars().all(|letter| letter.is_ascii_uppercase() || letter == '_');
+    source.lines().filter_map(move |(number, line)| {
+        let mut words = line.split_once(" => ")?.0.split_whitespace();
+        let (method, path) = (words.next()?, words.next()?);
+        (is_name(method) && is_name(path)).then_some((number, method, path))
     })
 }
 
@@ -115,23 +167,15 @@ fn settings(source: &File) -> impl Iterator<Item = (usize, String)> {
     })
 }
 
-/// A text with the names of path parameters taken out: `/tasks/{id}` and `/tasks/{task_id}` are the same route.
+/// A text with the names of path parameters taken out: `/tasks/{id}` and `/tasks/{task_id}` are the same path.
 fn nameless(text: &str) -> String {
     let mut parts = text.split("/{");
     let mut result = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         result.push_str("/{");
-        let end =
-            part.find('}').filter(|&end| part[..end].chars().all(|c| c.is_ascii_lowercase() || c == '_'));
-        result.push_str(&part[end.unwrap_or_default()..]);
+        result.push_str(&part[part.find('}').unwrap_or_default()..]);
     }
     result
-}
-
-/// Whether the document names the route itself, not only a longer one.
-fn names_route(document: &str, route: &str) -> bool {
-    let goes_on = |after: char| after.is_ascii_alphanumeric() || "/-_".contains(after);
-    document.match_indices(route).any(|(at, _)| !document[at + route.len()..].starts_with(goes_on))
 }
 
 #[cfg(test)]
@@ -139,35 +183,60 @@ mod tests {
     use super::*;
     use crate::tidy::file::file;
 
+    fn lines(violations: &[Violation]) -> Vec<usize> {
+        violations.iter().map(|violation| violation.line).collect()
+    }
+
     #[test]
-    fn error_codes_are_read_from_tables_and_matches() {
+    fn an_error_code_needs_a_row_or_is_one_that_nothing_sends() {
         let source = file(
             CODES,
             "/// Not `= \"this\"`.\n  NotFound = \"not_found\", 404, false, \"No such route\";\n\
-             #[serde(rename = \"type\")]\n  Self::Internal => \"internal\",\n  kind = \"Not This\"",
+             #[serde(rename = \"type\")]\n  Self::Internal => \"internal\",\n  Later = \"later\", 404\n  kind = \"Not This\"",
         );
-        assert_eq!(codes(&source).collect::<Vec<_>>(), [(2, "not_found"), (4, "internal")]);
-        let missing = undocumented_codes(&source, &file(CONTRACT, "`not_found`"));
-        assert_eq!(missing.len(), 1);
-        assert_eq!(missing[0].line, 4);
+        assert_eq!(codes(&source).collect::<Vec<_>>(), [(2, "not_found"), (4, "internal"), (5, "later")]);
+        let table = "| status | code |\n|---|---|\n| 404 | `not_found` |";
+        let of = |text: &str| lines(&undocumented_codes(&source, &file(CONTRACT, text)));
+        assert_eq!(of(table), [4, 5]);
+        assert_eq!(of(&format!("{table}\n\nSee `internal` and `later`.")), [4, 5], "a mention is not enough");
+        assert_eq!(of(&format!("{table}\n\n{UNSENT} `later`\n(404) and `x`.\n")), [4]);
+    }
+
+    const PATH_CONSTANTS: &str = "pub const BASE: &str = \"/api\";\npub const TASKS: &str = \"/tasks\";\n\
+         pub const FAIL: &str = \"/tasks/{task_id}/fail\";\npub const HEADER: &str = \"x-tenant-id\";";
+
+    fn calls(rows: &str) -> File {
+        file(CONTRACT, &format!("`GET /tasks` in a sentence\n\n| call | role |\n|---|---|\n{rows}"))
     }
 
     #[test]
-    fn routes_are_compared_without_the_names_of_their_parameters() {
+    fn a_path_needs_a_row_whatever_its_parameters_are_called() {
+        let source = file(PATHS, PATH_CONSTANTS);
+        let both = calls("| `POST /tasks` `{\"a\"}` | any |\n| `POST /tasks/{id}/fail` | any |");
+        assert!(undocumented_paths(&source, &both).is_empty());
+        assert_eq!(lines(&undocumented_paths(&source, &calls("| `POST /tasks/{id}/fail` | any |"))), [2]);
+        assert_eq!(
+            lines(&undocumented_paths(&source, &calls("| `POST /tasks` | see `POST /tasks/{id}/fail` |"))),
+            [3]
+        );
+    }
+
+    #[test]
+    fn a_route_needs_a_row_with_its_method() {
+        let constants = file(PATHS, PATH_CONSTANTS);
         let source = file(
             ROUTES,
-            "pub const TASKS: &str = \"/tasks\";\npub const FAIL: &str = \"/tasks/{task_id}/fail\";\n\
-             pub const HEADER: &str = \"x-tenant-id\";",
+            "routes! {\n  GET TASKS ANY_KEY => tasks::list;\n  POST FAIL WORKER => work::fail;\n}",
         );
-        assert!(
-            undocumented_routes(&source, &file(CONTRACT, "`POST /tasks` `POST /tasks/{id}/fail`")).is_empty()
-        );
-        let missing = undocumented_routes(&source, &file(CONTRACT, "`POST /tasks/{id}/fail {\"a\"}`"));
-        assert_eq!(missing.iter().map(|violation| violation.line).collect::<Vec<_>>(), [1]);
+        let of = |rows| lines(&undocumented_routes(&source, &constants, &calls(rows)));
+        assert!(of("| `GET /tasks` |\n| `POST /tasks/{id}/fail` |").is_empty());
+        assert_eq!(of("| `POST /tasks` |\n| `POST /tasks/{id}/fail` |"), [2]);
+        let gone_blind = undocumented_routes(&file(ROUTES, "fn f() {}"), &constants, &calls(""));
+        assert_eq!(gone_blind[0].rule, "no route is found here");
     }
 
     #[test]
-    fn settings_are_fields_in_upper_case() {
+    fn a_setting_is_a_field_in_upper_case_and_needs_a_row() {
         let source = file(
             SETTINGS,
             "pub struct HttpSettings {\n    /// Port: where to listen.\n    pub port: u16,\n    #[serde(default = \"x: y\")]\n    \
@@ -176,14 +245,13 @@ mod tests {
         );
         let names: Vec<_> = settings(&source).map(|(_, name)| name).collect();
         assert_eq!(names, ["PORT", "API_KEY"]);
-        assert_eq!(undocumented_settings(&source, &file(README, "| `PORT` | 8503 |")).len(), 1);
+        let table = "| variable | default |\n|---|---|\n| `PORT` | `API_KEY` |\n\n`API_KEY` is secret.";
+        assert_eq!(lines(&undocumented_settings(&source, &file(README, table))), [5]);
     }
 
     #[test]
     fn a_missing_file_is_named() {
         let paths: Vec<_> = check(&[]).into_iter().map(|violation| violation.path).collect();
-        assert_eq!(paths, [CODES, ROUTES, SETTINGS]);
-        let paths: Vec<_> = check(&[file(CODES, ""), file(ROUTES, ""), file(SETTINGS, "")]);
-        assert_eq!(paths.len(), 2);
+        assert_eq!(paths, [CODES, PATHS, SETTINGS, ROUTES]);
     }
 }

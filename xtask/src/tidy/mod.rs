@@ -7,6 +7,7 @@
 mod documented;
 mod file;
 mod imports;
+mod markdown;
 mod rust;
 mod text;
 
