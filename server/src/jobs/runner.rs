@@ -80,7 +80,7 @@ impl Runner {
                     alarm.begin();
                 }
                 alarm.plan(clock.instant() + pause);
-                report(last.lock().entry(J::NAME).or_default(), J::NAME, began, pause, result);
+                report(last.lock().entry(J::NAME).or_default(), J::NAME, began, pause, &result);
                 tokio::select! {
                     () = alarm.rings() => {}
                     () = background.stopping() => return,
@@ -100,13 +100,13 @@ fn report(
     name: &'static str,
     began: Instant,
     pause: Duration,
-    result: Result<Round, StoreError>,
+    result: &Result<Round, StoreError>,
 ) {
     last.took = Some(began.elapsed());
     last.failed = result.is_err();
     last.pause = pause;
     if let Ok(Round { lag, .. }) = result {
-        last.lag = lag;
+        last.lag = *lag;
         last.succeeded = Some(Instant::now());
         metrics::gauge!("task_repo_background_lag_seconds", "job" => name).set(lag.as_secs_f64());
     } else {
