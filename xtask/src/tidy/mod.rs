@@ -10,6 +10,7 @@ mod imports;
 mod markdown;
 mod rust;
 mod text;
+mod tokens;
 
 use std::fs;
 use std::process::Command;

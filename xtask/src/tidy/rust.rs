@@ -1,6 +1,7 @@
 //! Rules about Rust code: sizes, names, and who may name whom.
 
 use super::file::{File, Violation};
+use super::tokens::{self, Token};
 
 /// A longer file is about two things.
 const LONGEST: usize = 400;
@@ -11,7 +12,7 @@ const BANNED_NAMES: [&str; 7] = ["utils", "util", "common", "helpers", "helper",
 /// A library that is named only where it belongs.
 struct Boundary {
     library: &'static str,
-    spellings: &'static [&'static str],
+    is_of: fn(&str) -> bool,
     places: &'static [&'static str],
     advice: &'static str,
 }
@@ -19,13 +20,13 @@ struct Boundary {
 const BOUNDARIES: [Boundary; 3] = [
     Boundary {
         library: "mongodb",
-        spellings: &["mongodb::", "use mongodb"],
+        is_of: |name| name == "mongodb",
         places: &["server/src/store/", "bench/", "chaos/", "tests/", "xtask/"],
         advice: "ask the store for what you need, so that queries stay in one place",
     },
     Boundary {
         library: "bson",
-        spellings: &["bson::", "use bson"],
+        is_of: |name| name == "bson",
         places: &[
             "server/src/store/",
             "server/src/task/",
@@ -40,7 +41,7 @@ const BOUNDARIES: [Boundary; 3] = [
     },
     Boundary {
         library: "actix",
-        spellings: &["actix_", "actix::"],
+        is_of: |name| name == "actix" || name.starts_with("actix_"),
         places: &[
             "server/src/http/",
             "server/src/server.rs",
@@ -51,18 +52,24 @@ const BOUNDARIES: [Boundary; 3] = [
     },
 ];
 
-/// What is left behind by unfinished work.
-const UNFINISHED: [&str; 3] = ["todo!(", "unimplemented!(", "dbg!("];
+/// Macros that are left behind by unfinished work.
+const UNFINISHED: [&str; 3] = ["todo", "unimplemented", "dbg"];
+
+/// Functions that wait for some time to pass.
+const SLEEPS: [&str; 2] = ["sleep", "sleep_until"];
 
 /// What a waiting line in a test must end with to be allowed.
 const SLEEP_REASON: &str = "// tidy: sleep — ";
 
 /// All rules about one Rust file.
 pub(super) fn check(file: &File) -> Vec<Violation> {
-    if !file.has_extension("rs") || file.is_tidy_itself() {
+    if !file.has_extension("rs") {
         return Vec::new();
     }
-    [size(file), names(file), boundaries(file), unfinished(file), ignored(file), sleeps(file)].concat()
+    let tokens = tokens::of(&file.text);
+    let by_tokens =
+        [names, boundaries, unfinished, ignored, sleeps].into_iter().flat_map(|rule| rule(file, &tokens));
+    size(file).into_iter().chain(by_tokens).collect()
 }
 
 fn size(file: &File) -> Vec<Violation> {
@@ -73,59 +80,56 @@ fn size(file: &File) -> Vec<Violation> {
     too_long.into_iter().collect()
 }
 
-fn names(file: &File) -> Vec<Violation> {
-    let rule = |name: &str| format!("`{name}` as a name");
-    let advice = "name it for what it does, or put its parts where they are used";
+fn names(file: &File, tokens: &[Token]) -> Vec<Violation> {
+    let violation = |line, name: &str| {
+        let advice = "name it for what it does, or put its parts where they are used";
+        file.violation(line, format!("`{name}` as a name"), advice)
+    };
     let path = file.path.trim_end_matches(".rs").split('/').filter(|part| BANNED_NAMES.contains(part));
-    let in_path = path.map(|name| file.violation(1, rule(name), advice));
-    let inline = code_lines(file).filter_map(|(number, line)| {
-        let name = line.split_once("mod ")?.1.trim_end_matches([' ', ';', '{']);
-        BANNED_NAMES.contains(&name).then(|| file.violation(number, rule(name), advice))
-    });
-    in_path.chain(inline).collect()
+    let in_path = path.map(|name| violation(1, name));
+    let modules = tokens.windows(2).filter(|pair| pair[0].text == "mod").map(|pair| &pair[1]);
+    let inline = modules.filter(|name| BANNED_NAMES.contains(&&*name.text));
+    in_path.chain(inline.map(|name| violation(name.line, &name.text))).collect()
 }
 
-fn boundaries(file: &File) -> Vec<Violation> {
+fn boundaries(file: &File, tokens: &[Token]) -> Vec<Violation> {
     let outside =
         BOUNDARIES.iter().filter(|boundary| !boundary.places.iter().any(|at| file.path.starts_with(at)));
     let crossings = outside.flat_map(|boundary| {
-        let crossed =
-            code_lines(file).filter(|(_, line)| boundary.spellings.iter().any(|word| line.contains(word)));
-        crossed.map(|(number, _)| {
-            let rule = format!("{} outside of {}", boundary.library, boundary.places.join(", "));
-            file.violation(number, rule, boundary.advice)
-        })
+        let rule = format!("{} outside of {}", boundary.library, boundary.places.join(", "));
+        let crossed = tokens.iter().filter(|token| (boundary.is_of)(&token.text));
+        crossed.map(move |token| file.violation(token.line, rule.clone(), boundary.advice))
     });
     crossings.collect()
 }
 
-fn unfinished(file: &File) -> Vec<Violation> {
-    let found = code_lines(file).filter_map(|(number, line)| {
-        let word = UNFINISHED.iter().find(|word| line.contains(*word))?;
-        Some(file.violation(number, format!("`{word}…)`"), "finish it, or leave it out"))
-    });
-    found.collect()
-}
-
-fn ignored(file: &File) -> Vec<Violation> {
-    let found = code_lines(file).filter(|(_, line)| line.contains("#[ignore"));
-    found.map(|(number, _)| file.violation(number, "an ignored test", "make it pass, or delete it")).collect()
-}
-
-fn sleeps(file: &File) -> Vec<Violation> {
-    let found = file.path.starts_with("tests/it/").then(|| code_lines(file)).into_iter().flatten();
-    let advice = format!(
-        "wait for the thing itself; where time is the subject, end the line with `{SLEEP_REASON}why`"
-    );
+fn unfinished(file: &File, tokens: &[Token]) -> Vec<Violation> {
+    let calls = tokens.windows(2).filter(|pair| pair[1].text == "!").map(|pair| &pair[0]);
+    let found = calls.filter(|name| UNFINISHED.contains(&&*name.text));
     found
-        .filter(|(_, line)| line.contains("sleep(") && !line.contains(SLEEP_REASON))
-        .map(|(number, _)| file.violation(number, "a sleep in a test", advice.clone()))
+        .map(|name| file.violation(name.line, format!("`{}!(…)`", name.text), "finish it, or leave it out"))
         .collect()
 }
 
-/// Lines that are not comments as a whole.
-fn code_lines(file: &File) -> impl Iterator<Item = (usize, &str)> {
-    file.lines().filter(|(_, line)| !line.trim_start().starts_with("//"))
+fn ignored(file: &File, tokens: &[Token]) -> Vec<Violation> {
+    let found = tokens::in_attributes(tokens).filter(|token| token.text == "ignore");
+    found.map(|token| file.violation(token.line, "an ignored test", "make it pass, or delete it")).collect()
+}
+
+fn sleeps(file: &File, tokens: &[Token]) -> Vec<Violation> {
+    if !file.path.starts_with("tests/it/") {
+        return Vec::new();
+    }
+    let advice = format!(
+        "wait for the thing itself; where time is the subject, end the line with `{SLEEP_REASON}why`"
+    );
+    let calls = tokens.windows(2).filter(|pair| pair[1].text == "(").map(|pair| &pair[0]);
+    let has_reason =
+        |line: usize| file.lines().any(|(number, text)| number == line && text.contains(SLEEP_REASON));
+    calls
+        .filter(|name| SLEEPS.contains(&&*name.text) && !has_reason(name.line))
+        .map(|name| file.violation(name.line, "a sleep in a test", advice.clone()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -149,6 +153,7 @@ mod tests {
         assert_eq!(broken("server/src/utils.rs", "").len(), 1);
         assert_eq!(broken("tests/it/common/mod.rs", "").len(), 1);
         assert_eq!(broken("server/src/a.rs", "mod a;\npub(crate) mod helpers {\n}")[0].0, 2);
+        assert_eq!(broken("server/src/a.rs", "mod misc {}").len(), 1);
         assert!(broken("server/src/a.rs", "mod utilisation;").is_empty());
     }
 
@@ -157,13 +162,14 @@ mod tests {
         let text = "use mongodb::bson::doc;";
         assert_eq!(broken("server/src/tasks/claim.rs", "use mongodb::Client;").len(), 1);
         assert_eq!(broken("server/src/tasks/claim.rs", "fn a(b: bson::Bson) {}").len(), 1);
+        assert_eq!(broken("server/src/tasks/claim.rs", "use {mongodb as m};\nuse ::mongodb;").len(), 2);
         assert!(broken("server/src/store/claim.rs", text).is_empty());
         assert!(broken("server/src/config.rs", r#""mongodb://127.0.0.1""#).is_empty());
         assert!(broken("server/src/config.rs", "// like mongodb::Client").is_empty());
     }
 
     #[test]
-    fn actix_is_named_at_the_edge_only() {
+    fn http_is_named_at_the_edge_only() {
         let text = "use actix_web::web;";
         assert_eq!(broken("server/src/store/claim.rs", text).len(), 1);
         assert_eq!(broken("client/src/lib.rs", text).len(), 1);
@@ -175,13 +181,17 @@ mod tests {
     fn unfinished_and_ignored_is_found() {
         assert_eq!(broken("client/src/a.rs", "fn a() { todo!() }").len(), 1);
         assert_eq!(broken("client/src/a.rs", "\nlet a = dbg!(b);"), [(2, "`dbg!(…)`".into())]);
-        assert_eq!(broken("tests/it/a.rs", "#[ignore = \"slow\"]").len(), 1);
+        assert_eq!(broken("client/src/a.rs", "fn a() { todo![] }").len(), 1);
+        assert_eq!(broken("tests/it/a.rs", "#[ignore = \"slow\"] fn a() {}").len(), 1);
+        assert_eq!(broken("tests/it/a.rs", "#[cfg_attr(all(), ignore)] fn a() {}").len(), 1);
+        assert!(broken("tests/it/a.rs", "// todo!()\nfn ignore() {}").is_empty());
     }
 
     #[test]
     fn a_sleep_needs_a_reason_in_tests_only() {
         let bare = "sleep(A).await;";
         assert_eq!(broken("tests/it/a.rs", bare).len(), 1);
+        assert_eq!(broken("tests/it/a.rs", "sleep_until(A).await;").len(), 1);
         assert!(
             broken("tests/it/a.rs", "sleep(A).await; // tidy: sleep — the lease must run out").is_empty()
         );

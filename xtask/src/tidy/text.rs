@@ -9,7 +9,10 @@ const MACHINE_PATHS: [&str; 4] = ["/work/", "/tmp/", "/root/", "/home/"];
 const NOTES: [&str; 3] = ["TODO", "FIXME", "XXX"];
 
 /// What no text should hold.
-const LEFTOVERS: [&str; 3] = ["<<<<<<< ", ">>>>>>> ", "lorem ipsum"];
+const LEFTOVERS: [&str; 4] = ["<<<<<<< ", ">>>>>>> ", "||||||| ", "lorem ipsum"];
+
+/// The line between the two sides of a conflict.
+const CONFLICT: &str = "=======";
 
 /// All rules about one text.
 pub(super) fn check(file: &File) -> Vec<Violation> {
@@ -35,6 +38,9 @@ fn check_line(file: &File, number: usize, line: &str) -> Vec<Violation> {
     let lower = line.to_lowercase();
     if let Some(leftover) = LEFTOVERS.iter().find(|leftover| lower.contains(*leftover)) {
         violations.push(file.violation(number, format!("`{}`", leftover.trim()), "remove it"));
+    }
+    if line == CONFLICT {
+        violations.push(file.violation(number, format!("`{CONFLICT}`"), "remove it"));
     }
     violations
 }
@@ -83,7 +89,7 @@ mod tests {
 
     #[test]
     fn conflict_markers_are_found() {
-        assert_eq!(rules("<<<<<<< HEAD"), 1);
+        assert_eq!((rules("<<<<<<< HEAD"), rules("======="), rules("||||||| base")), (1, 1, 1));
         assert_eq!(rules("read -r ID <<< \"$(date)\""), 0);
     }
 }
