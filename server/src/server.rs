@@ -1,4 +1,4 @@
-//! A server: the database, the service, the loops and the listener, started and stopped together.
+//! A server: the database, the use cases, the jobs and the listener, started and stopped together.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Starts a server and its background loops; it listens when this returns. The server's time is that of `clock`, which
+    /// Starts a server and its background jobs; it listens when this returns. The server's time is that of `clock`, which
     /// it sets by the database's members.
     ///
     /// # Errors

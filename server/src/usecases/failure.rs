@@ -123,7 +123,7 @@ impl Failure {
             }
             NotApplied::Task(Refusal::VersionConflict(version)) => Self::VersionConflict { id, version },
             NotApplied::Task(Refusal::TooLarge) => Self::TooLarge,
-            // Only the background loops ask for what is due, and they do not report.
+            // Only the background jobs ask for what is due, and they do not report.
             NotApplied::Task(Refusal::NotDue) => {
                 Self::InvalidTransition { id, verb, status: Status::Processing }
             }
