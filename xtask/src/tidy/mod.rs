@@ -1,13 +1,14 @@
 //! `cargo xtask tidy`: the rules of this repository that no compiler knows.
 //!
-//! A rule is a function from the repository's files to violations, and is tested on made-up files. Four kinds:
-//! [`rust`] about Rust code, [`imports`] about which files need which, [`text`] about every text, [`documented`] about
-//! documents that must keep up with the code.
+//! A rule is a function from the repository's files to violations, and is tested on made-up files. Five kinds:
+//! [`rust`] about Rust code, [`imports`] about which files need which, [`rooms`] about the order of the server's rooms,
+//! [`text`] about every text, [`documented`] about documents that must keep up with the code.
 
 mod documented;
 mod file;
 mod imports;
 mod markdown;
+mod rooms;
 mod rust;
 mod text;
 mod tokens;
@@ -50,8 +51,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn check(files: &[File]) -> Vec<Violation> {
     let per_file = files.iter().flat_map(|file| [rust::check(file), text::check(file)]).flatten();
-    let mut violations: Vec<_> =
-        per_file.chain(imports::check(files)).chain(documented::check(files)).collect();
+    let mut violations: Vec<_> = per_file
+        .chain(imports::check(files))
+        .chain(rooms::check(files))
+        .chain(documented::check(files))
+        .collect();
     violations.sort();
     violations
 }

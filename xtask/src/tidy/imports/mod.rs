@@ -19,13 +19,13 @@ const SOURCES: [&str; 7] =
 
 /// The circles of all crates, each as a violation of the file that is named first.
 pub(super) fn check(files: &[File]) -> Vec<Violation> {
-    SOURCES.iter().flat_map(|source| circles(files, &imports(files, source))).collect()
+    SOURCES.iter().flat_map(|source| circles(files, &of(files, source))).collect()
 }
 
 /// The imports of a crate as a text: the folders first, then the files.
 pub(super) fn graph(files: &[File], package: &str) -> String {
     let source = format!("{package}/src/");
-    let imports = imports(files, &source);
+    let imports = of(files, &source);
     let name = |path: &str| path.strip_prefix(&source).unwrap_or(path).to_owned();
     let room = |path: &str| name(path).split('/').next().unwrap_or_default().to_owned();
     let (mut rooms, mut single) = (BTreeMap::<_, BTreeSet<_>>::new(), BTreeMap::<_, BTreeSet<_>>::new());
@@ -48,7 +48,8 @@ pub(super) fn graph(files: &[File], package: &str) -> String {
     format!("{}\n\n{}\n\n{circles}", show(rooms), show(single))
 }
 
-fn imports(files: &[File], source: &str) -> Imports {
+/// The imports of the crate with these sources.
+pub(super) fn of(files: &[File], source: &str) -> Imports {
     let sources = files.iter().filter(|file| file.path.starts_with(source) && file.has_extension("rs"));
     Tree::of(source, sources).imports()
 }
