@@ -1,11 +1,12 @@
 //! `cargo xtask tidy`: the rules of this repository that no compiler knows.
 //!
-//! A rule is a function from the repository's files to violations, and is tested on made-up files. Five kinds:
+//! A rule is a function from the repository's files to violations, and is tested on made-up files. Six kinds:
 //! [`rust`] about Rust code, [`imports`] about which files need which, [`rooms`] about the order of the server's rooms,
-//! [`text`] about every text, [`documented`] about documents that must keep up with the code.
+//! [`folders`] about their names, [`text`] about every text, [`documented`] about documents that must keep up with the code.
 
 mod documented;
 mod file;
+mod folders;
 mod imports;
 mod markdown;
 mod rooms;
@@ -54,6 +55,7 @@ fn check(files: &[File]) -> Vec<Violation> {
     let mut violations: Vec<_> = per_file
         .chain(imports::check(files))
         .chain(rooms::check(files))
+        .chain(folders::check(files))
         .chain(documented::check(files))
         .collect();
     violations.sort();
