@@ -13,18 +13,16 @@ use task_repo_client::Uuid;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::fault::SPELL;
-use crate::history::{Event, History, Said};
-use crate::load::{API_KEY, CALL_LIMIT, Crew};
+use crate::event::{Event, Said};
+use crate::history::History;
+use crate::load::Crew;
+use crate::workload::{API_KEY, CALL_LIMIT, GHOST, ODD};
 use crate::world::World;
 
 /// Callers of a flood: five times as many as there are in all.
 const FLOOD: u64 = 60;
 /// How often a server's health is asked for during a flood.
 const PULSE: Duration = Duration::from_millis(20);
-/// How the names of workers begin that vanish.
-pub(crate) const GHOST: &str = "ghost-";
-
 /// A request that is the last on its connection.
 fn post(path: &str, body: &str) -> String {
     format!(
@@ -57,8 +55,9 @@ pub(crate) async fn vanish(port: u16, history: &History, seed: u64) -> bool {
     has_asked
 }
 
-/// Sends a head or a body a few bytes at a time, or asks and never reads. Whether there was anybody to send it to.
-pub(crate) async fn dawdle(port: u16, number: u32) -> bool {
+/// Sends a head or a body a few bytes at a time, or asks and never reads, and stays for
+/// that long afterwards. Whether there was anybody to send it to.
+pub(crate) async fn dawdle(port: u16, number: u32, stay: Duration) -> bool {
     let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return false };
     let head = format!("POST /api/v1/tasks HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\n");
     let text = match number % 3 {
@@ -74,7 +73,7 @@ pub(crate) async fn dawdle(port: u16, number: u32) -> bool {
         }
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
-    tokio::time::sleep(SPELL).await;
+    tokio::time::sleep(stay).await;
     true
 }
 
@@ -95,9 +94,6 @@ pub(crate) async fn flood(world: &World, crew: &Crew, seed: u32, until: Instant)
     join_all(callers).await;
     Ok(())
 }
-
-/// How the names of tasks begin whose payload is odd.
-pub(crate) const ODD: &str = "odd-";
 
 /// Tasks whose payload, or more, is odd. Whatever comes of each, it is no failure of the service. How many were answered.
 pub(crate) async fn send_corpus(port: u16, history: &History, seed: u32) -> u64 {

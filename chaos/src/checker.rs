@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 use task_repo_client::{Reason, Status, Uuid};
 
-use crate::history::{Event, Record, Said, Verb};
-use crate::load::POISON;
+use crate::event::{Event, Said, Verb};
+use crate::history::Record;
+use crate::workload::POISON;
 
 /// The longest that a server may take to say how it is.
 const HEALTH_LIMIT: Duration = Duration::from_millis(100);

@@ -4,47 +4,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use task_repo_client::{
-    Backoff, Claim, ClaimedTask, ClientError, Json, ListTasks, NewRetryPolicy, NewTask, Receipt, RetryBudget,
-    SettleError, TaskClient, TaskFailure, Uuid,
+    Backoff, Claim, ClaimedTask, ClientError, Json, ListTasks, NewRetryPolicy, NewTask, Receipt, SettleError,
+    TaskClient, TaskFailure, Uuid,
 };
 use tokio::sync::watch;
 
-use crate::callers::ODD;
-use crate::history::{Event, History, Said, Verb};
+use crate::event::{Event, Said, Verb};
+use crate::history::History;
+use crate::workload::{LEASE, ODD, POISON, Phase, QUEUES, STEADY};
 
 mod steady;
 
-/// The key that servers start with; callers have one that was issued.
-pub(crate) const API_KEY: &str = "chaos_api_key";
-/// Task types, so that several groups of callers wait.
-const QUEUES: [&str; 2] = ["chaos.a", "chaos.b"];
-/// Tasks that are worked on for long, by workers who say all the time that they are alive.
-pub(crate) const STEADY: &str = "chaos.steady";
-/// How the names of tasks begin that end their workers.
-pub(crate) const POISON: &str = "poison";
 /// Attempts of every task: more than it may lose, so that each limit shows by itself.
 const ATTEMPTS: i64 = 50;
-/// How long a lease holds.
-pub(crate) const LEASE: Duration = Duration::from_secs(3);
-/// When the client gives a call up, beyond the wait that it asked for. The service answers before.
-pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// How long a claim waits.
 const WAIT: Duration = Duration::from_millis(500);
-
-/// What callers do now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Work, and break rules now and then.
-    Storm,
-    /// Finish what is there.
-    Drain,
-    /// Stop.
-    Over,
-}
 
 /// A caller: its servers, its dice, and what it notes.
 pub(crate) struct Caller {
@@ -107,19 +84,6 @@ impl Crew {
     pub(crate) fn history(&self) -> &History {
         &self.history
     }
-}
-
-/// Clients that never repeat anything by themselves: each call is one line of the history.
-pub(crate) fn clients(urls: &[String], key: &str) -> Result<Vec<TaskClient>> {
-    let client = |url: &String| {
-        Ok(TaskClient::builder(url)
-            .api_key(key)
-            .retry(RetryBudget::none())
-            .connect_timeout(Duration::from_secs(1))
-            .timeout(CALL_LIMIT)
-            .build()?)
-    };
-    urls.iter().map(client).collect()
 }
 
 impl Caller {

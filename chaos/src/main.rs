@@ -4,26 +4,32 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`run`](mod@run) | one run: load, faults, mending, draining, the check |
-//! | [`fault`] | what is broken |
+//! | [`make_fault`], [`fault`] | how faults are made, and which there are |
 //! | [`world`], [`cluster`], [`process`], [`proxy`], [`net`] | what it is broken in: servers, a replica set of three, proxies |
 //! | [`disk`], [`measure`] | full disks; how large everything is |
 //! | [`load`], [`audit`], [`callers`] | producers and workers; readers; callers as no one wants them |
-//! | [`history`], [`checker`], [`report`] | every call and its answer, what they must come to, and what they did |
+//! | [`workload`] | what all of these agree on |
+//! | [`history`], [`event`], [`told`] | every call and its answer, and what callers know by them |
+//! | [`checker`], [`report`] | what the calls must come to, and what they did |
 
 mod audit;
 mod callers;
 mod checker;
 mod cluster;
 mod disk;
+mod event;
 mod fault;
 mod history;
 mod load;
+mod make_fault;
 mod measure;
 mod net;
 mod process;
 mod proxy;
 mod report;
 mod run;
+mod told;
+mod workload;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -37,8 +43,9 @@ use tokio::sync::watch;
 
 use crate::fault::Fault;
 use crate::history::History;
-use crate::load::{Crew, Phase};
+use crate::load::Crew;
 use crate::run::Plan;
+use crate::workload::Phase;
 use crate::world::Programs;
 
 #[derive(Debug, Parser)]
@@ -119,7 +126,7 @@ async fn command(command: Command) -> Result<ExitCode> {
             let (_phase, watched) = watch::channel(Phase::Storm);
             let name = format!("process-{seed}");
             let history = Arc::new(History::new(&history::file_of_process(&notes))?);
-            let crew = Crew::new(load::clients(&url, &key)?, seed, history, watched).mortal();
+            let crew = Crew::new(workload::clients(&url, &key)?, seed, history, watched).mortal();
             crew.caller(name, 0).work().await;
             Ok(ExitCode::SUCCESS)
         }

@@ -17,12 +17,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::audit::audit;
-use crate::callers::GHOST;
 use crate::checker::{Found, Verdict, check};
+use crate::event::Event;
 use crate::fault::Fault;
-use crate::history::{self, Event, History};
-use crate::load::{Crew, LEASE, Phase, STEADY, clients};
+use crate::history::{self, History};
+use crate::load::Crew;
+use crate::make_fault;
 use crate::measure::{Growth, Size, growth};
+use crate::workload::{GHOST, LEASE, Phase, STEADY, clients};
 use crate::world::{Programs, World};
 
 /// Producers in this process.
@@ -274,7 +276,7 @@ async fn storm(world: &World, plan: &Plan, crew: &Crew, bar: &ProgressBar) -> Re
         let Some(fault) = left.pop() else { bail!("there is no fault to make") };
         let (at, troubled) = (began.elapsed().as_secs_f64(), crew.history().troubled());
         bar.set_message(format!("{fault:?} · {} tasks", crew.history().accepted()));
-        let effects = fault.strike(world, crew, &mut dice).await?;
+        let effects = make_fault::make(fault, world, crew, &mut dice).await?;
         bar.set_position(began.elapsed().as_secs().min(plan.seconds));
         let calm = CALM.mul_f64(dice.random_range(0.3..2.0));
         tokio::time::sleep(calm).await;

@@ -13,11 +13,11 @@ use tokio::sync::Mutex;
 use crate::cluster::Cluster;
 use crate::fault::Fault;
 use crate::history::History;
-use crate::load::{API_KEY, clients};
 use crate::measure::{self, Size};
 use crate::net::free_ports;
 use crate::process::Process;
 use crate::proxy::{Proxy, Weather};
+use crate::workload::{API_KEY, clients};
 
 /// Servers on the one database.
 const SERVERS: usize = 2;

@@ -7,8 +7,10 @@ use rand::RngExt as _;
 use task_repo_client::{ClaimedTask, ErrorCode, HeartbeatItem, TaskClient};
 use tokio::task::JoinSet;
 
-use super::{Caller, LEASE, Phase, STEADY};
-use crate::history::{Event, History, Verb};
+use super::Caller;
+use crate::event::{Event, Verb};
+use crate::history::History;
+use crate::workload::{LEASE, Phase, STEADY};
 
 /// A worker that is silent for longer does not count as one that says all the time that it is alive: it may be this
 /// machine that was too slow, and what was said needs time to be heard within a lease.
