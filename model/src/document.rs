@@ -97,10 +97,6 @@ pub enum TaskIntent {
     Expire,
 }
 
-/// The former name of [`TaskIntent`], until the conformance test of the server uses the new one.
-#[doc(hidden)]
-pub use self::TaskIntent as Call;
-
 /// A task as the database keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Document {

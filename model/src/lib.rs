@@ -54,11 +54,3 @@ pub mod state;
 pub use bounds::Bounds;
 pub use fault::InjectedFault;
 pub use protocol::Protocol;
-
-/// The former name of no injected fault, until the conformance test of the server uses `None`.
-#[doc(hidden)]
-#[allow(non_snake_case, non_upper_case_globals, reason = "a former name")]
-pub mod Variation {
-    /// The protocol as it is built.
-    pub const AsBuilt: Option<crate::InjectedFault> = None;
-}
