@@ -26,23 +26,23 @@ pub(crate) async fn audit(
     history: Arc<History>,
     phase: watch::Receiver<Phase>,
 ) {
-    let mut dice = SmallRng::seed_from_u64(seed);
+    let mut rng = SmallRng::seed_from_u64(seed);
     while *phase.borrow() != Phase::Over {
-        if let Some((id, told)) = history.told(&mut dice) {
+        if let Some((id, told)) = history.told(&mut rng) {
             let (mut behind, began) = (0, Instant::now());
             // Until it is there, or too late, or no answer comes, which says nothing.
-            let mut shows = read(&servers, id, &told, &history, &mut dice).await;
+            let mut shows = read(&servers, id, &told, &history, &mut rng).await;
             let is_answered = shows.is_some();
             while shows == Some(false) && began.elapsed() < PATIENCE {
                 behind += 1;
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                shows = read(&servers, id, &told, &history, &mut dice).await;
+                shows = read(&servers, id, &told, &history, &mut rng).await;
             }
             if is_answered {
                 history.note(Event::Read { id, behind, is_forgotten: shows == Some(false) });
             }
         }
-        tokio::time::sleep(Duration::from_millis(dice.random_range(20..100))).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(20..100))).await;
     }
 }
 
@@ -52,9 +52,9 @@ async fn read(
     id: Uuid,
     told: &Told,
     history: &History,
-    dice: &mut SmallRng,
+    rng: &mut SmallRng,
 ) -> Option<bool> {
-    let server = servers.choose(dice)?;
+    let server = servers.choose(rng)?;
     let reading = async {
         match server.get_task(id).await {
             Ok(task) => Ok(Some(task)),

@@ -1,4 +1,4 @@
-//! Callers as no one wants them: who vanish, dawdle, come all at once, or send what nobody would.
+//! Callers that do harm: they vanish, send slowly, overload the service, or send odd payloads.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ use tokio::net::TcpStream;
 
 use crate::event::{Event, Said};
 use crate::history::History;
-use crate::load::Crew;
-use crate::workload::{API_KEY, CALL_LIMIT, GHOST, ODD};
+use crate::load::Load;
+use crate::workload::{API_KEY, CALL_LIMIT, ODD, VANISHED};
 use crate::world::World;
 
-/// Callers of a flood: five times as many as there are in all.
-const FLOOD: u64 = 60;
-/// How often a server's health is asked for during a flood.
-const PULSE: Duration = Duration::from_millis(20);
+/// Callers of an overload: five times as many as there are in all.
+const OVERLOAD_CALLERS: u64 = 60;
+/// How often a server's health is asked for during an overload.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(20);
 /// A request that is the last on its connection.
 fn post(path: &str, body: &str) -> String {
     format!(
@@ -34,17 +34,17 @@ fn post(path: &str, body: &str) -> String {
 
 /// Asks for work, waits a moment, and is gone. Whether it could ask.
 pub(crate) async fn vanish(port: u16, history: &History, seed: u64) -> bool {
-    let mut dice = SmallRng::seed_from_u64(seed);
-    let worker_id = format!("{GHOST}{seed}");
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let worker_id = format!("{VANISHED}{seed}");
     let body = format!(
         r#"{{"task_types":["chaos.a","chaos.b"],"worker_id":"{worker_id}","limit":3,"wait_ms":5000}}"#
     );
     let request = post("/tasks/claim", &body);
-    tokio::time::sleep(Duration::from_millis(dice.random_range(0..500))).await;
+    tokio::time::sleep(Duration::from_millis(rng.random_range(0..500))).await;
     let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return false };
     let has_asked = stream.write_all(request.as_bytes()).await.is_ok();
-    tokio::time::sleep(Duration::from_millis(dice.random_range(0..=20))).await;
-    if dice.random_bool(0.5) {
+    tokio::time::sleep(Duration::from_millis(rng.random_range(0..=20))).await;
+    if rng.random_bool(0.5) {
         // With a reset instead of an orderly end.
         let _ = stream.set_zero_linger();
     }
@@ -57,7 +57,7 @@ pub(crate) async fn vanish(port: u16, history: &History, seed: u64) -> bool {
 
 /// Sends a head or a body a few bytes at a time, or asks and never reads, and stays for
 /// that long afterwards. Whether there was anybody to send it to.
-pub(crate) async fn dawdle(port: u16, number: u32, stay: Duration) -> bool {
+pub(crate) async fn send_slowly(port: u16, number: u32, stay: Duration) -> bool {
     let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return false };
     let head = format!("POST /api/v1/tasks HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\n");
     let text = match number % 3 {
@@ -78,18 +78,18 @@ pub(crate) async fn dawdle(port: u16, number: u32, stay: Duration) -> bool {
 }
 
 /// Creates as much as the service takes until then, and asks all the time how it is.
-pub(crate) async fn flood(world: &World, crew: &Crew, seed: u32, until: Instant) -> Result<()> {
-    let callers = (0..FLOOD).map(|number| {
-        let name = format!("flood-{seed}-{number}");
-        tokio::spawn(crew.caller(name, u64::from(seed) << 8 | number).flood(until))
+pub(crate) async fn overload(world: &World, load: &Load, seed: u32, until: Instant) -> Result<()> {
+    let callers = (0..OVERLOAD_CALLERS).map(|number| {
+        let name = format!("overload-{seed}-{number}");
+        tokio::spawn(load.caller(name, u64::from(seed) << 8 | number).overload(until))
     });
     let callers: Vec<_> = callers.collect();
     let client = world.direct(0)?;
     while Instant::now() < until {
         let asked = Instant::now();
         client.health().await?;
-        crew.history().asked_for_health(asked.elapsed());
-        tokio::time::sleep(PULSE).await;
+        load.history().asked_for_health(asked.elapsed());
+        tokio::time::sleep(HEALTH_INTERVAL).await;
     }
     join_all(callers).await;
     Ok(())

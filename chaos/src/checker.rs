@@ -38,7 +38,7 @@ pub(crate) struct Found {
     /// Of those that ended with their lease, which nobody had renewed: how long after its end, in milliseconds.
     pub(crate) lost_after: Vec<i64>,
     /// Of those that ended with their lease, the callers that had vanished.
-    pub(crate) lost_by_ghosts: Vec<String>,
+    pub(crate) lost_by_vanished: Vec<String>,
 }
 
 /// What the history says.
@@ -63,13 +63,13 @@ pub(crate) struct Verdict {
     /// Tasks that were handed out after a completion of them was accepted.
     pub(crate) claimed_after_completion: Vec<Uuid>,
     /// Tasks that a lease settled after another lease of them had been given.
-    pub(crate) settled_by_zombies: Vec<Uuid>,
+    pub(crate) settled_by_replaced_leases: Vec<Uuid>,
     /// Tasks whose attempts did not go up from one claim to the next, or that two claims got as the same version.
     pub(crate) attempts_out_of_order: Vec<Uuid>,
     /// Tasks of workers who said all the time that they were alive.
     pub(crate) held: usize,
     /// How often those workers said so.
-    pub(crate) beats: u32,
+    pub(crate) heartbeats: u32,
     /// Those of them that were taken nevertheless.
     pub(crate) taken: Vec<Uuid>,
     /// Tasks that end their workers.
@@ -83,7 +83,7 @@ pub(crate) struct Verdict {
     /// Callers that vanished with an answer that they had not read.
     pub(crate) reached: usize,
     /// Callers that had vanished before their answers, and whose tasks did not go back at once.
-    pub(crate) lost_by_ghosts: usize,
+    pub(crate) lost_by_vanished: usize,
     /// Attempts that were lost with their worker.
     pub(crate) losses: usize,
     /// The longest from the end of such an attempt's lease until its task was back, in milliseconds.
@@ -134,7 +134,7 @@ impl Verdict {
             ("completed twice", self.double_completions.len()),
             ("completed, and later different", self.changed_completions.len()),
             ("handed out after their completion", self.claimed_after_completion.len()),
-            ("settled by a lease that somebody else's had replaced", self.settled_by_zombies.len()),
+            ("settled by a lease that somebody else's had replaced", self.settled_by_replaced_leases.len()),
             ("attempts out of order", self.attempts_out_of_order.len()),
             ("taken from workers that had said that they were alive", self.taken.len()),
             ("tasks that end their workers, and did not fail for it", self.poison.len()),
@@ -207,9 +207,9 @@ pub(crate) fn check(record: &Record, found: &[Found], limit: Duration) -> Verdic
 /// What became of tasks whose workers said all the time that they were alive.
 fn held(record: &Record, verdict: &mut Verdict) {
     for event in &record.events {
-        if let Event::Held { id, beats, was_loud: true, was_taken } = event {
+        if let Event::Held { id, heartbeats, was_never_silent: true, was_taken } = event {
             verdict.held += 1;
-            verdict.beats += beats;
+            verdict.heartbeats += heartbeats;
             verdict.taken.extend(was_taken.then_some(*id));
         }
     }
@@ -254,9 +254,9 @@ fn losses(record: &Record, found: &[Found], verdict: &mut Verdict) {
         .iter()
         .filter_map(|event| if let Event::Reached { worker_id } = event { Some(worker_id) } else { None })
         .collect();
-    let ghosts: HashSet<_> = found.iter().flat_map(|task| &task.lost_by_ghosts).collect();
+    let vanished: HashSet<_> = found.iter().flat_map(|task| &task.lost_by_vanished).collect();
     verdict.reached = reached.len();
-    verdict.lost_by_ghosts = ghosts.difference(&reached).count();
+    verdict.lost_by_vanished = vanished.difference(&reached).count();
     let is_used_up = |task: &Found| match task.reason {
         Some(Reason::Lost) => task.losses >= MOST_LOSSES || task.attempt >= task.max_attempts,
         Some(Reason::Exhausted | Reason::Timeout) => task.attempt >= task.max_attempts,
@@ -380,14 +380,14 @@ fn claims(record: &Record, verdict: &mut Verdict) {
         if !in_order {
             verdict.attempts_out_of_order.push(id);
         }
-        let is_zombie = |(token, version): &(&str, u64)| {
+        let is_replaced = |(token, version): &(&str, u64)| {
             let own = claims.iter().find(|(_, _, other)| other == token).map(|(own, ..)| *own);
             own.is_some_and(|own| {
                 claims.iter().any(|(other, _, name)| name != token && own < *other && other < version)
             })
         };
-        if settled.get(&id).is_some_and(|settled| settled.iter().any(is_zombie)) {
-            verdict.settled_by_zombies.push(id);
+        if settled.get(&id).is_some_and(|settled| settled.iter().any(is_replaced)) {
+            verdict.settled_by_replaced_leases.push(id);
         }
         let last = claims.last().map_or(0, |(version, ..)| *version);
         if completed.get(&id).is_some_and(|version| last > *version) {

@@ -36,7 +36,7 @@ pub(crate) enum Event {
     Claimed { id: Uuid, token: String, attempt: u32, version: u64 },
     /// A worker said so many times that it works on a task. Whether it was never silent for long, and whether it was
     /// told that it had lost the task.
-    Held { id: Uuid, beats: u32, was_loud: bool, was_taken: bool },
+    Held { id: Uuid, heartbeats: u32, was_never_silent: bool, was_taken: bool },
     /// A worker settled a task.
     Settled { id: Uuid, token: String, verb: Verb, said: Said, version: Option<u64> },
     /// Any call has ended: how long it took, and what came instead of the answer that was asked for. In files only.

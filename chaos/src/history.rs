@@ -175,11 +175,11 @@ impl History {
     }
 
     /// A task that callers were told of, half of the time one of the newest, and what they were told so far.
-    pub(crate) fn told(&self, dice: &mut SmallRng) -> Option<(Uuid, Told)> {
+    pub(crate) fn told(&self, rng: &mut SmallRng) -> Option<(Uuid, Told)> {
         self.with(|inner| {
             let newest = inner.news.len().saturating_sub(NEWEST);
-            let from = if dice.random() { newest } else { 0 };
-            let id = *inner.news[from..].choose(dice)?;
+            let from = if rng.random() { newest } else { 0 };
+            let id = *inner.news[from..].choose(rng)?;
             Some((id, inner.told.get(&id)?.clone()))
         })
     }
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn what_a_killed_process_noted_is_read_without_its_torn_last_line() {
         let odd = Event::Odd { call: "create".to_owned(), answer: "500\n\u{fe}".to_owned() };
-        let held = Event::Held { id: Uuid::nil(), beats: 3, was_loud: true, was_taken: false };
+        let held = Event::Held { id: Uuid::nil(), heartbeats: 3, was_never_silent: true, was_taken: false };
         let line = |event| serde_json::to_string(&Line { unix_ms: 1, event }).unwrap();
         let text = format!("{}\n{}\n{}", line(&odd), line(&held), &line(&odd)[..20]);
         assert_eq!(events(&text).unwrap(), [odd, held]);

@@ -23,60 +23,60 @@ const ATTEMPTS: i64 = 50;
 /// How long a claim waits.
 const WAIT: Duration = Duration::from_millis(500);
 
-/// A caller: its servers, its dice, and what it notes.
+/// A caller: its servers, its random numbers, and its history.
 pub(crate) struct Caller {
     name: String,
     servers: Vec<TaskClient>,
-    dice: SmallRng,
+    rng: SmallRng,
     history: Arc<History>,
     phase: watch::Receiver<Phase>,
-    is_crowded: Arc<AtomicBool>,
-    is_mortal: bool,
+    has_backlog: Arc<AtomicBool>,
+    aborts_on_poison: bool,
 }
 
-/// What callers have in common.
-pub(crate) struct Crew {
+/// What the callers of a run have in common.
+pub(crate) struct Load {
     servers: Vec<TaskClient>,
     seed: u64,
     history: Arc<History>,
     phase: watch::Receiver<Phase>,
-    is_crowded: Arc<AtomicBool>,
-    is_mortal: bool,
+    has_backlog: Arc<AtomicBool>,
+    aborts_on_poison: bool,
 }
 
-impl Crew {
-    /// Of callers of these servers.
+impl Load {
+    /// For callers of these servers.
     pub(crate) fn new(
         servers: Vec<TaskClient>,
         seed: u64,
         history: Arc<History>,
         phase: watch::Receiver<Phase>,
     ) -> Self {
-        Self { servers, seed, history, phase, is_crowded: Arc::default(), is_mortal: false }
+        Self { servers, seed, history, phase, has_backlog: Arc::default(), aborts_on_poison: false }
     }
 
-    /// One more caller; each number has its own dice.
+    /// One more caller; each number has its own random numbers.
     pub(crate) fn caller(&self, name: String, number: u64) -> Caller {
         Caller {
             name,
             servers: self.servers.clone(),
-            dice: SmallRng::seed_from_u64(self.seed.wrapping_mul(1_000_000).wrapping_add(number)),
+            rng: SmallRng::seed_from_u64(self.seed.wrapping_mul(1_000_000).wrapping_add(number)),
             history: Arc::clone(&self.history),
             phase: self.phase.clone(),
-            is_crowded: Arc::clone(&self.is_crowded),
-            is_mortal: self.is_mortal,
+            has_backlog: Arc::clone(&self.has_backlog),
+            aborts_on_poison: self.aborts_on_poison,
         }
     }
 
-    /// The process ends when one of them gets a task that ends its worker.
-    pub(crate) fn mortal(self) -> Self {
-        Self { is_mortal: true, ..self }
+    /// A poison task ends the process of the caller that gets it.
+    pub(crate) fn aborting_on_poison(self) -> Self {
+        Self { aborts_on_poison: true, ..self }
     }
 
     /// Whether producers wait for the workers.
-    pub(crate) fn hold_back(&self, is_crowded: bool) {
-        if self.is_crowded.swap(is_crowded, Ordering::Relaxed) != is_crowded {
-            self.history.producers_wait(is_crowded);
+    pub(crate) fn hold_back(&self, has_backlog: bool) {
+        if self.has_backlog.swap(has_backlog, Ordering::Relaxed) != has_backlog {
+            self.history.producers_wait(has_backlog);
         }
     }
 
@@ -92,29 +92,29 @@ impl Caller {
     }
 
     fn server(&mut self) -> TaskClient {
-        self.servers[self.dice.random_range(0..self.servers.len())].clone()
+        self.servers[self.rng.random_range(0..self.servers.len())].clone()
     }
 
     async fn pause(&mut self, millis: std::ops::Range<u64>) {
-        tokio::time::sleep(Duration::from_millis(self.dice.random_range(millis))).await;
+        tokio::time::sleep(Duration::from_millis(self.rng.random_range(millis))).await;
     }
 
-    /// Creates tasks until the storm is over.
+    /// Creates tasks as long as faults are made.
     pub(crate) async fn produce(mut self) {
         for number in 0_u64.. {
-            if self.phase() != Phase::Storm {
+            if self.phase() != Phase::Faults {
                 return;
             }
             // The rare kinds first, so that no run is without them.
-            let dice: f64 = match number {
+            let draw: f64 = match number {
                 0 => 0.98,
                 1 => 0.995,
-                _ => self.dice.random(),
+                _ => self.rng.random(),
             };
-            let (queue, kind) = match dice {
+            let (queue, kind) = match draw {
                 0.995.. => (QUEUES[0], format!("{POISON}-")),
                 0.98.. => (STEADY, String::new()),
-                _ => (QUEUES[self.dice.random_range(0..QUEUES.len())], String::new()),
+                _ => (QUEUES[self.rng.random_range(0..QUEUES.len())], String::new()),
             };
             let name = format!("{kind}{}-{number}", self.name);
             let task = NewTask {
@@ -132,20 +132,20 @@ impl Caller {
             };
             while matches!(self.create(&task, &name).await, Err(Said::Unknown | Said::Postponed)) {
                 // Now and then a producer dies before it knows.
-                if self.dice.random_bool(0.1) || self.phase() == Phase::Over {
+                if self.rng.random_bool(0.1) || self.phase() == Phase::Over {
                     break;
                 }
                 self.pause(20..200).await;
             }
             self.pause(2..20).await;
-            while self.is_crowded.load(Ordering::Relaxed) && self.phase() == Phase::Storm {
+            while self.has_backlog.load(Ordering::Relaxed) && self.phase() == Phase::Faults {
                 self.pause(100..300).await;
             }
         }
     }
 
     /// Creates, reads and lists as many tasks as the service takes, until then.
-    pub(crate) async fn flood(mut self, until: Instant) {
+    pub(crate) async fn overload(mut self, until: Instant) {
         let mut number = 0;
         while Instant::now() < until {
             let name = format!("{}-{number}", self.name);
@@ -178,9 +178,9 @@ impl Caller {
     /// Claims and settles until all is over.
     pub(crate) async fn work(mut self) {
         while self.phase() != Phase::Over {
-            let limit = self.dice.random_range(1..=4);
+            let limit = self.rng.random_range(1..=4);
             for task in self.claim(&QUEUES, limit).await {
-                self.treat(task).await;
+                self.work_on(task).await;
             }
         }
     }
@@ -222,24 +222,24 @@ impl Caller {
         claimed
     }
 
-    /// Works on a task, well or badly.
-    async fn treat(&mut self, task: ClaimedTask) {
+    /// Works on a task: settles it, drops it, or holds it for too long.
+    async fn work_on(&mut self, task: ClaimedTask) {
         if task.task().name.as_deref().is_some_and(|name| name.starts_with(POISON)) {
-            if self.is_mortal {
+            if self.aborts_on_poison {
                 std::process::abort();
             }
             return;
         }
-        let dice: f64 = if self.phase() == Phase::Storm { self.dice.random() } else { 0.0 };
-        if task.task().losses > 0 && self.phase() == Phase::Storm {
+        let draw: f64 = if self.phase() == Phase::Faults { self.rng.random() } else { 0.0 };
+        if task.task().losses > 0 && self.phase() == Phase::Faults {
             // Long enough that whoever had it before may come back meanwhile.
             tokio::time::sleep(LEASE * 2 / 3).await;
         }
         self.pause(0..15).await;
-        let verb = match dice {
-            // Dies with it.
+        let verb = match draw {
+            // The worker dies with the task.
             0.97.. => return,
-            // Hangs until somebody else may have it, and then goes on as if nothing had been.
+            // The worker hangs until another worker may have the task, and settles it then.
             0.95.. => {
                 tokio::time::sleep(LEASE + LEASE / 2).await;
                 Verb::Complete

@@ -7,7 +7,7 @@
 //! | [`make_fault`], [`fault`] | how faults are made, and which there are |
 //! | [`world`], [`cluster`], [`process`], [`proxy`], [`net`] | what it is broken in: servers, a replica set of three, proxies |
 //! | [`disk`], [`measure`] | full disks; how large everything is |
-//! | [`load`], [`audit`], [`callers`] | producers and workers; readers; callers as no one wants them |
+//! | [`load`], [`audit`], [`callers`] | producers and workers; readers; callers that do harm |
 //! | [`workload`] | what all of these agree on |
 //! | [`history`], [`event`], [`told`] | every call and its answer, and what callers know by them |
 //! | [`checker`], [`report`] | what the calls must come to, and what they did |
@@ -43,7 +43,7 @@ use tokio::sync::watch;
 
 use crate::fault::Fault;
 use crate::history::History;
-use crate::load::Crew;
+use crate::load::Load;
 use crate::run::Plan;
 use crate::workload::Phase;
 use crate::world::Programs;
@@ -70,7 +70,7 @@ enum Command {
         /// Its key
         #[arg(long)]
         key: String,
-        /// The dice
+        /// The seed of its random numbers
         #[arg(long)]
         seed: u64,
         /// Where it writes its history
@@ -90,7 +90,7 @@ struct RunOptions {
     /// Where data, logs and results go
     #[arg(long)]
     output: PathBuf,
-    /// The dice of the first run
+    /// The seed of the first run
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Runs, each with the next seed
@@ -123,11 +123,11 @@ async fn command(command: Command) -> Result<ExitCode> {
         Command::Run(options) => runs(&options).await,
         Command::InjectedFaults(options) => injected_faults(&options).await,
         Command::Work { url, key, seed, notes } => {
-            let (_phase, watched) = watch::channel(Phase::Storm);
+            let (_phase, watched) = watch::channel(Phase::Faults);
             let name = format!("process-{seed}");
             let history = Arc::new(History::new(&history::file_of_process(&notes))?);
-            let crew = Crew::new(workload::clients(&url, &key)?, seed, history, watched).mortal();
-            crew.caller(name, 0).work().await;
+            let load = Load::new(workload::clients(&url, &key)?, seed, history, watched).aborting_on_poison();
+            load.caller(name, 0).work().await;
             Ok(ExitCode::SUCCESS)
         }
     }

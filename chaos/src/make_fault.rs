@@ -9,30 +9,30 @@ use mongodb::bson::{Document, doc};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 
-use crate::callers::{dawdle, flood, send_corpus, server_time, vanish};
+use crate::callers::{overload, send_corpus, send_slowly, server_time, vanish};
 use crate::cluster::{Cluster, MEMBERS};
 use crate::fault::Fault;
-use crate::load::Crew;
-use crate::proxy::Weather;
+use crate::load::Load;
+use crate::proxy::FaultRates;
 use crate::workload::LEASE;
 use crate::world::World;
 
-/// Callers that vanish in one go.
+/// Callers that vanish at once.
 const VANISHING: u64 = 200;
-/// How long bad weather lasts.
-const SPELL: Duration = Duration::from_secs(4);
+/// How long a fault of requests or commands lasts.
+const FAULT_DURATION: Duration = Duration::from_secs(4);
 
 /// Breaks it, waits, and mends it as far as it does not mend itself. How often it had an effect, where it knows:
 /// others show by calls that fail or take long.
 pub(crate) async fn make(
     fault: Fault,
     world: &World,
-    crew: &Crew,
-    dice: &mut SmallRng,
+    load: &Load,
+    rng: &mut SmallRng,
 ) -> Result<Option<u64>> {
     Ok(match fault {
         Fault::ServerKill => {
-            world.kill_server(dice.random_range(0..world.servers())).await?;
+            world.kill_server(rng.random_range(0..world.servers())).await?;
             None
         }
         Fault::PrimaryKill => {
@@ -57,52 +57,58 @@ pub(crate) async fn make(
             for member in 0..MEMBERS {
                 world.cluster.kill(member).await?;
             }
-            tokio::time::sleep(seconds(0..=3, dice)).await;
+            tokio::time::sleep(seconds(0..=3, rng)).await;
             for member in 0..MEMBERS {
                 world.cluster.restart(member).await?;
             }
             None
         }
         Fault::DiskFull => {
-            full_disks(&world.cluster, seconds(4..=8, dice)).await?;
+            full_disks(&world.cluster, seconds(4..=8, rng)).await?;
             None
         }
         Fault::Calm => {
-            tokio::time::sleep(SPELL).await;
+            tokio::time::sleep(FAULT_DURATION).await;
             None
         }
-        Fault::CommandsFail => Some(failing_commands(&world.cluster, dice).await?),
-        Fault::PoolExhausted => Some(slow_database(world, crew, dice.random()).await?),
-        Fault::LostAnswers => Some(spell(world, Weather { lost_answer: 0.3, ..Weather::default() }).await?),
-        Fault::CutOff => Some(spell(world, Weather { cut_off: 0.3, ..Weather::default() }).await?),
-        Fault::Doubled => Some(spell(world, Weather { doubled: 0.5, ..Weather::default() }).await?),
+        Fault::CommandsFail => Some(failing_commands(&world.cluster, rng).await?),
+        Fault::PoolExhausted => Some(slow_database(world, load, rng.random()).await?),
+        Fault::LostAnswers => {
+            Some(disturb_requests(world, FaultRates { lost_answer: 0.3, ..FaultRates::default() }).await?)
+        }
+        Fault::CutOff => {
+            Some(disturb_requests(world, FaultRates { cut_off: 0.3, ..FaultRates::default() }).await?)
+        }
+        Fault::Doubled => {
+            Some(disturb_requests(world, FaultRates { doubled: 0.5, ..FaultRates::default() }).await?)
+        }
         Fault::VanishingCallers => {
-            let port = world.port(dice.random_range(0..world.servers()));
-            let callers = (0..VANISHING).map(|_| vanish(port, crew.history(), dice.random()));
+            let port = world.port(rng.random_range(0..world.servers()));
+            let callers = (0..VANISHING).map(|_| vanish(port, load.history(), rng.random()));
             Some(count(&join_all(callers).await))
         }
-        Fault::WorkersKill => Some(world.kill_workers(seconds(0..=2, dice), dice).await?),
+        Fault::WorkersKill => Some(world.kill_workers(seconds(0..=2, rng), rng).await?),
         Fault::WorkersFreeze => Some(world.freeze_workers(LEASE * 2).await?),
         Fault::SlowCallers => {
-            let port = world.port(dice.random_range(0..world.servers()));
-            Some(count(&join_all((0..30).map(|number| dawdle(port, number, SPELL))).await))
+            let port = world.port(rng.random_range(0..world.servers()));
+            Some(count(&join_all((0..30).map(|number| send_slowly(port, number, FAULT_DURATION))).await))
         }
         Fault::ServerClock => {
-            let server = dice.random_range(0..world.servers());
-            Some(wrong_server_clock(world, server, dice).await?)
+            let server = rng.random_range(0..world.servers());
+            Some(wrong_server_clock(world, server, rng).await?)
         }
-        Fault::MemberClock => Some(wrong_primary_clock(&world.cluster, dice).await?),
+        Fault::MemberClock => Some(wrong_primary_clock(&world.cluster, rng).await?),
         Fault::OddPayloads => {
             // A server that does not answer must be one that these payloads have ended.
             world.ready().await?;
-            let port = world.port(dice.random_range(0..world.servers()));
-            Some(send_corpus(port, crew.history(), dice.random()).await)
+            let port = world.port(rng.random_range(0..world.servers()));
+            Some(send_corpus(port, load.history(), rng.random()).await)
         }
     })
 }
 
-fn seconds(range: std::ops::RangeInclusive<u64>, dice: &mut SmallRng) -> Duration {
-    Duration::from_millis(dice.random_range(range.start() * 1000..=range.end() * 1000))
+fn seconds(range: std::ops::RangeInclusive<u64>, rng: &mut SmallRng) -> Duration {
+    Duration::from_millis(rng.random_range(range.start() * 1000..=range.end() * 1000))
 }
 
 fn count(had_effect: &[bool]) -> u64 {
@@ -126,20 +132,20 @@ async fn secondaries_down(cluster: &Cluster) -> Result<()> {
 }
 
 /// The number of commands that failed.
-async fn failing_commands(cluster: &Cluster, dice: &mut SmallRng) -> Result<u64> {
+async fn failing_commands(cluster: &Cluster, rng: &mut SmallRng) -> Result<u64> {
     // One of those that are always on their way, and any others.
-    let mut commands = vec![if dice.random() { "update" } else { "find" }];
-    commands.extend(["insert", "update", "find", "distinct"].iter().filter(|_| dice.random::<bool>()));
-    cluster.fail_commands(doc! { "activationProbability": 0.3 }, failure(&commands, dice)).await?;
-    tokio::time::sleep(SPELL).await;
+    let mut commands = vec![if rng.random() { "update" } else { "find" }];
+    commands.extend(["insert", "update", "find", "distinct"].iter().filter(|_| rng.random::<bool>()));
+    cluster.fail_commands(doc! { "activationProbability": 0.3 }, failure(&commands, rng)).await?;
+    tokio::time::sleep(FAULT_DURATION).await;
     cluster.heal_commands().await
 }
 
 /// A server's clock is an hour fast or slow for a while.
-async fn wrong_server_clock(world: &World, server: usize, dice: &mut SmallRng) -> Result<u64> {
-    let ahead = if dice.random() { 3600 } else { -3600 };
+async fn wrong_server_clock(world: &World, server: usize, rng: &mut SmallRng) -> Result<u64> {
+    let ahead = if rng.random() { 3600 } else { -3600 };
     world.set_server_clock(server, ahead).await?;
-    tokio::time::sleep(seconds(4..=8, dice)).await;
+    tokio::time::sleep(seconds(4..=8, rng)).await;
     // One that found no database when it started has ended, and is started again.
     world.ready().await?;
     let error = server_time(world.port(server)).await?.signed_duration_since(Utc::now()).num_seconds();
@@ -149,15 +155,15 @@ async fn wrong_server_clock(world: &World, server: usize, dice: &mut SmallRng) -
 }
 
 /// A member with a wrong clock becomes the primary.
-async fn wrong_primary_clock(cluster: &Cluster, dice: &mut SmallRng) -> Result<u64> {
+async fn wrong_primary_clock(cluster: &Cluster, rng: &mut SmallRng) -> Result<u64> {
     let primary = cluster.primary().await?;
-    let wrong = (primary + dice.random_range(1..MEMBERS)) % MEMBERS;
-    let ahead = if dice.random() { 300 } else { -300 };
+    let wrong = (primary + rng.random_range(1..MEMBERS)) % MEMBERS;
+    let ahead = if rng.random() { 300 } else { -300 };
     cluster.set_clock(wrong, ahead).await?;
     cluster.promote(wrong).await?;
     let error = cluster.clock_error(wrong).await?;
     ensure!(error.abs_diff(ahead) < 60, "the member's clock is {error} s ahead instead of {ahead}");
-    tokio::time::sleep(seconds(6..=10, dice)).await;
+    tokio::time::sleep(seconds(6..=10, rng)).await;
     cluster.set_clock(wrong, 0).await?;
     Ok(1)
 }
@@ -176,20 +182,20 @@ async fn full_disks(cluster: &Cluster, how_long: Duration) -> Result<()> {
 }
 
 /// The number of commands that were slow.
-async fn slow_database(world: &World, crew: &Crew, seed: u32) -> Result<u64> {
+async fn slow_database(world: &World, load: &Load, seed: u32) -> Result<u64> {
     let slow = doc! {
         "failCommands": ["insert", "update", "find"], "namespace": "chaos.tasks",
         "blockConnection": true, "blockTimeMS": 500,
     };
     world.cluster.fail_commands(doc! { "activationProbability": 1.0 }, slow).await?;
-    flood(world, crew, seed, Instant::now() + SPELL).await?;
+    overload(world, load, seed, Instant::now() + FAULT_DURATION).await?;
     world.cluster.heal_commands().await
 }
 
 /// One way in which commands fail.
-fn failure(commands: &[&str], dice: &mut SmallRng) -> Document {
+fn failure(commands: &[&str], rng: &mut SmallRng) -> Document {
     let mut data = doc! { "failCommands": commands };
-    data.extend(match dice.random_range(0..4) {
+    data.extend(match rng.random_range(0..4) {
         0 => doc! { "closeConnection": true },
         1 => doc! { "errorCode": 91, "errorLabels": ["RetryableWriteError"] },
         2 => doc! { "writeConcernError": { "code": 91, "errmsg": "shutting down", "codeName": "ShutdownInProgress" } },
@@ -199,10 +205,10 @@ fn failure(commands: &[&str], dice: &mut SmallRng) -> Document {
 }
 
 /// The number of requests that did not just pass.
-async fn spell(world: &World, weather: Weather) -> Result<u64> {
-    let before = world.mishaps();
-    world.set_weather(weather);
-    tokio::time::sleep(SPELL).await;
-    world.set_weather(Weather::default());
-    Ok(world.mishaps() - before)
+async fn disturb_requests(world: &World, rates: FaultRates) -> Result<u64> {
+    let before = world.faulty_requests();
+    world.set_fault_rates(rates);
+    tokio::time::sleep(FAULT_DURATION).await;
+    world.set_fault_rates(FaultRates::default());
+    Ok(world.faulty_requests() - before)
 }

@@ -18,9 +18,9 @@ use crate::history::History;
 
 mod copies;
 
-/// How likely each mishap is for one request, from 0 to 1.
+/// How likely each fault is for one request, from 0 to 1.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Weather {
+pub(crate) struct FaultRates {
     /// The request is carried out, and its answer is lost with the connection.
     pub(crate) lost_answer: f64,
     /// The connection ends before the request has reached the server.
@@ -30,9 +30,9 @@ pub(crate) struct Weather {
 }
 
 struct State {
-    weather: Weather,
-    mishaps: u64,
-    dice: SmallRng,
+    rates: FaultRates,
+    faulty_requests: u64,
+    rng: SmallRng,
 }
 
 /// A proxy in front of one server.
@@ -48,7 +48,7 @@ pub(crate) struct Proxy {
 
 /// What happens to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum RequestFault {
     Passes,
     AnswerLost,
     CutOff,
@@ -66,7 +66,8 @@ impl Proxy {
     ) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
-        let state = State { weather: Weather::default(), mishaps: 0, dice: SmallRng::seed_from_u64(seed) };
+        let state =
+            State { rates: FaultRates::default(), faulty_requests: 0, rng: SmallRng::seed_from_u64(seed) };
         let proxy = Self { port, server, servers, history, state: Arc::new(Mutex::new(state)) };
         let front = proxy.clone();
         tokio::spawn(async move {
@@ -86,40 +87,40 @@ impl Proxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What is to happen from now on.
-    pub(crate) fn set(&self, weather: Weather) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).weather = weather;
+    /// Sets how likely faults are from now on.
+    pub(crate) fn set_fault_rates(&self, rates: FaultRates) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).rates = rates;
     }
 
-    /// How many requests did not just pass, so far.
-    pub(crate) fn mishaps(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).mishaps
+    /// How many requests had a fault, so far.
+    pub(crate) fn faulty_requests(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).faulty_requests
     }
 
-    fn fate(&self) -> Fate {
+    fn draw_fault(&self) -> RequestFault {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Weather { lost_answer, cut_off, doubled } = state.weather;
-        let dice: f64 = state.dice.random();
-        state.mishaps += u64::from(dice < lost_answer + cut_off + doubled);
-        if dice < lost_answer {
-            Fate::AnswerLost
-        } else if dice < lost_answer + cut_off {
-            Fate::CutOff
-        } else if dice < lost_answer + cut_off + doubled {
-            let server = self.servers[state.dice.random_range(0..self.servers.len())];
-            Fate::Doubled(state.dice.random_range(1..=4), server)
+        let FaultRates { lost_answer, cut_off, doubled } = state.rates;
+        let draw: f64 = state.rng.random();
+        state.faulty_requests += u64::from(draw < lost_answer + cut_off + doubled);
+        if draw < lost_answer {
+            RequestFault::AnswerLost
+        } else if draw < lost_answer + cut_off {
+            RequestFault::CutOff
+        } else if draw < lost_answer + cut_off + doubled {
+            let server = self.servers[state.rng.random_range(0..self.servers.len())];
+            RequestFault::Doubled(state.rng.random_range(1..=4), server)
         } else {
-            Fate::Passes
+            RequestFault::Passes
         }
     }
 
-    fn throw(&self, range: std::ops::Range<usize>) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).dice.random_range(range)
+    fn draw(&self, range: std::ops::Range<usize>) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).rng.random_range(range)
     }
 
     /// Ends a connection, half of the time with a reset.
     fn cut(&self, caller: &TcpStream) -> Result<()> {
-        if self.throw(0..2) == 0 {
+        if self.draw(0..2) == 0 {
             caller.set_zero_linger()?;
         }
         Ok(())
@@ -130,18 +131,20 @@ impl Proxy {
         let mut server: Option<TcpStream> = None;
         let mut unread = Vec::new();
         while let Some(request) = message(&mut caller, &mut unread).await? {
-            let fate = self.fate();
-            if fate == Fate::CutOff {
+            let fault = self.draw_fault();
+            if fault == RequestFault::CutOff {
                 // Some of the request may have gone on.
-                let sent = self.throw(0..request.len());
+                let sent = self.draw(0..request.len());
                 connect(self.server).await?.write_all(&request[..sent]).await?;
                 return self.cut(&caller);
             }
-            let copies = match fate {
-                Fate::Doubled(copies, server) => (0..copies).map(|_| send_copy(server, &request)).collect(),
+            let copies = match fault {
+                RequestFault::Doubled(copies, server) => {
+                    (0..copies).map(|_| send_copy(server, &request)).collect()
+                }
                 _ => Vec::new(),
             };
-            let is_one_server = matches!(fate, Fate::Doubled(_, server) if server == self.server);
+            let is_one_server = matches!(fault, RequestFault::Doubled(_, server) if server == self.server);
             let stream = match &mut server {
                 Some(stream) => stream,
                 None => server.insert(connect(self.server).await?),
@@ -156,7 +159,7 @@ impl Proxy {
                     _ => return Err(anyhow!("a request before the last one was answered")),
                 },
             };
-            if fate == Fate::AnswerLost {
+            if fault == RequestFault::AnswerLost {
                 return self.cut(&caller);
             }
             caller.write_all(&answer).await?;

@@ -5,7 +5,7 @@ use crate::run::Outcome;
 /// Prints it for people.
 pub(crate) fn print(outcome: &Outcome) {
     let verdict = &outcome.verdict;
-    println!("seed {}: {} faults in {} s", outcome.plan.seed, outcome.struck.len(), outcome.plan.seconds);
+    println!("seed {}: {} faults in {} s", outcome.plan.seed, outcome.made.len(), outcome.plan.seconds);
     println!(
         "  tasks: {} attempted, {} acknowledged, {} recovered, {} lost, {} duplicated, {} stuck",
         verdict.attempted,
@@ -33,7 +33,7 @@ pub(crate) fn print(outcome: &Outcome) {
     println!(
         "  tasks held by workers that said so all the time: {}, {} times in all; {} taken; tasks that end their workers: {}",
         verdict.held,
-        verdict.beats,
+        verdict.heartbeats,
         verdict.taken.len(),
         verdict.poisonous,
     );
@@ -46,7 +46,7 @@ pub(crate) fn print(outcome: &Outcome) {
     if verdict.reached > 0 {
         println!(
             "  callers that vanished with their answer: {}; that kept tasks and had none: {}",
-            verdict.reached, verdict.lost_by_ghosts,
+            verdict.reached, verdict.lost_by_vanished,
         );
     }
     if verdict.health_asked > 0 {
@@ -66,8 +66,8 @@ pub(crate) fn print(outcome: &Outcome) {
         growth.open_files_at_end,
         growth.index_bytes_per_task,
     );
-    if !outcome.not_struck.is_empty() {
-        println!("  not struck: {:?}", outcome.not_struck);
+    if !outcome.not_made.is_empty() {
+        println!("  not made: {:?}", outcome.not_made);
     }
     for violation in &outcome.violations {
         println!("  VIOLATED: {violation}");

@@ -21,10 +21,10 @@ use crate::checker::{Found, Verdict, check};
 use crate::event::Event;
 use crate::fault::Fault;
 use crate::history::{self, History};
-use crate::load::Crew;
+use crate::load::Load;
 use crate::make_fault;
 use crate::measure::{Growth, Size, growth};
-use crate::workload::{GHOST, LEASE, Phase, STEADY, clients};
+use crate::workload::{LEASE, Phase, STEADY, VANISHED, clients};
 use crate::world::{Programs, World};
 
 /// Producers in this process.
@@ -47,8 +47,8 @@ const BACK_LIMIT_MS: i64 = 1000;
 /// How many callers that vanished may keep tasks until their leases end, in a run in which nothing else is broken: those
 /// whose connection ends in the moment of their answer, before the server can know. There are some, and at most one for
 /// so many who had their answer: these come at any time in 20 ms, and that moment is a millisecond or two.
-const GHOSTS: usize = 2;
-const REACHED_FOR_A_GHOST: usize = 10;
+const VANISHED_LIMIT: usize = 2;
+const REACHED_PER_VANISHED: usize = 10;
 /// How much the memory of a server may grow, in MiB.
 const MEMORY_LIMIT_MIB: f64 = 64.0;
 /// How many connections of callers may be counted when everybody is gone: those that count them.
@@ -57,7 +57,7 @@ const CONNECTIONS_LIMIT: usize = 5;
 /// when it needs them.
 const FILES_LIMIT: u64 = 40;
 /// Tasks that are not final yet, beyond which producers wait for the workers.
-const CROWD: i64 = 500;
+const BACKLOG_LIMIT: i64 = 500;
 /// How often everything is measured.
 const MEASURED: Duration = Duration::from_secs(2);
 /// The longest that a call is held up which is answered at last.
@@ -73,7 +73,7 @@ const DRAIN: Duration = Duration::from_secs(90);
 /// What a run is.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Plan {
-    /// The dice.
+    /// The seed of all random numbers.
     pub(crate) seed: u64,
     /// How long faults are made.
     pub(crate) seconds: u64,
@@ -87,9 +87,9 @@ pub(crate) struct Outcome {
     #[serde(flatten)]
     pub(crate) plan: Plan,
     /// The faults in their order.
-    pub(crate) struck: Vec<Strike>,
+    pub(crate) made: Vec<MadeFault>,
     /// Those for which there was no time.
-    pub(crate) not_struck: Vec<Fault>,
+    pub(crate) not_made: Vec<Fault>,
     pub(crate) verdict: Verdict,
     pub(crate) growth: Growth,
     /// Measurements, and when each was made, in seconds.
@@ -99,7 +99,7 @@ pub(crate) struct Outcome {
 
 /// A fault that was made.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Strike {
+pub(crate) struct MadeFault {
     pub(crate) fault: Fault,
     /// When it began, in seconds.
     pub(crate) at: f64,
@@ -119,17 +119,17 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     let world = World::start(programs, folder, plan.seed, &plan.faults, &history).await?;
     history.begin();
     let mut sizes = vec![(history.elapsed(), world.measure().await)];
-    let (phase, watched) = watch::channel(Phase::Storm);
-    let crew = Crew::new(clients(&world.urls(), world.key())?, plan.seed, Arc::clone(&history), watched);
+    let (phase, watched) = watch::channel(Phase::Faults);
+    let load = Load::new(clients(&world.urls(), world.key())?, plan.seed, Arc::clone(&history), watched);
     let (mut producers, mut workers) = (JoinSet::new(), JoinSet::new());
     for number in 0..PRODUCERS {
-        producers.spawn(crew.caller(format!("p{number}"), number).produce());
+        producers.spawn(load.caller(format!("p{number}"), number).produce());
     }
     for number in 0..WORKERS {
-        workers.spawn(crew.caller(format!("w{number}"), PRODUCERS + number).work());
+        workers.spawn(load.caller(format!("w{number}"), PRODUCERS + number).work());
     }
     for number in 0..STEADY_WORKERS {
-        workers.spawn(crew.caller(format!("s{number}"), PRODUCERS + WORKERS + number).work_steadily());
+        workers.spawn(load.caller(format!("s{number}"), PRODUCERS + WORKERS + number).work_steadily());
     }
     for number in 0..READERS {
         let (seed, watched) = (plan.seed.wrapping_add(number), phase.subscribe());
@@ -140,9 +140,9 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
             watched,
         ));
     }
-    let struck = tokio::select! {
-        struck = storm(&world, &plan, &crew, &bar) => struck?,
-        () = measure(&world, &crew, &mut sizes) => Vec::new(),
+    let made = tokio::select! {
+        made = make_faults(&world, &plan, &load, &bar) => made?,
+        () = measure(&world, &load, &mut sizes) => Vec::new(),
     };
     bar.set_message("mending");
     world.heal().await?;
@@ -174,17 +174,17 @@ pub(crate) async fn run(programs: &Programs, folder: &Path, plan: Plan) -> Resul
     record.events.extend(of_processes);
     let verdict = check(&record, &found, ANSWER_LIMIT + ALLOWANCE);
     let mut violations = verdict.violations();
-    drop((crew, reader));
+    drop((load, reader));
     violations.extend(left_behind(&world).await?);
     sizes.push((history.elapsed(), world.measure().await));
     let growth = growth(&sizes);
     violations.extend(world.crashes().await?);
     violations.extend(violations_of_run(&plan, &verdict, &growth));
-    violations.extend(without_effect(&struck));
-    let is_missing = |fault: &Fault| struck.iter().all(|strike| strike.fault != *fault);
-    let not_struck = plan.faults.iter().copied().filter(is_missing).collect();
+    violations.extend(without_effect(&made));
+    let is_missing = |fault: &Fault| made.iter().all(|made| made.fault != *fault);
+    let not_made = plan.faults.iter().copied().filter(is_missing).collect();
     bar.finish_and_clear();
-    Ok(Outcome { plan, struck, not_struck, verdict, growth, sizes: seconds(sizes), violations })
+    Ok(Outcome { plan, made, not_made, verdict, growth, sizes: seconds(sizes), violations })
 }
 
 /// Of what should be gone with the callers, what is still there after a while.
@@ -205,13 +205,13 @@ async fn left_behind(world: &World) -> Result<Option<String>> {
 }
 
 /// Faults that were made and broke nothing: a run shows nothing of them.
-fn without_effect(struck: &[Strike]) -> Vec<String> {
-    if struck.is_empty() {
+fn without_effect(made: &[MadeFault]) -> Vec<String> {
+    if made.is_empty() {
         return vec!["nothing was broken".to_owned()];
     }
     let mut effects = BTreeMap::new();
-    for strike in struck.iter().filter(|strike| strike.fault != Fault::Calm) {
-        *effects.entry(strike.fault).or_insert(0) += strike.effects;
+    for fault in made.iter().filter(|made| made.fault != Fault::Calm) {
+        *effects.entry(fault.fault).or_insert(0) += fault.effects;
     }
     effects.retain(|_, effects| *effects == 0);
     effects.keys().map(|fault| format!("{fault:?} had no effect")).collect()
@@ -230,9 +230,9 @@ fn violations_of_run(plan: &Plan, verdict: &Verdict, growth: &Growth) -> Vec<Str
     if plan.faults.iter().all(|fault| fault.spares_servers()) && verdict.broken > 0 {
         violations.push(format!("connections of readers ended instead of an answer: {}", verdict.broken));
     }
-    let ghosts = GHOSTS + verdict.reached / REACHED_FOR_A_GHOST;
-    if plan.faults == [Fault::VanishingCallers] && verdict.lost_by_ghosts > ghosts {
-        violations.push(format!("{} callers that were gone kept their tasks", verdict.lost_by_ghosts));
+    let limit = VANISHED_LIMIT + verdict.reached / REACHED_PER_VANISHED;
+    if plan.faults == [Fault::VanishingCallers] && verdict.lost_by_vanished > limit {
+        violations.push(format!("{} callers that were gone kept their tasks", verdict.lost_by_vanished));
     }
     if growth.most_memory_mib > growth.memory_mib_at_first + MEMORY_LIMIT_MIB {
         violations.push(format!("a server grew to {:.0} MiB", growth.most_memory_mib));
@@ -244,11 +244,11 @@ fn violations_of_run(plan: &Plan, verdict: &Verdict, growth: &Growth) -> Vec<Str
 }
 
 /// Measures all the time, until it is dropped.
-async fn measure(world: &World, crew: &Crew, sizes: &mut Vec<(Duration, Size)>) {
+async fn measure(world: &World, load: &Load, sizes: &mut Vec<(Duration, Size)>) {
     loop {
         let size = world.measure().await;
-        crew.hold_back(size.open > CROWD);
-        sizes.push((crew.history().elapsed(), size));
+        load.hold_back(size.open > BACKLOG_LIMIT);
+        sizes.push((load.history().elapsed(), size));
         if let Err(error) = world.replace_dead_workers().await {
             eprintln!("a worker cannot be started: {error:#}");
         }
@@ -261,39 +261,39 @@ fn seconds(sizes: Vec<(Duration, Size)>) -> Vec<(f64, Size)> {
 }
 
 /// Makes one fault after the other, each kind as often as the others and the short ones first, until time is up.
-async fn storm(world: &World, plan: &Plan, crew: &Crew, bar: &ProgressBar) -> Result<Vec<Strike>> {
-    let mut dice = SmallRng::seed_from_u64(plan.seed);
+async fn make_faults(world: &World, plan: &Plan, load: &Load, bar: &ProgressBar) -> Result<Vec<MadeFault>> {
+    let mut rng = SmallRng::seed_from_u64(plan.seed);
     let (began, until) = (Instant::now(), Duration::from_secs(plan.seconds));
-    let (mut struck, mut left) = (Vec::new(), Vec::new());
+    let (mut made, mut left) = (Vec::new(), Vec::new());
     tokio::time::sleep(CALM).await;
     while began.elapsed() < until {
         if left.is_empty() {
             left.clone_from(&plan.faults);
-            left.shuffle(&mut dice);
+            left.shuffle(&mut rng);
             // From its end: the short ones first, so that a short run makes as many as it can.
             left.sort_by_key(|fault| fault.is_short());
         }
         let Some(fault) = left.pop() else { bail!("there is no fault to make") };
-        let (at, troubled) = (began.elapsed().as_secs_f64(), crew.history().troubled());
-        bar.set_message(format!("{fault:?} · {} tasks", crew.history().accepted()));
-        let effects = make_fault::make(fault, world, crew, &mut dice).await?;
+        let (at, troubled) = (began.elapsed().as_secs_f64(), load.history().troubled());
+        bar.set_message(format!("{fault:?} · {} tasks", load.history().accepted()));
+        let effects = make_fault::make(fault, world, load, &mut rng).await?;
         bar.set_position(began.elapsed().as_secs().min(plan.seconds));
-        let calm = CALM.mul_f64(dice.random_range(0.3..2.0));
+        let calm = CALM.mul_f64(rng.random_range(0.3..2.0));
         tokio::time::sleep(calm).await;
         let effects = match effects {
             Some(effects) => effects,
-            None => trouble_since(crew, troubled).await,
+            None => trouble_since(load, troubled).await,
         };
-        struck.push(Strike { fault, at, effects });
+        made.push(MadeFault { fault, at, effects });
     }
-    Ok(struck)
+    Ok(made)
 }
 
 /// How many more calls were troubled than `before`. One that is held up says so only when it ends.
-async fn trouble_since(crew: &Crew, before: u64) -> u64 {
+async fn trouble_since(load: &Load, before: u64) -> u64 {
     let until = Instant::now() + HELD_UP;
     loop {
-        let since = crew.history().troubled() - before;
+        let since = load.history().troubled() - before;
         if since > 0 || Instant::now() >= until {
             return since;
         }
@@ -316,7 +316,7 @@ async fn found(reader: &TaskClient) -> Result<Vec<Found>> {
             let executions = reader.get_executions(task.id).await?;
             let is_completed = |status| status == ExecutionStatus::Completed;
             let lost: Vec<_> = executions.iter().filter(|it| it.status == ExecutionStatus::Lost).collect();
-            let ghost = |it: &&Execution| it.worker_id.clone().filter(|id| id.starts_with(GHOST));
+            let vanished = |it: &&Execution| it.worker_id.clone().filter(|id| id.starts_with(VANISHED));
             let lease = i64::try_from(LEASE.as_millis()).unwrap_or(0);
             let lost_after = lost.iter().filter(|_| task.task_type != STEADY).filter_map(|it| {
                 let lasted = (it.completed_at? - it.started_at).num_milliseconds();
@@ -333,7 +333,7 @@ async fn found(reader: &TaskClient) -> Result<Vec<Found>> {
                 result: task.result.json().and_then(|json| serde_json::from_str(json.as_str()).ok()),
                 executions: executions.len(),
                 lost_after: lost_after.collect(),
-                lost_by_ghosts: lost.iter().filter_map(ghost).collect(),
+                lost_by_vanished: lost.iter().filter_map(vanished).collect(),
                 completed: executions.iter().filter(|it| is_completed(it.status)).count(),
             })
         })
@@ -348,11 +348,11 @@ mod tests {
 
     #[test]
     fn a_fault_that_broke_nothing_shows_nothing() {
-        let strike = |fault, effects| Strike { fault, at: 0.0, effects };
+        let made = |fault, effects| MadeFault { fault, at: 0.0, effects };
         assert_eq!(without_effect(&[]), ["nothing was broken"]);
-        let struck = [strike(Fault::Doubled, 0), strike(Fault::CutOff, 0), strike(Fault::Doubled, 3)];
-        assert_eq!(without_effect(&struck), ["CutOff had no effect"]);
-        assert_eq!(without_effect(&[strike(Fault::Calm, 0)]), Vec::<String>::new());
+        let several = [made(Fault::Doubled, 0), made(Fault::CutOff, 0), made(Fault::Doubled, 3)];
+        assert_eq!(without_effect(&several), ["CutOff had no effect"]);
+        assert_eq!(without_effect(&[made(Fault::Calm, 0)]), Vec::<String>::new());
     }
 
     #[test]
@@ -365,8 +365,8 @@ mod tests {
         assert_eq!((found(Fault::Doubled, behind()), found(Fault::PrimaryKill, behind())), (1, 0));
         let broken = || Verdict { broken: 1, ..Verdict::default() };
         assert_eq!((found(Fault::PrimaryKill, broken()), found(Fault::ServerKill, broken())), (1, 0));
-        let ghosts = |reached| Verdict { lost_by_ghosts: 3, reached, ..Verdict::default() };
-        let vanished = |reached| found(Fault::VanishingCallers, ghosts(reached));
+        let kept = |reached| Verdict { lost_by_vanished: 3, reached, ..Verdict::default() };
+        let vanished = |reached| found(Fault::VanishingCallers, kept(reached));
         assert_eq!((vanished(9), vanished(10)), (1, 0));
     }
 }

@@ -16,7 +16,7 @@ pub(crate) const POISON: &str = "poison";
 /// How the names of tasks begin whose payload is odd.
 pub(crate) const ODD: &str = "odd-";
 /// How the names of workers begin that vanish.
-pub(crate) const GHOST: &str = "ghost-";
+pub(crate) const VANISHED: &str = "vanished-";
 /// How long a lease holds.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// When the client gives a call up, beyond the wait that it asked for. The service answers before.
@@ -25,8 +25,8 @@ pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// What callers do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Work, and break rules now and then.
-    Storm,
+    /// Faults are made: work, and break rules now and then.
+    Faults,
     /// Finish what is there.
     Drain,
     /// Stop.

@@ -16,7 +16,7 @@ use crate::history::History;
 use crate::measure::{self, Size};
 use crate::net::free_ports;
 use crate::process::Process;
-use crate::proxy::{Proxy, Weather};
+use crate::proxy::{FaultRates, Proxy};
 use crate::workload::{API_KEY, clients};
 
 /// Servers on the one database.
@@ -183,22 +183,22 @@ impl World {
         self.servers.iter().map(|server| measure::connections(server.port)).sum()
     }
 
-    /// How many requests did not just pass the proxies, so far.
-    pub(crate) fn mishaps(&self) -> u64 {
-        self.servers.iter().map(|server| server.proxy.mishaps()).sum()
+    /// How many requests had a fault at a proxy, so far.
+    pub(crate) fn faulty_requests(&self) -> u64 {
+        self.servers.iter().map(|server| server.proxy.faulty_requests()).sum()
     }
 
-    /// What all proxies do from now on.
-    pub(crate) fn set_weather(&self, weather: Weather) {
-        self.servers.iter().for_each(|server| server.proxy.set(weather));
+    /// Sets how likely faults are at all proxies from now on.
+    pub(crate) fn set_fault_rates(&self, rates: FaultRates) {
+        self.servers.iter().for_each(|server| server.proxy.set_fault_rates(rates));
     }
 
     /// Ends half of the workers as a power cut would, and starts them again later. How many ran.
-    pub(crate) async fn kill_workers(&self, away: Duration, dice: &mut SmallRng) -> Result<u64> {
+    pub(crate) async fn kill_workers(&self, away: Duration, rng: &mut SmallRng) -> Result<u64> {
         // Those that a task has ended.
         self.start_workers().await?;
         let mut killed = 0;
-        for worker in self.workers.sample(dice, WORKERS / 2) {
+        for worker in self.workers.sample(rng, WORKERS / 2) {
             let mut worker = worker.lock().await;
             killed += u64::from(worker.is_running());
             worker.kill().await?;
@@ -247,7 +247,7 @@ impl World {
 
     /// Mends all there is to mend, and waits until every server takes requests.
     pub(crate) async fn heal(&self) -> Result<()> {
-        self.set_weather(Weather::default());
+        self.set_fault_rates(FaultRates::default());
         for member in 0..crate::cluster::MEMBERS {
             self.cluster.thaw(member).await?;
             self.cluster.restart(member).await?;

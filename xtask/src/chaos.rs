@@ -29,7 +29,7 @@ const INSTALL_CLOCKS: &str = "export DEBIAN_FRONTEND=noninteractive
 /// Options of `cargo xtask chaos`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The dice: the same seed makes the same faults in the same order [default: 1, or a new one with --minutes]
+    /// The same seed makes the same faults in the same order [default: 1, or a new one with --minutes]
     #[arg(long)]
     seed: Option<u64>,
     /// As many runs as make faults for that long in all, each with the next seed

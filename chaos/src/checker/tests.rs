@@ -30,7 +30,7 @@ fn task(name: &str, result: &str) -> Found {
         executions: 1,
         completed: 1,
         lost_after: Vec::new(),
-        lost_by_ghosts: Vec::new(),
+        lost_by_vanished: Vec::new(),
     }
 }
 
@@ -41,14 +41,14 @@ fn failed(name: &str, reason: Reason, attempt: u32, losses: u32) -> Found {
 
 #[test]
 fn a_task_may_stay_with_a_caller_that_was_answered_before_it_vanished() {
-    let found = [Found { lost_by_ghosts: vec!["a".to_owned(), "b".to_owned()], ..task("t", "t") }];
+    let found = [Found { lost_by_vanished: vec!["a".to_owned(), "b".to_owned()], ..task("t", "t") }];
     let events = vec![Event::Reached { worker_id: "b".to_owned() }];
     let record = Record { events, ..Record::default() };
-    assert_eq!(check(&record, &found, Duration::from_secs(5)).lost_by_ghosts, 1);
+    assert_eq!(check(&record, &found, Duration::from_secs(5)).lost_by_vanished, 1);
 }
 
-fn held(was_loud: bool, was_taken: bool) -> Event {
-    Event::Held { id: id(1), beats: 10, was_loud, was_taken }
+fn held(was_never_silent: bool, was_taken: bool) -> Event {
+    Event::Held { id: id(1), heartbeats: 10, was_never_silent, was_taken }
 }
 
 /// Beside one task with which all is well.
@@ -56,7 +56,7 @@ fn violations(mut events: Vec<Event>, found: &[Found]) -> Vec<String> {
     let good = Uuid::from_u128(99);
     events.push(Event::Created { name: "good".to_owned(), said: Said::Accepted, id: Some(good) });
     events.push(Event::Read { id: good, behind: 0, is_forgotten: false });
-    events.push(Event::Held { id: good, beats: 10, was_loud: true, was_taken: false });
+    events.push(Event::Held { id: good, heartbeats: 10, was_never_silent: true, was_taken: false });
     let mut found = found.to_vec();
     found.push(Found { id: good, ..task("good", "t") });
     let record = Record {

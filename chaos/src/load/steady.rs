@@ -40,9 +40,10 @@ impl Caller {
     }
 
     /// Says to every server, again and again, that it works on a task, and waits for no answer before it goes on: what
-    /// counts is that it was said. Ends only when it is heard, so that it is loud before, during and after an outage.
+    /// counts is that it was said. Ends only when a
+    /// heartbeat is heard, so that heartbeats are sent before, during and after an outage.
     async fn hold(&mut self, task: &ClaimedTask, asked: Instant) {
-        let until = Instant::now() + LEASE.mul_f64(self.dice.random_range(1.0..5.0));
+        let until = Instant::now() + LEASE.mul_f64(self.rng.random_range(1.0..5.0));
         let item = HeartbeatItem {
             id: task.id().to_string(),
             lease_token: task.lease_token().to_owned(),
@@ -50,18 +51,18 @@ impl Caller {
             progress: None,
         };
         let mut answers = JoinSet::new();
-        let (mut beats, mut spoke, mut renewed) = (0, asked, None);
-        let (mut was_loud, mut was_taken) = (true, false);
+        let (mut heartbeats, mut spoke, mut renewed) = (0, asked, None);
+        let (mut was_never_silent, mut was_taken) = (true, false);
         while !was_taken && self.phase() != Phase::Over {
             let is_heard = renewed.is_some_and(|at: Instant| at.elapsed() < SILENCE);
             if is_heard && (Instant::now() > until || self.phase() == Phase::Drain) {
                 break;
             }
-            was_loud &= spoke.elapsed() < SILENCE;
+            was_never_silent &= spoke.elapsed() < SILENCE;
             spoke = Instant::now();
             for server in &self.servers {
                 answers.spawn(beat(server.clone(), item.clone(), Arc::clone(&self.history)));
-                beats += 1;
+                heartbeats += 1;
             }
             self.pause(300..500).await;
             while let Some(Ok(answer)) = answers.try_join_next() {
@@ -72,7 +73,7 @@ impl Caller {
                 }
             }
         }
-        self.history.note(Event::Held { id: task.id(), beats, was_loud, was_taken });
+        self.history.note(Event::Held { id: task.id(), heartbeats, was_never_silent, was_taken });
     }
 }
 
