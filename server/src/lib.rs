@@ -1,7 +1,7 @@
 //! The task repository service: a central task queue server in front of MongoDB.
 //!
-//! `http → usecases → dispatch, store → mongodb`, with [`jobs`] beside [`http`]. The other modules are leaves: they use
-//! none of these.
+//! `http → jobs → usecases → dispatch → store → mongodb`, started by [`server`]. The other modules are below all of these and
+//! use none of them.
 
 pub mod access;
 mod background;

@@ -22,6 +22,7 @@ use crate::usecases::{Keys, TaskService};
 /// A running server.
 pub struct Server {
     addr: SocketAddr,
+    dispatch: Arc<Dispatch>,
     app: web::Data<App>,
     grace: Duration,
     handle: ServerHandle,
@@ -71,7 +72,6 @@ impl Server {
             service,
             keys,
             store,
-            dispatch,
             jobs,
             background,
             document: serde_json::to_vec(&http::openapi_document()).unwrap_or_default().into(),
@@ -125,7 +125,7 @@ impl Server {
         });
         tracing::info!(%addr, workers, "listening");
         let grace = Duration::from_secs(http.shutdown_grace_seconds);
-        Ok(Self { addr, app, grace, handle, listener, upkeep })
+        Ok(Self { addr, dispatch, app, grace, handle, listener, upkeep })
     }
 
     /// Where it listens.
@@ -140,7 +140,7 @@ impl Server {
 
     /// How many claims wait here for work of that type, after a read that found none for them.
     pub fn waiting_claims(&self, task_type: &str) -> usize {
-        self.app.dispatch.idle(task_type)
+        self.dispatch.idle(task_type)
     }
 
     /// How many calls wait here for the end of a task, after a read that found it unfinished.
@@ -155,11 +155,11 @@ impl Server {
         }
     }
 
-    /// Stops gracefully: not ready any more, waiting calls answered, requests in flight done, loops ended.
+    /// Stops gracefully: not ready any more, waiting calls answered, requests in flight done, jobs ended.
     pub async fn stop(self) {
         tracing::info!("stopping");
         self.app.background.drain();
-        self.app.dispatch.wake_all();
+        self.dispatch.wake_all();
         // Still listening: whoever asks whether this server is ready must hear that it is not.
         let grace_ends = tokio::time::Instant::now() + self.grace;
         while self.app.in_flight.count() > 0 && tokio::time::Instant::now() < grace_ends {

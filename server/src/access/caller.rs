@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::scope::Scope;
 
-/// Who calls, and by when the call is answered. It is passed whole from the edge to the store.
+/// Who calls, and by when the call is answered. It is made where a request's role and tenant are checked, and passed whole
+/// to the use cases and to dispatch.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// What the caller can see.

@@ -94,9 +94,9 @@ impl Callers {
         self.next
     }
 
-    /// Takes out the first of those that came before `until`. It is [put back](Self::requeue) or [served](Self::served).
-    pub(super) fn dequeue_first(&mut self, until: u64) -> Option<(u64, WaitingCaller)> {
-        while let Some(first) = self.by_number.first_entry().filter(|first| *first.key() < until) {
+    /// Takes out the first of those that came before `before`. It is [put back](Self::requeue) or [served](Self::served).
+    pub(super) fn dequeue_first(&mut self, before: u64) -> Option<(u64, WaitingCaller)> {
+        while let Some(first) = self.by_number.first_entry().filter(|first| *first.key() < before) {
             let (number, caller) = first.remove_entry();
             if !caller.reply.is_closed() {
                 self.dequeued += 1;
@@ -123,11 +123,11 @@ impl Callers {
         self.dequeued -= 1;
     }
 
-    /// Ready work was read for all that came before `until`, and there is no more. Returns those that do not wait.
-    pub(super) fn found_nothing(&mut self, until: u64) -> Vec<WaitingCaller> {
-        let since = std::mem::replace(&mut self.unconsidered, until);
+    /// Ready work was read for all that came before `before`, and there is no more. Returns those that do not wait.
+    pub(super) fn found_nothing(&mut self, before: u64) -> Vec<WaitingCaller> {
+        let since = std::mem::replace(&mut self.unconsidered, before);
         let mut done = Vec::new();
-        for (number, caller) in self.by_number.range_mut(since.min(until)..until) {
+        for (number, caller) in self.by_number.range_mut(since.min(before)..before) {
             caller.considered.take();
             if !caller.waits {
                 done.push(*number);
@@ -142,9 +142,9 @@ impl Callers {
         self.by_number.clear();
     }
 
-    /// All that came before `until` leave at once.
-    pub(super) fn leave(&mut self, until: u64) -> Vec<WaitingCaller> {
-        let later = self.by_number.split_off(&until);
+    /// All that came before `before` leave at once.
+    pub(super) fn leave(&mut self, before: u64) -> Vec<WaitingCaller> {
+        let later = self.by_number.split_off(&before);
         std::mem::replace(&mut self.by_number, later).into_values().collect()
     }
 }
@@ -173,8 +173,8 @@ pub(super) mod tests {
     }
 
     fn first(callers: &mut Callers) -> Option<(u64, WaitingCaller)> {
-        let until = callers.next();
-        callers.dequeue_first(until)
+        let before = callers.next();
+        callers.dequeue_first(before)
     }
 
     #[test]
@@ -220,10 +220,10 @@ pub(super) mod tests {
         let (caller, _answer) = caller("away", false);
         callers.push(caller);
         let (number, caller) = first(&mut callers).unwrap();
-        let until = callers.next();
-        assert!(callers.found_nothing(until).is_empty());
+        let before = callers.next();
+        assert!(callers.found_nothing(before).is_empty());
         callers.requeue(number, caller);
-        assert_eq!(callers.found_nothing(until).len(), 1);
+        assert_eq!(callers.found_nothing(before).len(), 1);
     }
 
     #[test]
@@ -243,11 +243,11 @@ pub(super) mod tests {
         let mut callers = Callers::default();
         let (early, _answer) = caller("early", false);
         callers.push(early);
-        let until = callers.next();
+        let before = callers.next();
         let (late, _later_answer) = caller("late", false);
         callers.push(late);
-        assert_eq!(callers.found_nothing(until).len(), 1, "nothing was read for the late one");
-        assert!(callers.dequeue_first(until).is_none());
+        assert_eq!(callers.found_nothing(before).len(), 1, "nothing was read for the late one");
+        assert!(callers.dequeue_first(before).is_none());
         assert_eq!(first(&mut callers).map(|(_, caller)| caller.worker_id).as_deref(), Some("late"));
     }
 }

@@ -83,9 +83,9 @@ impl ClaimGroup {
         self.dequeue_first(u64::MAX)
     }
 
-    /// Takes out the first of the callers that came before `until`.
-    pub(super) fn dequeue_first(self: &Arc<Self>, until: u64) -> Option<DequeuedCaller> {
-        let (number, waiting) = self.callers.lock().dequeue_first(until)?;
+    /// Takes out the first of the callers that came before number `before`.
+    pub(super) fn dequeue_first(self: &Arc<Self>, before: u64) -> Option<DequeuedCaller> {
+        let (number, waiting) = self.callers.lock().dequeue_first(before)?;
         Some(DequeuedCaller { group: Arc::clone(self), number, waiting })
     }
 

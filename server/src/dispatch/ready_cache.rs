@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ready_again_during_a_look_is_not_overtaken_by_what_is_offered_after_it() {
+    fn what_is_ready_again_during_a_read_is_not_overtaken_by_what_is_offered_after_it() {
         let mut cache = cache(1);
         let (from, limit) = cache.next_read(&selection(), 1, 0);
         cache.ready_again(Order::Claim.position(&task(1, 90)));

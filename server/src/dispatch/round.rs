@@ -179,7 +179,7 @@ impl Rounds {
     /// One round for all callers that wait: claims until each has what it asked for or nothing is ready. Callers that came
     /// first are served first, as many at once as one read serves.
     async fn round(&self, group: &Arc<ClaimGroup>) {
-        let until = group.callers.lock().next();
+        let before = group.callers.lock().next();
         let mut served: Vec<ServedCaller> = Vec::new();
         let mut missed_passes = 0;
         let failed = loop {
@@ -187,7 +187,7 @@ impl Rounds {
             served.extract_if(.., ServedCaller::is_done).for_each(|it| it.end(&self.give_back));
             let mut wanted: usize = served.iter().map(ServedCaller::missing).sum();
             while wanted < MAX_TASKS_PER_READ
-                && let Some(caller) = group.dequeue_first(until)
+                && let Some(caller) = group.dequeue_first(before)
             {
                 let it = ServedCaller::of(caller);
                 if it.failed.is_some() {
@@ -218,8 +218,8 @@ impl Rounds {
         }
         let mut callers = group.callers.lock();
         let (done, answer) = match failed {
-            None => (callers.found_nothing(until), Ok(())),
-            Some(error) => (callers.leave(until), Err(error)),
+            None => (callers.found_nothing(before), Ok(())),
+            Some(error) => (callers.leave(before), Err(error)),
         };
         drop(callers);
         for caller in done {

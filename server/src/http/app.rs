@@ -7,7 +7,6 @@ use actix_web::web::Bytes;
 
 use super::body_room::BodyRoom;
 use crate::background::Background;
-use crate::dispatch::Dispatch;
 use crate::jobs::Jobs;
 use crate::store::Store;
 use crate::usecases::{Keys, TaskService};
@@ -20,8 +19,6 @@ pub(crate) struct App {
     pub(crate) keys: Arc<Keys>,
     /// For health answers: whether the database takes writes, and what it knows of servers and documents.
     pub(crate) store: Store,
-    /// For health answers: how many claims wait.
-    pub(crate) dispatch: Arc<Dispatch>,
     /// For health answers: how the jobs are doing.
     pub(crate) jobs: Jobs,
     /// Whether the server is about to stop.

@@ -16,7 +16,7 @@ use super::mounts::is_at_root;
 use super::near_path::NearPaths;
 use super::openapi::WhatHoldsForAll;
 use super::problems::{HandlerResult, Rejection};
-use super::request::call::{Access, Call, RequestId};
+use super::request::call::{Call, RequestId, RouteAccess};
 use super::route_metrics::RouteMetrics;
 use super::{docs, keys, system, tasks, work};
 
@@ -27,19 +27,19 @@ type Handler = fn(Call) -> Pin<Box<dyn Future<Output = HandlerResult>>>;
 pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: &'static str,
-    access: Access,
+    access: RouteAccess,
     handler: Handler,
 }
 
-const PRODUCER: Access = Access::Roles(&[Role::Producer]);
-const WORKER: Access = Access::Roles(&[Role::Worker]);
-const ANY_KEY: Access = Access::AnyKey;
-const PUBLIC: Access = Access::Public;
-const ADMIN: Access = Access::Roles(&[Role::Admin]);
-const PRODUCER_OR_WORKER: Access = Access::Roles(&[Role::Producer, Role::Worker]);
-const PRODUCER_OR_OPERATOR: Access = Access::Roles(&[Role::Producer, Role::Operator]);
+const PRODUCER: RouteAccess = RouteAccess::Roles(&[Role::Producer]);
+const WORKER: RouteAccess = RouteAccess::Roles(&[Role::Worker]);
+const ANY_KEY: RouteAccess = RouteAccess::AnyKey;
+const PUBLIC: RouteAccess = RouteAccess::Public;
+const ADMIN: RouteAccess = RouteAccess::Roles(&[Role::Admin]);
+const PRODUCER_OR_WORKER: RouteAccess = RouteAccess::Roles(&[Role::Producer, Role::Worker]);
+const PRODUCER_OR_OPERATOR: RouteAccess = RouteAccess::Roles(&[Role::Producer, Role::Operator]);
 /// The handler itself looks at the role, which depends on the body.
-const CANCELLER: Access = Access::Roles(&[Role::Producer, Role::Operator, Role::Worker]);
+const CANCELLER: RouteAccess = RouteAccess::Roles(&[Role::Producer, Role::Operator, Role::Worker]);
 
 /// THE table of routes: what the server answers, and what the OpenAPI document shows.
 macro_rules! routes {

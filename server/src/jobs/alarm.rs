@@ -60,3 +60,55 @@ impl Alarm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chrono::TimeDelta;
+    use futures_util::{FutureExt as _, poll};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn planned(after: Duration) -> (Arc<Clock>, Alarm) {
+        let clock = Arc::new(Clock::default());
+        let alarm = Alarm::new(Arc::clone(&clock));
+        alarm.begin();
+        alarm.plan(clock.instant() + after);
+        (clock, alarm)
+    }
+
+    #[tokio::test]
+    async fn it_rings_when_planned_and_earlier_for_what_is_set_meanwhile() {
+        let (clock, alarm) = planned(2 * HOUR);
+        let mut rings = std::pin::pin!(alarm.rings());
+        assert!(poll!(&mut rings).is_pending());
+        alarm.set(clock.now() + HOUR);
+        alarm.set(clock.now() + 3 * HOUR);
+        clock.advance(HOUR + Duration::from_secs(1));
+        rings.await;
+    }
+
+    #[tokio::test]
+    async fn what_is_set_during_a_round_counts_for_the_next() {
+        let (clock, alarm) = planned(Duration::ZERO);
+        assert!(alarm.rings().now_or_never().is_some());
+        alarm.begin();
+        alarm.set(clock.now());
+        alarm.plan(clock.instant() + HOUR);
+        assert!(alarm.rings().now_or_never().is_some(), "it is not overwritten by the plan");
+        alarm.begin();
+        alarm.plan(clock.instant() + HOUR);
+        assert!(alarm.rings().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_step_back_of_the_time_does_not_put_the_round_off() {
+        let (clock, alarm) = planned(Duration::from_secs(1));
+        clock.hear("member".to_owned(), clock.now() - TimeDelta::hours(5), clock.instant());
+        clock.advance(Duration::from_secs(2));
+        assert!(alarm.rings().now_or_never().is_some());
+    }
+}

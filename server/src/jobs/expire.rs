@@ -6,7 +6,7 @@ use rand::RngExt as _;
 
 use super::due_moves::{DueMoves, PAGE};
 use super::renewals::Renewals;
-use super::runner::{Job, Round};
+use super::runner::{Job, JobRound};
 use crate::background::Background;
 use crate::lifecycle::Intent;
 use crate::store::{Store, StoreError};
@@ -29,7 +29,7 @@ impl Expire {
 impl Job for Expire {
     const NAME: &'static str = "sweeper";
 
-    async fn round(&self) -> Result<Round, StoreError> {
+    async fn round(&self) -> Result<JobRound, StoreError> {
         let mut moves = DueMoves::new(&self.store);
         loop {
             let found = self.store.expired(moves.page(), PAGE).await?;
@@ -42,7 +42,7 @@ impl Job for Expire {
             let jitter = || Intent::Expire { jitter: rand::rng().random_range(-1.0..=1.0) };
             moves.make(&found, &expired, jitter).await;
             if !found.is_full || self.background.is_stopping() {
-                return Ok(Round { lag: moves.end()?, pause: self.pause });
+                return Ok(JobRound { lag: moves.end()?, pause: self.pause });
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::alarm::Alarm;
 use super::due_moves::{DueMoves, PAGE};
-use super::runner::{Job, Round};
+use super::runner::{Job, JobRound};
 use crate::background::Background;
 use crate::events::TaskEvent;
 use crate::lifecycle::Intent;
@@ -41,7 +41,7 @@ impl Promote {
 impl Job for Promote {
     const NAME: &'static str = "promoter";
 
-    async fn round(&self) -> Result<Round, StoreError> {
+    async fn round(&self) -> Result<JobRound, StoreError> {
         let (mut moves, clock) = (DueMoves::new(&self.store), self.store.clock());
         loop {
             // As far as the next round; what is due later is not read before.
@@ -52,7 +52,7 @@ impl Job for Promote {
             moves.make(&found, &due, || Intent::Promote).await;
             if !found.is_full || !later.is_empty() || self.background.is_stopping() {
                 let next = later.first().map_or(until, |task| task.at);
-                return Ok(Round { lag: moves.end()?, pause: clock.until(next) });
+                return Ok(JobRound { lag: moves.end()?, pause: clock.until(next) });
             }
         }
     }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use task_repo_protocol::Uuid;
 
-use super::runner::{Job, Round};
+use super::runner::{Job, JobRound};
 use crate::store::{SCHEMA, ServerRecord, Store, StoreError};
 use crate::usecases::Keys;
 
@@ -75,7 +75,7 @@ impl Registry {
 impl Job for Registry {
     const NAME: &'static str = "registry";
 
-    async fn round(&self) -> Result<Round, StoreError> {
+    async fn round(&self) -> Result<JobRound, StoreError> {
         let asked = Instant::now();
         self.keys.hear(self.store.changes().await?, asked);
         let now = self.store.clock().instant();
@@ -83,6 +83,6 @@ impl Job for Registry {
             self.store.renew_server(&self.server.entry(self.store.clock().now())).await?;
             *self.server.renewed_at.lock() = Some(now);
         }
-        Ok(Round { lag: Duration::ZERO, pause: ASK_INTERVAL })
+        Ok(JobRound { lag: Duration::ZERO, pause: ASK_INTERVAL })
     }
 }

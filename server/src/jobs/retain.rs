@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::registry::ThisServer;
-use super::runner::{Job, Round};
+use super::runner::{Job, JobRound};
 use crate::background::Background;
 use crate::store::{Store, StoreError};
 
@@ -38,10 +38,10 @@ impl Job for Retain {
     const NAME: &'static str = JOB;
 
     /// Removes batch after batch while this server has the job. The lag is that of the first task.
-    async fn round(&self) -> Result<Round, StoreError> {
+    async fn round(&self) -> Result<JobRound, StoreError> {
         let (clock, mut lag) = (self.store.clock(), Duration::ZERO);
         if !self.store.lease_job(JOB, self.server.id(), JOB_LEASE).await? {
-            return Ok(Round { lag, pause: self.pause });
+            return Ok(JobRound { lag, pause: self.pause });
         }
         let leased = clock.instant();
         while clock.since(leased) < JOB_LEASE / 2 && !self.background.is_stopping() {
@@ -53,6 +53,6 @@ impl Job for Retain {
                 break;
             }
         }
-        Ok(Round { lag, pause: self.pause })
+        Ok(JobRound { lag, pause: self.pause })
     }
 }

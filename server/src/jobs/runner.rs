@@ -18,7 +18,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const OVERDUE: Duration = Duration::from_secs(15);
 
 /// The result of a round.
-pub(super) struct Round {
+pub(super) struct JobRound {
     /// How late it was for the oldest thing it did.
     pub(super) lag: Duration,
     /// How long until the next round.
@@ -34,7 +34,7 @@ pub(super) trait Job: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the database did not do its part; the next round tries again.
-    fn round(&self) -> impl Future<Output = Result<Round, StoreError>> + Send;
+    fn round(&self) -> impl Future<Output = Result<JobRound, StoreError>> + Send;
 }
 
 /// Runs jobs, each in a task of its own, until the background work ends.
@@ -100,12 +100,12 @@ fn report(
     name: &'static str,
     began: Instant,
     pause: Duration,
-    result: &Result<Round, StoreError>,
+    result: &Result<JobRound, StoreError>,
 ) {
     last.took = Some(began.elapsed());
     last.failed = result.is_err();
     last.pause = pause;
-    if let Ok(Round { lag, .. }) = result {
+    if let Ok(JobRound { lag, .. }) = result {
         last.lag = *lag;
         last.succeeded = Some(Instant::now());
         metrics::gauge!("task_repo_background_lag_seconds", "job" => name).set(lag.as_secs_f64());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use rand::seq::IndexedRandom as _;
 
-use super::runner::{Job, Round};
+use super::runner::{Job, JobRound};
 use crate::dispatch::Dispatch;
 use crate::store::{Awaited, Selection, Store, StoreError};
 use crate::usecases::EndWaits;
@@ -34,7 +34,7 @@ impl Job for Wake {
     const NAME: &'static str = "waker";
 
     /// One read for all calls that wait here, whatever their number.
-    async fn round(&self) -> Result<Round, StoreError> {
+    async fn round(&self) -> Result<JobRound, StoreError> {
         let awaited = self.dispatch.awaited().into_iter();
         let reads = awaited.map(|(tenant, awaited)| self.wake_claims(tenant, awaited));
         let reads: Vec<_> = stream::iter(reads).buffer_unordered(PARALLEL_TENANTS).collect().await;
@@ -47,7 +47,7 @@ impl Job for Wake {
         metrics::gauge!("task_repo_waiting_claims").set(waiting);
         // Checked last, because a read that failed is one tenant's.
         reads.into_iter().collect::<Result<(), _>>()?;
-        Ok(Round { lag: Duration::ZERO, pause: self.pause })
+        Ok(JobRound { lag: Duration::ZERO, pause: self.pause })
     }
 }
 

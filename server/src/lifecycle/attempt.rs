@@ -35,7 +35,8 @@ pub(super) fn claim(task: &mut TaskRecord, grant: &Grant, now: Now) {
     }
 }
 
-/// What the next claim displaces, so that it can be [withdrawn](super::settle::withdraw). `started_at` is no part of it: it is that of the latest attempt.
+/// The fields that the next claim displaces, so that it can be [withdrawn](super::settle::withdraw). `started_at` is no part
+/// of them: it is that of the latest attempt.
 fn displaced(task: &TaskRecord) -> Option<Box<Kept<BeforeClaimRecord>>> {
     let before = BeforeClaimRecord {
         lost_token: task.lost_token,

@@ -14,7 +14,7 @@ use crate::telemetry::masked;
 
 /// How long an unreadable document is remembered that is not met again.
 const UNREADABLE_REMEMBERED: Duration = Duration::from_secs(600);
-/// How long looks for work pass it by before they try to read it again.
+/// How long reads of ready work pass it by before they try to read it again.
 const PASSED_BY: Duration = Duration::from_secs(2);
 /// How many are remembered.
 const MAX_UNREADABLE: u64 = 1000;
@@ -57,7 +57,7 @@ impl Unreadable {
         documents
     }
 
-    /// Ids that a look for work need not read again just now.
+    /// Ids that a read of ready work passes by just now.
     pub(in crate::store) fn passed_by(&self) -> Vec<Uuid> {
         if self.met.entry_count() == 0 {
             return Vec::new();

@@ -69,7 +69,7 @@ pub struct TaskRecord {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub releases: u32,
     /// When a failed attempt is followed by another. This and the next two are the effective values, chosen when the task
-    /// was created. Absent in the stored form is what is defaults: always these very values, whatever the defaults are later.
+    /// was created. Absent in the stored form is what is usual: always these very values, whatever the defaults are later.
     #[serde(default, skip_serializing_if = "is_usual_retry")]
     pub retry: Kept<RetryRecord>,
     /// How long a lease holds where the claim does not say otherwise, in seconds.

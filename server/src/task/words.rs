@@ -13,7 +13,7 @@ words! {
         Pending = "pending",
         /// Not before its time.
         Scheduled = "scheduled",
-        /// Not now, for another reason than time; the wire calls it `scheduled`. No loop, no claim and no list of ready
+        /// Not now, for another reason than time; the wire calls it `scheduled`. No job, no claim and no list of ready
         /// work looks at it: whoever holds a task lets it go.
         Held = "held",
         /// A worker has it, or a service runs it itself.

@@ -1,6 +1,7 @@
 //! A key that ends, or loses a right, ends the calls that wait under it.
 
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -25,19 +26,23 @@ pub enum KeyEnd {
 impl Keys {
     /// Resolves when the caller's key does not allow any more what `identity` says: within 5 s of its revocation at any
     /// server.
-    pub async fn key_ends(&self, identity: &Identity) -> KeyEnd {
+    pub async fn key_ends(self: &Arc<Self>, identity: &Identity) -> KeyEnd {
         let Identity::Issued(key, hash) = identity else { return pending().await };
         let mut changes = self.cache.changes();
         loop {
-            // Not by the deadline of the call that waits, which is long.
-            let again = match self.good_key(*hash, self.store.step_deadline()).await {
-                Ok(None) => return KeyEnd::Gone,
-                Ok(Some(now)) if !allows(&now, key) => return KeyEnd::Narrowed,
-                Ok(Some(now)) => {
+            // A task of its own with a deadline of its own: a call that is answered meanwhile does not break the look-up off
+            // for others that have joined it, and its future does not carry the room of the look-up.
+            let (keys, hash) = (Arc::clone(self), *hash);
+            let look_up =
+                self.background.spawn(async move { keys.good_key(hash, keys.store.step_deadline()).await });
+            let again = match look_up.await {
+                Ok(Ok(None)) => return KeyEnd::Gone,
+                Ok(Ok(Some(now))) if !allows(&now, key) => return KeyEnd::Narrowed,
+                Ok(Ok(Some(now))) => {
                     let soon = self.store.clock().now() + BELIEVED_UNHEARD;
-                    self.ends_at(&now, *hash).map_or(soon, |at| at.min(soon))
+                    self.ends_at(&now, hash).map_or(soon, |at| at.min(soon))
                 }
-                Err(_) => self.store.clock().now() + RETRY_PAUSE,
+                Ok(Err(_)) | Err(_) => self.store.clock().now() + RETRY_PAUSE,
             };
             tokio::select! {
                 () = tokio::time::sleep(self.store.clock().until(again)) => {}

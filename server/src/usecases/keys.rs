@@ -35,7 +35,7 @@ fn new_secret() -> String {
 pub struct Keys {
     pub(super) store: Store,
     pub(super) cache: KeyCache,
-    background: Background,
+    pub(super) background: Background,
 }
 
 impl Keys {

@@ -38,7 +38,7 @@ pub(in crate::http) struct AuthenticationTime(pub(in crate::http) Duration);
 
 /// The callers that may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::http) enum Access {
+pub(in crate::http) enum RouteAccess {
     /// Everybody, without a key.
     Public,
     /// Every key.
@@ -65,16 +65,16 @@ impl Call {
         request: HttpRequest,
         payload: Payload,
         app: Arc<App>,
-        access: Access,
+        access: RouteAccess,
     ) -> Result<Self, Rejection> {
         let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
         let identity = request.extensions().get::<Identity>().cloned().unwrap_or(Identity::Anonymous);
-        if matches!(identity, Identity::Anonymous) && access != Access::Public {
+        if matches!(identity, Identity::Anonymous) && access != RouteAccess::Public {
             return Err(unauthenticated(
                 "this needs a key: send one as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
             ));
         }
-        if let Access::Roles(roles) = access
+        if let RouteAccess::Roles(roles) = access
             && !identity.has_any(roles)
         {
             return Err(lacks_role(roles));

@@ -3,10 +3,10 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`call`] | one request in the order in which the contract refuses |
-//! | [`body`] | a body as a wire type, or all its faults |
+//! | [`body`] | a body as a wire type, or all its violations |
 //! | [`params`] | query parameters |
 //! | [`size`] | how large bodies, batches and payloads may be |
-//! | [`faults`], [`expected`] | what is wrong with a body, in JSON's words |
+//! | [`violations`], [`expected`] | what is wrong with a body, in JSON's words |
 
 pub(super) mod body;
 pub(super) mod call;

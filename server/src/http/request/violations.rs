@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use serde::de::{Deserializer as _, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -28,13 +29,20 @@ const MAX_MESSAGE: usize = 512;
 /// Schemas as the OpenAPI document shows them, by name.
 type Schemas = BTreeMap<String, Value>;
 
-/// The schemas of `T` and of what it refers to, and that of a task, whose other fields a body may name by mistake.
-fn schemas_of<T: ToSchema>() -> Schemas {
-    let mut schemas =
-        vec![(T::name().into_owned(), T::schema()), (Task::name().into_owned(), Task::schema())];
+/// The schemas that were asked for, by the name of their type. A batch asks for those of its items again and again.
+static KNOWN: RwLock<BTreeMap<String, Arc<Schemas>>> = RwLock::new(BTreeMap::new());
+
+/// The schemas of `T` and of what it refers to, and that of a task, whose other fields a body may name in error.
+fn schemas_of<T: ToSchema>() -> Arc<Schemas> {
+    let name = T::name();
+    if let Some(schemas) = KNOWN.read().get(&*name) {
+        return Arc::clone(schemas);
+    }
+    let mut schemas = vec![(name.to_string(), T::schema()), (Task::name().into_owned(), Task::schema())];
     T::schemas(&mut schemas);
     let as_value = |schema| serde_json::to_value(schema).unwrap_or_default();
-    schemas.into_iter().map(|(name, schema)| (name, as_value(schema))).collect()
+    let schemas = schemas.into_iter().map(|(name, schema)| (name, as_value(schema))).collect();
+    Arc::clone(KNOWN.write().entry(name.into_owned()).or_insert(Arc::new(schemas)))
 }
 
 /// What is wrong with one body.
@@ -58,7 +66,7 @@ struct FoundViolation {
 impl<'a> Violations<'a> {
     /// Those that the schema of `T` finds in `text`, which is JSON and stands at `place`.
     pub(super) fn of<T: ToSchema>(text: &'a str, place: &[Value]) -> Self {
-        let schemas = Arc::new(schemas_of::<T>());
+        let schemas = schemas_of::<T>();
         let schema = schemas[&*T::name()].clone();
         let mut walk = Walk { text, schemas, loc: place.to_vec(), depth: place.len(), ..Walk::default() };
         walk.value(text, &schema);

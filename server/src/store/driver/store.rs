@@ -117,8 +117,8 @@ impl Store {
         AggregateOptions::builder().hint(Hint::Name(index.to_owned())).max_time(self.timeout).build()
     }
 
-    /// By when a step has its answer that no caller waits for: one of a background job, or of a command that carries several
-    /// callers.
+    /// By when a step that begins now has its answer where no `Caller` brings a deadline: in a background job, in a command
+    /// that carries several callers, and in the look-up of a key.
     pub fn step_deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }

@@ -33,8 +33,8 @@ pub struct DueTasks {
     last: Option<(DateTime<Utc>, Vec<Bson>)>,
 }
 
-/// Where a look of a loop begins: at the time of the last document of the page before, without those of that time that
-/// could not be moved. What a loop cannot move must not keep it from what comes behind.
+/// Where a page of a job begins: at the time of the last document of the page before, without those of that time that
+/// could not be moved. What a job cannot move must not keep it from what comes behind.
 #[derive(Debug, Clone, Default)]
 pub struct DuePage {
     from: Option<DateTime<Utc>>,

@@ -13,8 +13,8 @@ use crate::store::ids::stored_id;
 use crate::store::indexes::{READY, READY_BY_TAG, READY_BY_USER};
 use crate::task::{Order, Position, TaskRecord};
 
-/// How many ready tasks one look for other servers' work reads.
-const MAX_LOOK: usize = 1000;
+/// How many ready tasks one read for several selections brings.
+const MAX_FOR_ANY: usize = 1000;
 
 /// The last bit of a stored id, as MongoDB counts them: from the lowest of the first byte.
 const LAST_BIT: i32 = 8 * 15;
@@ -28,7 +28,7 @@ pub struct Ready {
     pub is_cut: bool,
 }
 
-/// Where a look for ready work begins.
+/// Where a read of ready work begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadyFrom {
     /// At the front.
@@ -92,7 +92,7 @@ impl Selection {
         }
     }
 
-    /// Whether its ready tasks are one range of the index, so that a look can begin behind any of them.
+    /// Whether its ready tasks are one range of the index, so that a read can begin behind any of them.
     pub fn is_one_queue(&self) -> bool {
         self.takes_any() && self.task_types.len() == 1
     }
@@ -173,7 +173,7 @@ impl Store {
         self.distinct("task_type", filter, self.step_deadline()).await
     }
 
-    /// One look at ready tasks that such callers may want, without payloads. They all take only their own user's, or all
+    /// One read of ready tasks that such callers may want, without payloads. They all take only their own user's, or all
     /// take any user's with some tag. For several it goes by the user or one tag of each, so it brings also what none of
     /// them wants; it is cut where it would bring more than 1 000.
     ///
@@ -198,10 +198,10 @@ impl Store {
             } else {
                 filter.insert("user_id", doc! { "$in": as_array(users) });
             }
-            (filter, MAX_LOOK)
+            (filter, MAX_FOR_ANY)
         };
         options.limit = i64::try_from(limit).ok();
         let tasks = self.find("ready for some", filter, options, self.step_deadline()).await?.found;
-        Ok(Ready { is_cut: tasks.len() >= MAX_LOOK, tasks })
+        Ok(Ready { is_cut: tasks.len() >= MAX_FOR_ANY, tasks })
     }
 }
