@@ -11,13 +11,12 @@ use crate::layout;
 use crate::mongod;
 use crate::process;
 use crate::seed;
+use crate::server;
 
 /// The program that breaks things.
 const CHAOS: &str = "task-repo-chaos";
 /// The seed of a run that is given none.
 const FIXED_SEED: u64 = 1;
-/// The server's program.
-const SERVER: &str = "task-repo-server";
 
 /// A library that gives programs another clock.
 const CLOCKS: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
@@ -93,7 +92,8 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let profile = if args.release { "release" } else { "dev" };
     let build = || {
         let mut build = process::cargo();
-        build.args(["build", "--profile", profile, "--bin", SERVER, "--bin", CHAOS]);
+        build.args(["build", "--profile", profile, "--bin", server::NAME, "--bin", CHAOS]);
+        build.args(server::as_for_tests(args.release));
         build
     };
     let mut first = build();
@@ -110,7 +110,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         .arg(if args.injected_faults { "injected-faults" } else { "run" })
         .args(words(args, first_seed))
         .current_dir(layout::root());
-    command.arg("--mongod").arg(mongod::program().await?).arg("--server").arg(programs.join(SERVER));
+    command.arg("--mongod").arg(mongod::program().await?).arg("--server").arg(programs.join(server::NAME));
     command.arg("--output").arg(output());
     let done = process::run(&mut command).await;
     if args.injected_faults {

@@ -37,12 +37,20 @@ pub(crate) struct Server {
     log: PathBuf,
 }
 
+/// What has programs built from the dependencies that tests are built from, and not from a second set of them.
+///
+/// Tests turn on features of tokio, so everything that needs tokio would be built twice. Cargo turns them on for programs too
+/// where an example is built beside them, because examples may use what tests use. With `--package` in place of `--bin`
+/// there would be a second set as well. Optimised programs are built without, as they are handed out.
+pub(crate) fn as_for_tests(release: bool) -> &'static [&'static str] {
+    if release { &[] } else { &["--example", "quickstart"] }
+}
+
 /// Builds the program and returns where it is.
 pub(crate) async fn build(release: bool) -> Result<PathBuf> {
     let (profile, folder) = if release { ("release", "release") } else { ("dev", "debug") };
-    // `--bin`, not `--package`: then it is built from the same dependencies as the tests, not from a second set.
     let build = ["build", "--bin", NAME, "--profile", profile];
-    process::run(process::cargo().args(build)).await?;
+    process::run(process::cargo().args(build).args(as_for_tests(release))).await?;
     Ok(layout::target().join(folder).join(NAME))
 }
 
