@@ -27,6 +27,8 @@ async fn steps(report: &mut Report) -> Result<()> {
     report.step("tidy", async { tidy::run(&tidy::Args::default()) }).await?;
     report.step("documentation", documentation()).await?;
     report.skippable("dependencies", dependencies()).await?;
+    // By itself, so that the report tells compilers from tests.
+    report.step("build of tests", test::build()).await?;
     report.step("tests", test::run(&test::Args::default())).await?;
     let (seed, origin) = seed::of_commit().await;
     println!("\n{origin}");

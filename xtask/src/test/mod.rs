@@ -43,9 +43,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         None => Selection::everything(),
     };
     // First what needs no database: a compiler error should not wait for one.
-    for words in selection.calls() {
-        process::run(cargo_test(&words).arg("--no-run")).await?;
-    }
+    build_selected(&selection).await?;
     let calls: Vec<_> = selection
         .calls()
         .iter()
@@ -60,6 +58,18 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     } else {
         run_all(calls, args).await
     }
+}
+
+/// Builds all tests, without running any.
+pub(crate) async fn build() -> Result<()> {
+    build_selected(&Selection::everything()).await
+}
+
+async fn build_selected(selection: &Selection) -> Result<()> {
+    for words in selection.calls() {
+        process::run(cargo_test(&words).arg("--no-run")).await?;
+    }
+    Ok(())
 }
 
 /// Has the tests write the documents of this version, which later ones must read, into `tests/fixtures/`.
