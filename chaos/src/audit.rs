@@ -1,5 +1,5 @@
-//! Readers who ask all the time, at any server, for tasks that callers were told of. Whatever is broken meanwhile, they
-//! must read at least as much.
+//! Readers ask any server, all the time, for tasks that callers were told of. Also while something is broken, a reader
+//! must see at least what callers were told.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -38,33 +38,34 @@ const STEADY_WORKERS: u64 = 3;
 /// The longest that an answer may take beyond the time that its call asked the service to wait. The service gives itself
 /// 4.5 s (`MONGODB_TIMEOUT_MS`).
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// How much longer it may seem: callers, servers and database share a machine.
+/// How much longer an answer may take in a run, because callers, servers and database share a machine.
 const ALLOWANCE: Duration = Duration::from_millis(500);
 /// How long the last caller may be counted after it is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest that a lost task may take to be back after the end of its lease.
 const BACK_LIMIT_MS: i64 = 1000;
-/// How many callers that vanished may keep tasks until their leases end, in a run in which nothing else is broken: those
-/// whose connection ends in the moment of their answer, before the server can know. There are some, and at most one for
-/// so many who had their answer: these come at any time in 20 ms, and that moment is a millisecond or two.
+/// How many callers that vanished may keep tasks until their leases end, in a run in which nothing else is broken. The
+/// connection of such a caller ends while its answer is sent, before the server can know.
 const VANISHED_LIMIT: usize = 2;
+/// One more such caller is allowed for so many callers that vanished with their answer. Callers vanish at any time within
+/// 20 ms, and sending an answer takes a millisecond or two.
 const REACHED_PER_VANISHED: usize = 10;
 /// How much the memory of a server may grow, in MiB.
 const MEMORY_LIMIT_MIB: f64 = 64.0;
-/// How many connections of callers may be counted when everybody is gone: those that count them.
+/// How many connections of callers may be open when all callers are gone: those of the clients that count them.
 const CONNECTIONS_LIMIT: usize = 5;
-/// How many more files and connections a server may have when everybody is gone: those to the database, which it opens
-/// when it needs them.
+/// How many more files and connections a server may have when all callers are gone. They are connections to the database,
+/// which the server opens when it needs them.
 const FILES_LIMIT: u64 = 40;
 /// Tasks that are not final yet, beyond which producers wait for the workers.
 const BACKLOG_LIMIT: i64 = 500;
 /// How often everything is measured.
 const MEASURED: Duration = Duration::from_secs(2);
-/// The longest that a call is held up which is answered at last.
+/// How long after a fault a call may still end that the fault has held up.
 const HELD_UP: Duration = Duration::from_secs(6);
-/// How often it is looked whether a fault shows.
+/// The pause between two looks whether a fault had an effect.
 const LOOK: Duration = Duration::from_millis(50);
-/// Calm after each fault.
+/// The pause after each fault, times 0.3 to 2.
 const CALM: Duration = Duration::from_secs(1);
 /// The longest that tasks may take to become final when nothing is broken any more: the longest lease and all its
 /// losses are far shorter.

@@ -12,8 +12,8 @@ use crate::event::{Event, Verb};
 use crate::history::History;
 use crate::workload::{LEASE, Phase, STEADY};
 
-/// A worker that is silent for longer does not count as one that says all the time that it is alive: it may be this
-/// machine that was too slow, and what was said needs time to be heard within a lease.
+/// A worker whose heartbeats pause for longer may lose its task: a heartbeat needs time to arrive within the lease, and
+/// this machine may have been too slow.
 const SILENCE: Duration = Duration::from_millis(1500);
 
 /// What came of a heartbeat.
@@ -39,9 +39,8 @@ impl Caller {
         }
     }
 
-    /// Says to every server, again and again, that it works on a task, and waits for no answer before it goes on: what
-    /// counts is that it was said. Ends only when a
-    /// heartbeat is heard, so that heartbeats are sent before, during and after an outage.
+    /// Sends heartbeats for a task to every server, one after the other, without waiting for answers. Ends only after a
+    /// heartbeat was accepted, so that heartbeats are sent before, during and after an outage.
     async fn hold(&mut self, task: &ClaimedTask, asked: Instant) {
         let until = Instant::now() + LEASE.mul_f64(self.rng.random_range(1.0..5.0));
         let item = HeartbeatItem {

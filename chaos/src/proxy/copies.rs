@@ -33,11 +33,13 @@ fn success(answer: &[u8]) -> Option<Value> {
     is_success.then(|| serde_json::from_slice(&answer[head..]).unwrap_or(Value::Null))
 }
 
-/// The leases of two answers to one claim, if they do not fit together. A task that is in both has the same lease. What
-/// was settled between the two answers is missing in the later one, and an empty answer, at the end of a wait, is not
-/// remembered; but never has each what the other has not, unless two servers were asked at the same moment: then both
-/// may take work (docs/operations.md), and later answers have all of it. Then one may also take what the worker of the
-/// other has given back meanwhile: the task has another lease, in a later version of it.
+/// The leases of two answers to one claim, if the answers contradict each other.
+///
+/// A task that is in both answers has the same lease. The later answer may have fewer tasks, because tasks were settled
+/// between the two, and an empty answer at the end of a wait is not remembered. So one answer's tasks are always among the
+/// other's, if both come from one server. Two servers that are asked at the same moment may both take work
+/// (docs/operations.md). Then a worker may give a task back that the other server takes: the task has another lease, in a
+/// later version.
 fn leases_apart(one: &Value, other: &Value, is_one_server: bool) -> Option<(String, String)> {
     let (one, other) = (leases(one), leases(other));
     let (few, many) = if one.len() <= other.len() { (&one, &other) } else { (&other, &one) };
