@@ -9,6 +9,20 @@ const LONGEST: usize = 400;
 /// Names that say nothing, so everything ends up there.
 const BANNED_NAMES: [&str; 7] = ["utils", "util", "common", "helpers", "helper", "misc", "types"];
 
+/// Metaphors that were names once, and the terms that are names now.
+const METAPHORS: [(&str, &str); 10] = [
+    ("desk", "claim groups"),
+    ("shelf", "ready cache"),
+    ("seat", "caller"),
+    ("lent", "hand-off"),
+    ("handout", "delivery"),
+    ("stir", "event"),
+    ("pulse", "renewal"),
+    ("fate", "write outcome"),
+    ("unsay", "withdraw"),
+    ("mistake", "injected fault"),
+];
+
 /// A library that is named only where it belongs.
 struct Boundary {
     library: &'static str,
@@ -62,8 +76,9 @@ pub(super) fn check(file: &File) -> Vec<Violation> {
         return Vec::new();
     }
     let tokens = tokens::of(&file.text);
-    let by_tokens =
-        [names, boundaries, unfinished, ignored, sleeps].into_iter().flat_map(|rule| rule(file, &tokens));
+    let by_tokens = [names, metaphors, boundaries, unfinished, ignored, sleeps]
+        .into_iter()
+        .flat_map(|rule| rule(file, &tokens));
     size(file).into_iter().chain(by_tokens).collect()
 }
 
@@ -85,6 +100,34 @@ fn names(file: &File, tokens: &[Token]) -> Vec<Violation> {
     let modules = tokens.windows(2).filter(|pair| pair[0].text == "mod").map(|pair| &pair[1]);
     let inline = modules.filter(|name| BANNED_NAMES.contains(&&*name.text));
     in_path.chain(inline.map(|name| violation(name.line, &name.text))).collect()
+}
+
+fn metaphors(file: &File, tokens: &[Token]) -> Vec<Violation> {
+    let violation = |line, name: &str| {
+        let words = words(name);
+        let (word, term) = METAPHORS.iter().find(|(word, _)| {
+            words.iter().any(|it| it.strip_suffix('s').unwrap_or(it) == *word || it == word)
+        })?;
+        Some(file.violation(line, format!("`{name}` is named for a {word}"), format!("the term is {term}")))
+    };
+    let path = file.path.trim_end_matches(".rs").split('/').filter_map(|name| violation(1, name));
+    path.chain(tokens.iter().filter_map(|token| violation(token.line, &token.text))).collect()
+}
+
+/// The words of a name in snake or camel case, in lower case.
+fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut was_lower = false;
+    for letter in name.chars() {
+        if letter == '_' || letter == '-' || letter.is_uppercase() && was_lower {
+            words.push(String::new());
+        }
+        was_lower = letter.is_lowercase();
+        if let Some(word) = words.last_mut().filter(|_| letter.is_alphanumeric()) {
+            word.extend(letter.to_lowercase());
+        }
+    }
+    words
 }
 
 fn boundaries(file: &File, tokens: &[Token]) -> Vec<Violation> {
@@ -150,6 +193,29 @@ mod tests {
         assert_eq!(broken("server/src/a.rs", "mod a;\npub(crate) mod helpers {\n}")[0].0, 2);
         assert_eq!(broken("server/src/a.rs", "mod misc {}").len(), 1);
         assert!(broken("server/src/a.rs", "mod utilisation;").is_empty());
+    }
+
+    #[test]
+    fn a_metaphor_is_found_as_a_word_of_any_name() {
+        for text in [
+            "struct Seat;",
+            "fn f(shelf_of: u8) {}",
+            "mod pulses;",
+            "const MAX_FATE: u8 = 1;",
+            "enum E { UnsayAll }",
+        ] {
+            assert_eq!(broken("server/src/a.rs", text).len(), 1, "{text}");
+        }
+        assert_eq!(broken("server/src/desk.rs", "").len(), 1);
+        for text in [
+            "fn stirrup() {}",
+            "struct Silent;",
+            "// a desk",
+            "const A: &str = \"pulse\";",
+            "fn fateful() {}",
+        ] {
+            assert!(broken("server/src/a.rs", text).is_empty(), "{text}");
+        }
     }
 
     #[test]
