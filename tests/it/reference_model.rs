@@ -66,12 +66,12 @@ async fn pair() -> [TestServer; 2] {
 /// The same, and every lease holds on for as long as it is, although it ran out.
 async fn pair_after_an_outage() -> [TestServer; 2] {
     let server = TestServer::start().await;
-    let pulses = server.database().collection::<Document>("tasks_pulse");
+    let records = server.database().collection::<Document>("tasks_pulse");
     let one = server
         .restart_after(async {
             let outage = doc! { "ended_at": DateTime::now(), "lasted_ms": DAY };
             let update = doc! { "$set": { "outage": outage } };
-            pulses.update_one(doc! { "_id": "leases" }, update).upsert(true).await.expect("an answer");
+            records.update_one(doc! { "_id": "leases" }, update).upsert(true).await.expect("an answer");
         })
         .await;
     let other = one.sibling().await;

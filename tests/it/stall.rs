@@ -19,7 +19,7 @@ async fn hold(server: &TestServer) -> Value {
 
 /// So long after its claim that any sweeper would have taken the task.
 const LONG: Duration = Duration::from_secs(9);
-/// How far the time moves at once: two steps without a pulse are an outage.
+/// How far the time moves at once: two steps without a renewal record are an outage.
 const STEP: Duration = Duration::from_millis(1500);
 
 /// The worker is heard in time; and it was only put off: who stays silent then loses the task.
@@ -87,13 +87,13 @@ async fn what_was_given_for_a_long_outage_is_over_after_the_length_of_a_lease() 
     let server = TestServer::start().await;
     let held = hold(&server).await;
     let database = server.database();
-    let pulses = database.collection::<bson::Document>("tasks_pulse");
+    let records = database.collection::<bson::Document>("tasks_pulse");
     let away = async {
         // The service was away for most of an hour, ran for five minutes, and is away for three seconds.
         let ago = |seconds| bson::DateTime::from_chrono(Utc::now() - TimeDelta::seconds(seconds));
         let first = doc! { "ended_at": ago(303), "lasted_ms": 3_060_000_i64 };
-        let pulse = doc! { "$set": { "seen_at": ago(3), "outage": first } };
-        pulses.update_one(doc! {}, pulse).upsert(true).await.expect("a pulse");
+        let record = doc! { "$set": { "seen_at": ago(3), "outage": first } };
+        records.update_one(doc! {}, record).upsert(true).await.expect("a renewal record");
         let over = doc! { "$set": { "lease_until": ago(1), "lease.seconds": 60 } };
         database.collection::<Document>("tasks").update_one(doc! {}, over).await.expect("a lease");
     };
@@ -115,9 +115,9 @@ async fn leases_that_an_outage_holds_do_not_hide_those_behind_them() {
     let away = async {
         let ago = |seconds| bson::DateTime::from_chrono(Utc::now() - TimeDelta::seconds(seconds));
         let outage = doc! { "ended_at": ago(70), "lasted_ms": 600_000_i64 };
-        let pulse = doc! { "$set": { "seen_at": ago(1), "outage": outage } };
-        let pulses = database.collection::<Document>("tasks_pulse");
-        pulses.update_one(doc! {}, pulse).upsert(true).await.expect("a pulse");
+        let record = doc! { "$set": { "seen_at": ago(1), "outage": outage } };
+        let records = database.collection::<Document>("tasks_pulse");
+        records.update_one(doc! {}, record).upsert(true).await.expect("a renewal record");
         let leases = database.collection::<Document>("tasks");
         for (queue, over, seconds) in [(&long, 100, 600), (&brief, 90, 60)] {
             let over = doc! { "$set": { "lease_until": ago(over), "lease.seconds": seconds } };
@@ -135,17 +135,17 @@ async fn leases_that_an_outage_holds_do_not_hide_those_behind_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_that_follows_soon_does_not_cut_the_time_after_the_first_short() {
     let server = TestServer::start().await;
-    let pulses = server.database().collection::<bson::Document>("tasks_pulse");
+    let records = server.database().collection::<bson::Document>("tasks_pulse");
     let flapping = async {
         let ago = |seconds| bson::DateTime::from_chrono(Utc::now() - TimeDelta::seconds(seconds));
         let first = doc! { "ended_at": ago(10), "lasted_ms": 600_000_i64 };
-        let pulse = doc! { "$set": { "seen_at": ago(5), "outage": first } };
-        pulses.update_one(doc! {}, pulse).upsert(true).await.expect("a pulse");
+        let record = doc! { "$set": { "seen_at": ago(5), "outage": first } };
+        records.update_one(doc! {}, record).upsert(true).await.expect("a renewal record");
     };
     let _server = server.restart_after(flapping).await;
     eventually("the second outage is noticed", async || {
-        let pulse = pulses.find_one(doc! {}).await.expect("a pulse").expect("it is there");
-        let outage = pulse.get_document("outage").expect("an outage");
+        let record = records.find_one(doc! {}).await.expect("a renewal record").expect("it is there");
+        let outage = record.get_document("outage").expect("an outage");
         let is_second = outage.get_datetime("ended_at").expect("its end").to_chrono()
             > Utc::now() - TimeDelta::seconds(9);
         let Ok(earlier) = outage.get_array("earlier") else { return false };
@@ -158,11 +158,11 @@ async fn an_outage_that_follows_soon_does_not_cut_the_time_after_the_first_short
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_is_over_when_a_pulse_arrives_not_when_it_was_sent() {
+async fn an_outage_is_over_when_a_renewal_record_arrives_not_when_it_was_sent() {
     let server = TestServer::start().await;
-    let pulses = server.database().collection::<bson::Document>("tasks_pulse");
-    let pulse = async || pulses.find_one(doc! {}).await.expect("a pulse");
-    eventually("there is a pulse", async || pulse().await.is_some()).await;
+    let records = server.database().collection::<bson::Document>("tasks_pulse");
+    let record = async || records.find_one(doc! {}).await.expect("a renewal record");
+    eventually("there is a renewal record", async || record().await.is_some()).await;
     let broken =
         FailPoint::set_on(&server, "tasks_pulse", "findAndModify", "alwaysOn", doc! { "errorCode": 50 })
             .await;
@@ -170,12 +170,12 @@ async fn an_outage_is_over_when_a_pulse_arrives_not_when_it_was_sent() {
     broken.has_hit(1).await;
     let before =
         broken.change(doc! { "times": 1 }, doc! { "blockConnection": true, "blockTimeMS": 2000 }).await;
-    // The next pulse is under way for three seconds by the server's clock.
+    // The next renewal record is under way for three seconds by the server's clock.
     server.jump(STEP);
     broken.has_hit(before + 1).await;
     server.jump(Duration::from_secs(3));
     eventually("its whole length is known", async || {
-        let outage = pulse().await.and_then(|pulse| pulse.get_document("outage").cloned().ok());
+        let outage = record().await.and_then(|record| record.get_document("outage").cloned().ok());
         outage.is_some_and(|outage| outage.get_i64("lasted_ms").expect("its length") > 5500)
     })
     .await;

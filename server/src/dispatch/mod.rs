@@ -96,8 +96,9 @@ impl Dispatch {
         if let Some(id) = &claim_id {
             let deadline = caller.deadline.renewed_until(until.into());
             // Boxed: else the future of each waiting claim is as large as this look-up (docs/decisions/0009).
-            let held = repeated_claim::held_by(&self.store, &caller.scope, id, deadline.at());
-            if let Some(held) = Box::pin(held).await? {
+            let held =
+                Box::pin(repeated_claim::held_by(&self.store, &caller.scope, id, deadline.at())).await?;
+            if let Some(held) = held {
                 return Ok(Delivery::repeat(held, lock, &self.give_back));
             }
         }

@@ -38,7 +38,8 @@ pub(super) async fn claim(mut call: Call) -> HandlerResult {
 /// Claims for the caller, and waits no longer than its key allows it.
 async fn claim_for(call: &Call, claim: Claim) -> Result<Delivery, Rejection> {
     let waits = claim.wait_ms.is_some_and(|wait| wait > 0);
-    let claiming = call.service().claim(&call.caller, claim);
+    // Boxed: else the future of each waiting claim has room for several copies of it (docs/decisions/0009).
+    let claiming = Box::pin(call.service().claim(&call.caller, claim)?);
     if waits { call.while_allowed(claiming).await } else { Ok(claiming.await?) }
 }
 

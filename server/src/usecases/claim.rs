@@ -1,5 +1,6 @@
 //! Giving work away.
 
+use futures_util::TryFutureExt as _;
 use task_repo_protocol::claim::ClaimOne;
 use task_repo_protocol::{Claim, Uuid};
 
@@ -13,10 +14,14 @@ impl TaskService {
     /// Claims up to the request's limit, waiting as long as it says for the first task.
     ///
     /// # Errors
-    /// When the key may not use one of the types, or the database does not answer.
-    pub async fn claim(&self, caller: &Caller, claim: Claim) -> Result<Delivery, Failure> {
+    /// When the key may not use one of the types; later, when the database does not answer.
+    pub fn claim<'a>(
+        &'a self,
+        caller: &'a Caller,
+        claim: Claim,
+    ) -> Result<impl Future<Output = Result<Delivery, Failure>> + 'a, Failure> {
         self.may_claim(&caller.scope, &claim)?;
-        Ok(self.dispatch.claim(caller, claim).await?)
+        Ok(self.dispatch.claim(caller, claim).map_err(Failure::from))
     }
 
     /// Refuses a claim of types that the key may not use.
