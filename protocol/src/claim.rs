@@ -12,14 +12,8 @@ use crate::tags::Tags;
 use crate::task::Task;
 use crate::timestamp;
 
+pub use crate::limits::{MAX_CLAIM, MAX_CLAIM_TYPES, MAX_WAIT_MS};
 pub use crate::report::{Progress, ProgressUpdate};
-
-/// Most task types that one claim may name.
-pub const MAX_CLAIM_TYPES: usize = 100;
-/// Most tasks that one claim may bring.
-pub const MAX_CLAIM: u32 = 1000;
-/// Longest a claim may wait, in milliseconds.
-pub const MAX_WAIT_MS: u64 = 30_000;
 
 /// Body of `POST /tasks/claim`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Validate)]

@@ -1,7 +1,7 @@
 //! A server: the database, the use cases, the jobs and the listener, started and stopped together.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
@@ -74,7 +74,9 @@ impl Server {
             store,
             jobs,
             background,
-            document: serde_json::to_vec(&http::openapi_document()).unwrap_or_default().into(),
+            document: LazyLock::new(|| {
+                serde_json::to_vec(&http::openapi_document()).unwrap_or_default().into()
+            }),
             name: http.service_name.clone(),
             body_timeout: Duration::from_millis(http.http_body_timeout_ms),
             bodies: http::BodyRoom::new(http.http_max_body_bytes_in_flight),

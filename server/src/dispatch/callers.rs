@@ -47,7 +47,7 @@ pub(super) struct Callers {
     by_number: BTreeMap<u64, WaitingCaller>,
     /// The number of the next to come.
     next: u64,
-    /// From this number on, ready work was read for no caller.
+    /// Callers below this number have been through a read that found nothing; from it on, none has.
     unconsidered: u64,
     /// Callers that were dequeued and may yet come back.
     dequeued: usize,
@@ -110,8 +110,8 @@ impl Callers {
     pub(super) fn requeue(&mut self, number: u64, caller: WaitingCaller) {
         self.dequeued -= 1;
         if !caller.reply.is_closed() && !self.is_abandoned {
-            if !caller.waits {
-                // A read that was made meanwhile has not answered it; the next one does.
+            if !caller.waits || caller.considered.is_some() {
+                // A read that was made meanwhile was not for it; the next one is.
                 self.unconsidered = self.unconsidered.min(number);
             }
             self.by_number.insert(number, caller);
@@ -224,6 +224,20 @@ pub(super) mod tests {
         assert!(callers.found_nothing(before).is_empty());
         callers.requeue(number, caller);
         assert_eq!(callers.found_nothing(before).len(), 1);
+    }
+
+    #[test]
+    fn a_caller_that_waits_and_was_dequeued_during_a_read_is_considered_by_the_next() {
+        let mut callers = Callers::default();
+        let (caller, _answer) = caller("away", true);
+        callers.push(caller);
+        let (number, caller) = first(&mut callers).unwrap();
+        let before = callers.next();
+        callers.found_nothing(before);
+        callers.requeue(number, caller);
+        assert_eq!(callers.idle(), 0, "nothing was read for it");
+        callers.found_nothing(before);
+        assert_eq!(callers.idle(), 1);
     }
 
     #[test]

@@ -97,8 +97,8 @@ impl GiveBack {
         self.background.spawn(async move { give_back.withdraw(vec![change], Instant::now()).await });
     }
 
-    /// Gives back what was claimed for a caller that has gone away, until the database has said what became of it. A task
-    /// that is not there may still come until `comes_until`.
+    /// Gives back what was claimed for a caller that has gone away, until the database has said what became of it. The
+    /// insert of a task may still be in flight: until `comes_until` a missing one is tried again, after it it never was.
     async fn tasks(&self, tasks: Vec<TaskRecord>, comes_until: Instant) {
         let withdrawal =
             |task: &TaskRecord| Some(withdrawal(&task.tenant, task.id, task.lease.as_ref()?.token));

@@ -138,7 +138,8 @@ impl Dispatch {
         let nothing = || Ok(Delivery::of(Vec::new(), None, &self.give_back));
         let is_considered = tokio::select! {
             answered = &mut *answer => {
-                return answered.unwrap_or_else(|_| nothing());
+                // Without an answer only where a defect has ended its round.
+                return answered.unwrap_or(Err(StoreError::Unavailable));
             }
             is_considered = time_is_up => is_considered,
             () = self.background.draining() => true,

@@ -21,7 +21,7 @@ const MISS_WINDOW: u32 = 24;
 const LEFT_AT_MOST: Duration = Duration::from_millis(250);
 /// How long after the last miss the queue stays partitioned. Noticing another server again costs a claim or two.
 const PARTITIONED_FOR: Duration = Duration::from_secs(60);
-/// How long after a miss within the half other servers are taken to work on the same half.
+/// For this long after a claim missed within our half, another server is taken to have drawn the same half.
 const CROWDED_FOR: Duration = Duration::from_secs(5);
 /// A claim of so many tasks is large: most of them are not cancelled or edited by chance.
 const LARGE_CLAIM: usize = 8;
@@ -100,10 +100,15 @@ impl Partition {
         self.half.is_some() && 2 * landed > picked
     }
 
-    /// Takes away, of the tasks that a read has brought in claim order, those that are left to other servers. Where these
-    /// are all there is, or `is_all` says that no more are ready, they come behind the others instead. `false`: the tasks
-    /// are not in order any more, or more than the other half is missing.
-    pub(super) fn leave(&mut self, tasks: &mut VecDeque<TaskRecord>, is_front: bool, is_all: bool) -> bool {
+    /// Drops the tasks of the other half from what a read has brought in claim order. If ours is empty, or `is_all` says that
+    /// the queue ends here, it keeps them behind ours. `false`: no read may go on behind the last task, because the tasks
+    /// are not in order or more than the other half is missing. A read of the front may also end the partition.
+    pub(super) fn keep_ours(
+        &mut self,
+        tasks: &mut VecDeque<TaskRecord>,
+        is_front: bool,
+        is_all: bool,
+    ) -> bool {
         if is_front && self.half.take_if(|half| half.missed.elapsed() > PARTITIONED_FOR).is_some() {
             self.miss_window = MISS_WINDOW;
         }
@@ -206,28 +211,28 @@ mod tests {
         let bit = u128::from(partition.last_bit() == Some(true));
         let look = || tasks((0..40).map(|n| 2 * n + bit));
         let mut shuffled = look();
-        assert!(!partition.leave(&mut shuffled, true, false) && ids(&shuffled) != ids(&look()));
+        assert!(!partition.keep_ours(&mut shuffled, true, false) && ids(&shuffled) != ids(&look()));
         advance(CROWDED_FOR).await;
         let mut in_order = look();
-        assert!(partition.leave(&mut in_order, true, false));
+        assert!(partition.keep_ours(&mut in_order, true, false));
         assert_eq!(ids(&in_order), ids(&look()));
     }
 
     #[test]
     fn ours_comes_first_and_nothing_is_lost() {
         let mut all = tasks([1, 2, 3, 4]);
-        assert!(!half(0).leave(&mut all, true, true));
+        assert!(!half(0).keep_ours(&mut all, true, true));
         let mut found = ids(&all);
         assert_eq!(found[..2], [2, 4]);
         found.sort_unstable();
         assert_eq!(found, [1, 2, 3, 4]);
 
         let mut some = tasks([1, 2, 3, 4]);
-        assert!(half(0).leave(&mut some, true, false));
+        assert!(half(0).keep_ours(&mut some, true, false));
         assert_eq!(ids(&some), [2, 4]);
 
         let mut theirs = tasks([1, 3]);
-        assert!(!half(0).leave(&mut theirs, true, false));
+        assert!(!half(0).keep_ours(&mut theirs, true, false));
         assert_eq!(theirs.len(), 2, "there is nothing else to take");
     }
 
@@ -237,7 +242,7 @@ mod tests {
         look[2].priority -= 1;
         look[3].priority -= 1;
         let mut partition = half(0);
-        assert!(!partition.leave(&mut look, true, false));
+        assert!(!partition.keep_ours(&mut look, true, false));
         assert_eq!(ids(&look), [2]);
 
         // The look behind it finds nothing more of that priority.
@@ -245,43 +250,43 @@ mod tests {
         for task in &mut lower {
             task.priority -= 1;
         }
-        assert!(!partition.leave(&mut lower, false, true));
+        assert!(!partition.keep_ours(&mut lower, false, true));
         assert!(lower.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_over_when_nobody_comes_for_what_was_left() {
         let mut partition = half(0);
-        partition.leave(&mut tasks([1, 2, 3]), true, false);
+        partition.keep_ours(&mut tasks([1, 2, 3]), true, false);
         advance(LEFT_AT_MOST).await;
-        partition.leave(&mut tasks([1, 3, 4]), true, false);
+        partition.keep_ours(&mut tasks([1, 3, 4]), true, false);
         assert!(partition.half.is_some());
         advance(Duration::from_millis(1)).await;
         let mut look = tasks([1, 3, 4]);
-        assert!(partition.leave(&mut look, true, false));
+        assert!(partition.keep_ours(&mut look, true, false));
         assert_eq!(ids(&look), [1, 3, 4]);
         assert!(partition.half.is_none());
 
         let mut partition = half(0);
         advance(PARTITIONED_FOR + Duration::from_millis(1)).await;
-        partition.leave(&mut tasks([2]), false, false);
+        partition.keep_ours(&mut tasks([2]), false, false);
         assert!(partition.half.is_some(), "what this look has left out is not known");
         let mut look = tasks([1, 2]);
-        assert!(partition.leave(&mut look, true, true));
+        assert!(partition.keep_ours(&mut look, true, true));
         assert_eq!(ids(&look), [1, 2], "others were not faster for long");
         assert!(!partition.claimed(5, 4));
         assert_eq!(partition.last_bit(), Some(false), "once is enough to know again");
 
         let mut partition = half(0);
-        partition.leave(&mut tasks([1, 2, 3]), true, false);
+        partition.keep_ours(&mut tasks([1, 2, 3]), true, false);
         advance(2 * LEFT_AT_MOST).await;
-        partition.leave(&mut tasks([3, 4]), true, false);
+        partition.keep_ours(&mut tasks([3, 4]), true, false);
         assert!(partition.half.is_some(), "the other has taken the first one");
         let mut above = tasks([6]);
         above[0].priority += 1;
-        partition.leave(&mut above, true, false);
+        partition.keep_ours(&mut above, true, false);
         advance(2 * LEFT_AT_MOST).await;
-        partition.leave(&mut tasks([3, 4]), true, false);
+        partition.keep_ours(&mut tasks([3, 4]), true, false);
         assert!(
             partition.half.is_none(),
             "work of higher priority in between does not make it wait for longer"

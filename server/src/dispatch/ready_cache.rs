@@ -16,8 +16,8 @@ use super::partition::Partition;
 use crate::store::{Ready, ReadyFrom, Selection};
 use crate::task::{Order, Position, TaskRecord};
 
-/// How long a read of the front of the queue is believed: work that other servers made ready before what was read waits
-/// no longer.
+/// How long a read of the front of the queue is believed. After that the cached tasks are dropped and the front is read
+/// again, so that work which another server put ahead of them waits at most this long.
 const FRONT_BELIEVED: Duration = Duration::from_millis(250);
 /// Most tasks that one read brings.
 pub(super) const MAX_TASKS_PER_READ: usize = 1000;
@@ -60,7 +60,7 @@ pub(super) struct ReadyCache {
     /// Of the tasks that were read last.
     average_bytes: usize,
     partition: Partition,
-    /// A task became ready again during the last read: only what is taken at once may go before it.
+    /// The last read may have missed a task that became ready again: after the next `take` the rest of the cache is dropped.
     lacks_some: bool,
     /// While a read is under way.
     during_read: Option<DuringRead>,
@@ -97,7 +97,7 @@ impl ReadyCache {
         tasks
     }
 
-    /// Whether what is taken next was read before, or is read behind that: nothing new at the front is seen then.
+    /// Whether the next tasks come without a read of the front, so that newer work of higher priority would not be noticed.
     pub(super) fn is_ahead(&self) -> bool {
         !self.tasks.is_empty() || matches!(self.known, Known::UpTo(_))
     }
@@ -160,7 +160,7 @@ impl ReadyCache {
             (_, None) => Known::Nothing,
         };
         let mut brought = VecDeque::from(ready.tasks);
-        if !self.partition.leave(&mut brought, from == ReadyFrom::Front, is_all) {
+        if !self.partition.keep_ours(&mut brought, from == ReadyFrom::Front, is_all) {
             self.known = Known::Nothing;
         }
         self.total.fetch_add(brought.iter().map(TaskRecord::bytes).sum(), Ordering::Relaxed);

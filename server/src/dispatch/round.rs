@@ -22,7 +22,8 @@ const MIN_TIME_LEFT: Duration = Duration::from_millis(10);
 const EMPTY_GROUP_KEPT: Duration = Duration::from_millis(250);
 /// Most bytes of tasks in one answer; the first comes whatever its size.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
-/// After how many passes in a row in which other servers took every task the callers wait for the next tick.
+/// After this many passes in a row that claimed nothing, because other servers were faster, the round ends. Callers that
+/// wait are tried again at the waker's next tick.
 const MAX_MISSED_PASSES: u32 = 12;
 
 /// A caller, and what it has been given in this round.

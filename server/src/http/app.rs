@@ -1,6 +1,6 @@
 //! What every request needs.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use actix_web::web::Bytes;
@@ -25,8 +25,8 @@ pub(crate) struct App {
     pub(crate) background: Background,
     /// The name that health answers show.
     pub(crate) name: String,
-    /// The OpenAPI document.
-    pub(crate) document: Bytes,
+    /// The OpenAPI document, made when it is first asked for: it takes some megabytes to make.
+    pub(crate) document: LazyLock<Bytes>,
     /// How long a body may take.
     pub(crate) body_timeout: Duration,
     /// Room for the bodies of all requests.

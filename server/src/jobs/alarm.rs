@@ -33,7 +33,7 @@ impl Alarm {
         }
     }
 
-    /// A round begins. It may not find what is set from here on.
+    /// A round begins. What is set from here on may be missed by it, so that counts for the next one.
     pub(super) fn begin(&self) {
         *self.at.lock() = None;
     }

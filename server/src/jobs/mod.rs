@@ -5,22 +5,22 @@
 //!
 //! | file | what the job does |
 //! |---|---|
-//! | [`expire`] | takes back leases and attempts that ran out; [`renewals`] says which of them could not be renewed |
-//! | [`promote`] | moves scheduled tasks that are due |
-//! | [`wake`] | finds what other servers did, for the calls that wait here |
-//! | [`registry`] | renews this server's entry, and asks what has changed that all servers must know |
-//! | [`retain`] | removes tasks whose retention has ended |
+//! | [`sweeper`] | takes back leases and attempts that ran out; [`renewals`] says which of them could not be renewed |
+//! | [`promoter`] | moves scheduled tasks that are due |
+//! | [`waker`] | finds what other servers did, for the calls that wait here |
+//! | [`server_registry`] | renews this server's entry, and asks what has changed that all servers must know |
+//! | [`retention`] | removes tasks whose retention has ended |
 //! | [`runner`], [`alarm`], [`due_moves`] | one runner for all of them, when a job's next round is, and moving due tasks page by page |
 
 mod alarm;
 mod due_moves;
-mod expire;
-mod promote;
-mod registry;
+mod promoter;
 mod renewals;
-mod retain;
+mod retention;
 mod runner;
-mod wake;
+mod server_registry;
+mod sweeper;
+mod waker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,12 +34,12 @@ use crate::dispatch::Dispatch;
 use crate::store::Store;
 use crate::usecases::{EndWaits, Keys, TaskService};
 
-use expire::Expire;
-use promote::Promote;
-use registry::{Registry, ThisServer};
-use retain::Retain;
+use promoter::Promoter;
+use retention::Retention;
 use runner::Runner;
-use wake::Wake;
+use server_registry::{ServerRegistry, ThisServer};
+use sweeper::Sweeper;
+use waker::Waker;
 
 /// The jobs of a server.
 pub struct Jobs {
@@ -79,12 +79,12 @@ impl Jobs {
     pub fn run(&self) {
         let Self { store, settings, dispatch, end_waits, keys, background, runner, server } = self;
         let millis = Duration::from_millis;
-        runner.run(Expire::new(store, background, millis(settings.sweep_interval_ms)));
-        let (promote, alarm) = Promote::new(store, background);
-        runner.run_by(promote, alarm);
-        runner.run(Wake::new(store, dispatch, end_waits, millis(settings.wake_interval_ms)));
-        runner.run(Registry::new(store, keys, server));
-        runner.run(Retain::new(store, background, server, millis(settings.retention_interval_ms)));
+        runner.run(Sweeper::new(store, background, millis(settings.sweep_interval_ms)));
+        let (promoter, alarm) = Promoter::new(store, background);
+        runner.run_by(promoter, alarm);
+        runner.run(Waker::new(store, dispatch, end_waits, millis(settings.wake_interval_ms)));
+        runner.run(ServerRegistry::new(store, keys, server));
+        runner.run(Retention::new(store, background, server, millis(settings.retention_interval_ms)));
     }
 
     /// How the jobs are doing, by name.
@@ -94,7 +94,7 @@ impl Jobs {
 
     /// This server leaves: what it leaves undone runs out by itself.
     pub async fn sign_off(&self) {
-        let job = self.store.release_job(retain::JOB, self.server.id());
+        let job = self.store.release_job(retention::JOB, self.server.id());
         let _ = tokio::join!(job, self.store.remove_server(self.server.id()));
     }
 }

@@ -23,7 +23,7 @@ impl Renewals {
         Self { store, known: Mutex::new(None) }
     }
 
-    /// When heartbeats could not be heard for the last time, as of a moment ago.
+    /// The latest outage, from a check that is at most half a second old.
     pub(super) async fn last_outage(&self) -> Result<Option<Outage>, StoreError> {
         let known = self.known.lock().clone();
         let checked_at = known.as_ref().map(|(at, _)| *at);
@@ -37,7 +37,8 @@ impl Renewals {
         let silent = silence();
         let mut outage = self.store.record_renewal(silent, STALL).await?;
         if silence().saturating_sub(silent) > RENEWAL_CHECK {
-            // The write itself had to wait for the database: it speaks of the time when it was sent.
+            // The write itself had to wait for the database, and its time is from before the wait: so it is made again, with
+            // the whole gap.
             outage = self.store.record_renewal(silence(), STALL).await?;
         }
         let before = known.and_then(|(_, outage)| outage);

@@ -1,9 +1,11 @@
 //! One runner for all jobs: rounds, the pauses between them, and how each job is doing.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use task_repo_protocol::system::BackgroundJob;
 
@@ -73,7 +75,12 @@ impl Runner {
             loop {
                 alarm.begin();
                 let began = Instant::now();
-                let result = job.round().await;
+                // A defect ends the round, not the job.
+                let round = AssertUnwindSafe(job.round()).catch_unwind().await;
+                let result = round.unwrap_or_else(|_| {
+                    tracing::error!(job = J::NAME, "a round has ended because of a defect");
+                    Err(StoreError::Unavailable)
+                });
                 let pause = result.as_ref().map_or(RETRY_PAUSE, |round| round.pause);
                 if result.is_err() {
                     // No alarm counts now: it would have a database asked again at once that has just failed.

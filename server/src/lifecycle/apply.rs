@@ -2,7 +2,7 @@
 
 use task_repo_protocol::SelfManagedStatus;
 
-use super::{Effect, Intent, Now, Refusal, Verb, attempt, operate, settle};
+use super::{Effect, Intent, Now, Refusal, Verb, attempt, expire, operate, settle};
 use crate::task::{Status, TaskRecord};
 
 /// Does what `intent` says to `task`, which must be readable to whoever asks.
@@ -43,7 +43,7 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
         Intent::Release { delay_seconds, .. } => settle::release(task, *delay_seconds, now),
         Intent::Withdraw { .. } => settle::withdraw(task, now)?,
         Intent::AcknowledgeCancel { .. } => settle::acknowledge_cancel(task, now),
-        Intent::Expire { jitter } => settle::expire(task, *jitter, now)?,
+        Intent::Expire { jitter } => expire::expire(task, *jitter, now)?,
         Intent::Promote => operate::promote(task, now)?,
         Intent::Cancel => {
             if operate::cancel(task, now) == operate::Cancelling::Already {

@@ -10,6 +10,7 @@ mod attempt;
 mod conformance;
 #[cfg(test)]
 mod document;
+mod expire;
 mod moved;
 mod operate;
 mod retry;

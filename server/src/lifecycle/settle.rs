@@ -1,4 +1,4 @@
-//! How a worker's report, or the lack of one, changes a task.
+//! How a worker's report changes a task: heartbeat, completion, failure, release, and the withdrawal of a claim.
 //!
 //! A token is good for one settlement. The same settlement again gets the same receipt; another one has lost the lease. A
 //! lease that ran out still allows `complete`, while no worker has claimed the task since and it is not final, because
@@ -9,7 +9,7 @@ use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{ProgressUpdate, Retry, Uuid};
 
 use super::attempt::{end_attempt, finish, lease_end};
-use super::{AttemptFailure, Effect, MAX_LOSSES, Now, Refusal, Verb, backoff, rest_seconds};
+use super::{AttemptFailure, Effect, Now, Refusal, Verb, backoff, rest_seconds};
 use crate::fault_injection::{self, InjectedFault};
 use crate::task::{
     AttemptRecord, AttemptStatus, BeforeClaimRecord, ErrorRecord, Kept, ProgressRecord, Reason, Status,
@@ -141,7 +141,7 @@ pub(super) fn fail(task: &mut TaskRecord, failure: &AttemptFailure, usage: Usage
 }
 
 /// After a failed attempt: cancelled if that was asked for, else another attempt, else failed.
-fn follow_up(task: &mut TaskRecord, failure: &AttemptFailure, when_last: Reason, now: Now) {
+pub(super) fn follow_up(task: &mut TaskRecord, failure: &AttemptFailure, when_last: Reason, now: Now) {
     task.error = Some(failure.error.clone().into());
     if task.cancel_requested_at.is_some() {
         finish(task, Status::Cancelled, None, now);
@@ -227,62 +227,6 @@ fn put_back(task: &mut TaskRecord, before: Option<Box<Kept<BeforeClaimRecord>>>)
 pub(super) fn acknowledge_cancel(task: &mut TaskRecord, now: Now) {
     end_attempt(task, AttemptStatus::Cancelled, now);
     finish(task, Status::Cancelled, None, now);
-}
-
-/// The lease or the attempt ran out. Where both did, the attempt's timeout goes first.
-pub(super) fn expire(task: &mut TaskRecord, jitter: f64, now: Now) -> Result<(), Refusal> {
-    if task.lease_until.is_none_or(|until| until > now) {
-        return Err(Refusal::NotDue);
-    }
-    let timed_out = task.timeout_at.is_some_and(|timeout| timeout <= now);
-    let Some(lease) = task.lease.take() else {
-        time_out(task, Retry::Never, jitter, now);
-        return Ok(());
-    };
-    if timed_out {
-        time_out(task, Retry::Auto, jitter, now);
-    } else {
-        lose(task, lease.token, now);
-    }
-    Ok(())
-}
-
-fn time_out(task: &mut TaskRecord, retry: Retry, jitter: f64, now: Now) {
-    let seconds = task.timeout_seconds;
-    let error = ErrorRecord {
-        message: format!("the attempt took longer than {seconds} seconds"),
-        code: Some("timeout".to_owned()),
-        details: None,
-    };
-    if let Some(attempt) = end_attempt(task, AttemptStatus::Timeout, now) {
-        attempt.error = Some(error.clone().into());
-    }
-    let failure = AttemptFailure { error, retry, retry_after_seconds: None, jitter };
-    follow_up(task, &failure, Reason::Timeout, now);
-    if task.status == Status::Failed {
-        task.reason = Some(Reason::Timeout);
-    }
-}
-
-fn lose(task: &mut TaskRecord, token: Uuid, now: Now) {
-    let error = ErrorRecord {
-        message: "the lease ran out without a heartbeat".to_owned(),
-        code: Some("lost".to_owned()),
-        details: None,
-    };
-    if let Some(attempt) = end_attempt(task, AttemptStatus::Lost, now) {
-        attempt.error = Some(error.clone().into());
-    }
-    task.losses += 1;
-    task.error = Some(error.into());
-    if task.cancel_requested_at.is_some() {
-        finish(task, Status::Cancelled, None, now);
-    } else if task.losses >= MAX_LOSSES || task.attempt >= task.max_attempts {
-        finish(task, Status::Failed, Some(Reason::Lost), now);
-    } else {
-        task.status = Status::Pending;
-        task.lost_token = Some(token);
-    }
 }
 
 /// The end of work that a service ran itself.

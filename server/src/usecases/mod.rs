@@ -6,7 +6,8 @@
 //! | [`claim`] | giving work away, through the one door of [`dispatch`](crate::dispatch) |
 //! | [`settle`] | what workers report |
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
-//! | [`query`], [`end_waits`] | reading and listing, and waiting for the end of a task |
+//! | [`query`] | reading and listing |
+//! | [`wait`], [`end_waits`] | waiting for the end of a task |
 //! | [`keys`], [`key_end`] | issuing, rotating and checking API keys, and calls that wait under a key that ends |
 //! | [`failure`], [`advice`] | why not, and what would help |
 //! | [`service`] | what they work with |
@@ -24,6 +25,7 @@ mod operate;
 mod query;
 mod service;
 mod settle;
+mod wait;
 
 pub use create::Created;
 pub(crate) use end_waits::EndWaits;

@@ -3,27 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::registry::ThisServer;
 use super::runner::{Job, JobRound};
+use super::server_registry::ThisServer;
 use crate::background::Background;
 use crate::store::{Store, StoreError};
 
 /// The name of the job, and of its lease.
 pub(super) const JOB: &str = "retention";
-/// How long the job belongs to a server that says no more. Two that do it at once do no harm.
+/// How long a server that has stopped renewing keeps the job. Two that do it at once do no harm.
 const JOB_LEASE: Duration = Duration::from_secs(30);
 /// How many tasks are removed together: few enough that other calls get their turn in between.
 const REMOVED_TOGETHER: usize = 500;
 
 /// The job.
-pub(super) struct Retain {
+pub(super) struct Retention {
     store: Store,
     background: Background,
     server: Arc<ThisServer>,
     pause: Duration,
 }
 
-impl Retain {
+impl Retention {
     pub(super) fn new(
         store: &Store,
         background: &Background,
@@ -34,7 +34,7 @@ impl Retain {
     }
 }
 
-impl Job for Retain {
+impl Job for Retention {
     const NAME: &'static str = JOB;
 
     /// Removes batch after batch while this server has the job. The lag is that of the first task.

@@ -12,21 +12,21 @@ use crate::lifecycle::Intent;
 use crate::store::{Store, StoreError};
 
 /// The job.
-pub(super) struct Expire {
+pub(super) struct Sweeper {
     store: Store,
     background: Background,
     renewals: Renewals,
     pause: Duration,
 }
 
-impl Expire {
+impl Sweeper {
     pub(super) fn new(store: &Store, background: &Background, pause: Duration) -> Self {
         let renewals = Renewals::new(store.clone());
         Self { store: store.clone(), background: background.clone(), renewals, pause }
     }
 }
 
-impl Job for Expire {
+impl Job for Sweeper {
     const NAME: &'static str = "sweeper";
 
     async fn round(&self) -> Result<JobRound, StoreError> {

@@ -16,12 +16,12 @@ use crate::task::Status;
 const PROMOTE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The job.
-pub(super) struct Promote {
+pub(super) struct Promoter {
     store: Store,
     background: Background,
 }
 
-impl Promote {
+impl Promoter {
     /// The job, and its alarm, which each task sets that is scheduled on this server.
     pub(super) fn new(store: &Store, background: &Background) -> (Self, Arc<Alarm>) {
         let alarm = Arc::new(Alarm::new(Arc::clone(store.clock())));
@@ -38,7 +38,7 @@ impl Promote {
     }
 }
 
-impl Job for Promote {
+impl Job for Promoter {
     const NAME: &'static str = "promoter";
 
     async fn round(&self) -> Result<JobRound, StoreError> {

@@ -23,14 +23,14 @@ const SINGLE_READS: usize = 16;
 const ENDS_TOGETHER: usize = 1000;
 
 /// The job.
-pub(super) struct Wake {
+pub(super) struct Waker {
     store: Store,
     dispatch: Arc<Dispatch>,
     end_waits: Arc<EndWaits>,
     pause: Duration,
 }
 
-impl Job for Wake {
+impl Job for Waker {
     const NAME: &'static str = "waker";
 
     /// One read for all calls that wait here, whatever their number.
@@ -51,7 +51,7 @@ impl Job for Wake {
     }
 }
 
-impl Wake {
+impl Waker {
     pub(super) fn new(
         store: &Store,
         dispatch: &Arc<Dispatch>,

@@ -60,19 +60,19 @@ fn host() -> String {
 }
 
 /// The job.
-pub(super) struct Registry {
+pub(super) struct ServerRegistry {
     store: Store,
     keys: Arc<Keys>,
     server: Arc<ThisServer>,
 }
 
-impl Registry {
+impl ServerRegistry {
     pub(super) fn new(store: &Store, keys: &Arc<Keys>, server: &Arc<ThisServer>) -> Self {
         Self { store: store.clone(), keys: Arc::clone(keys), server: Arc::clone(server) }
     }
 }
 
-impl Job for Registry {
+impl Job for ServerRegistry {
     const NAME: &'static str = "registry";
 
     async fn round(&self) -> Result<JobRound, StoreError> {
