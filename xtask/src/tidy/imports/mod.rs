@@ -36,7 +36,8 @@ pub(super) fn graph(files: &[File], package: &str) -> String {
     let source = format!("{package}/src/");
     let imports = of(files, &source);
     let name = |path: &str| path.strip_prefix(&source).unwrap_or(path).to_owned();
-    let room = |path: &str| name(path).split('/').next().unwrap_or_default().to_owned();
+    let room =
+        |path: &str| name(path).split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
     let (mut rooms, mut single) = (BTreeMap::<_, BTreeSet<_>>::new(), BTreeMap::<_, BTreeSet<_>>::new());
     for (from, targets) in &imports {
         for to in targets.keys() {
