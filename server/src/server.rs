@@ -67,7 +67,7 @@ impl Server {
         let keys = Keys::new(store.clone(), http.api_key.expose(), background.clone());
         let service =
             TaskService::new(store.clone(), settings.tasks, Arc::clone(&dispatch), background.clone());
-        let jobs = Jobs::new(&store, settings.tasks, &dispatch, &service, &keys, &background);
+        let jobs = Jobs::new(store.clone(), background.clone());
         let app = web::Data::new(App {
             service,
             keys,
@@ -118,7 +118,7 @@ impl Server {
         let running = bound.run();
         let handle = running.handle();
         let listener = tokio::spawn(running);
-        app.jobs.run();
+        app.jobs.run(settings.tasks, &dispatch, &app.service, &app.keys);
         let upkeep = tokio::spawn(async {
             loop {
                 tokio::time::sleep(UPKEEP).await;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::fingerprint::Fingerprint;
 use crate::layout;
 
 /// Where a passed check leaves the fingerprint; the file is committed.
@@ -37,7 +38,7 @@ pub(crate) fn record(fingerprint: &str) -> Result<()> {
 }
 
 fn fingerprint(root: &Path) -> Result<String> {
-    let mut hash = Hash::new();
+    let mut hash = Fingerprint::new();
     for place in WHOLE {
         for file in files(&root.join(place))? {
             hash.add(name(root, &file).as_bytes());
@@ -50,7 +51,7 @@ fn fingerprint(root: &Path) -> Result<String> {
             hash.add(line.trim().as_bytes());
         }
     }
-    Ok(format!("{:016x}", hash.0))
+    Ok(hash.to_string())
 }
 
 fn name<'a>(root: &Path, file: &'a Path) -> std::borrow::Cow<'a, str> {
@@ -73,23 +74,6 @@ fn files(place: &Path) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-/// FNV-1a (64 bits): it tells changes apart that nobody makes to deceive, and is the same on every machine.
-struct Hash(u64);
-
-impl Hash {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    /// Adds a part. Its length goes first, so that parts cannot be cut anew without a change.
-    fn add(&mut self, part: &[u8]) {
-        let length = u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes();
-        for byte in length.iter().chain(part) {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,41 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tokio::process::Command;
 
+use crate::fingerprint::Fingerprint;
 use crate::layout;
 use crate::process;
 use crate::spinner::Spinner;
 
 /// The `cargo-deny` that `deny.toml` was written for.
 const CARGO_DENY: &str = "0.20.2";
+
+/// Where a passed check leaves the fingerprint of what it was about; the file is committed.
+const RECORD: &str = "deny-passed.txt";
+/// What decides about licences, sources and banned packages: a published version of a package never changes.
+const SOURCES: [&str; 3] = ["Cargo.lock", "Cargo.toml", "deny.toml"];
+
+/// The fingerprint of what the check is about, and whether the check has passed for it. To build its tool takes most of a
+/// minute in a clean checkout.
+pub(crate) fn state() -> Result<(String, bool)> {
+    let mut fingerprint = Fingerprint::new();
+    fingerprint.add(CARGO_DENY.as_bytes());
+    for source in SOURCES {
+        let text = std::fs::read(layout::root().join(source));
+        fingerprint.add(&text.with_context(|| format!("cannot read {source}"))?);
+    }
+    let fingerprint = fingerprint.to_string();
+    let passed = std::fs::read_to_string(layout::root().join(RECORD)).unwrap_or_default();
+    let has_passed = passed.trim() == fingerprint;
+    Ok((fingerprint, has_passed))
+}
+
+/// Writes down that the check has passed for what has that fingerprint.
+pub(crate) fn record(fingerprint: &str) -> Result<()> {
+    std::fs::write(layout::root().join(RECORD), format!("{fingerprint}\n"))
+        .with_context(|| format!("cannot write {RECORD}"))?;
+    println!("{RECORD} says that the packages may be used; commit it");
+    Ok(())
+}
 
 /// Licences, sources and banned packages, as `deny.toml` says.
 pub(crate) async fn check(tool: &Path) -> Result<()> {

@@ -8,6 +8,7 @@ mod chaos;
 mod checker_check;
 mod ci;
 mod dependencies;
+mod fingerprint;
 mod fuzz;
 mod layout;
 mod mongod;

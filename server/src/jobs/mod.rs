@@ -32,7 +32,7 @@ use crate::background::Background;
 use crate::config::TaskSettings;
 use crate::dispatch::Dispatch;
 use crate::store::Store;
-use crate::usecases::{EndWaits, Keys, TaskService};
+use crate::usecases::{Keys, TaskService};
 
 use promoter::Promoter;
 use retention::Retention;
@@ -44,45 +44,33 @@ use waker::Waker;
 /// The jobs of a server.
 pub struct Jobs {
     store: Store,
-    settings: TaskSettings,
-    dispatch: Arc<Dispatch>,
-    end_waits: Arc<EndWaits>,
-    keys: Arc<Keys>,
     background: Background,
     runner: Runner,
     server: Arc<ThisServer>,
 }
 
 impl Jobs {
-    /// The jobs, which do not run yet.
-    pub fn new(
-        store: &Store,
+    /// None runs yet.
+    pub fn new(store: Store, background: Background) -> Self {
+        let runner = Runner::new(Arc::clone(store.clock()), background.clone());
+        let server = Arc::new(ThisServer::new(store.clock().now()));
+        Self { store, background, runner, server }
+    }
+
+    /// Starts them; they end with the server's background work.
+    pub fn run(
+        &self,
         settings: TaskSettings,
         dispatch: &Arc<Dispatch>,
         service: &TaskService,
         keys: &Arc<Keys>,
-        background: &Background,
-    ) -> Self {
-        Self {
-            store: store.clone(),
-            settings,
-            dispatch: Arc::clone(dispatch),
-            end_waits: Arc::clone(service.end_waits()),
-            keys: Arc::clone(keys),
-            background: background.clone(),
-            runner: Runner::new(Arc::clone(store.clock()), background.clone()),
-            server: Arc::new(ThisServer::new(store.clock().now())),
-        }
-    }
-
-    /// Starts them; they end with the server's background work.
-    pub fn run(&self) {
-        let Self { store, settings, dispatch, end_waits, keys, background, runner, server } = self;
+    ) {
+        let Self { store, background, runner, server } = self;
         let millis = Duration::from_millis;
         runner.run(Sweeper::new(store, background, millis(settings.sweep_interval_ms)));
         let (promoter, alarm) = Promoter::new(store, background);
         runner.run_by(promoter, alarm);
-        runner.run(Waker::new(store, dispatch, end_waits, millis(settings.wake_interval_ms)));
+        runner.run(Waker::new(store, dispatch, service.end_waits(), millis(settings.wake_interval_ms)));
         runner.run(ServerRegistry::new(store, keys, server));
         runner.run(Retention::new(store, background, server, millis(settings.retention_interval_ms)));
     }
