@@ -92,12 +92,20 @@ async fn on_databases(mut calls: Vec<Command>, count: usize, args: &Args) -> Res
     let released = env::join_paths(release::servers(scratch.path()).await?)?;
     for call in &mut calls {
         call.env("TEST_MONGODB_URI", uris.join(" ")).env("RELEASED_SERVERS", &released);
+        if env::var_os("RUST_TEST_THREADS").is_none() {
+            call.env("RUST_TEST_THREADS", threads().to_string());
+        }
     }
     let outcome = run_all(calls, args).await;
     for database in databases {
         database.stop().await?;
     }
     outcome
+}
+
+/// How many tests run at once beside databases: two for each core, because each waits for its database half of the time.
+fn threads() -> usize {
+    2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
 }
 
 /// Runs all calls, also after one that failed, and prints one account of them.
