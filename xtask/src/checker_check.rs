@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{self, Fingerprint};
 use crate::layout;
 
 /// Where a passed check leaves the fingerprint; the file is committed.
@@ -24,17 +24,13 @@ const HOOK: &str = "fault_injection::";
 /// The fingerprint of the harness, and whether the check has passed for it.
 pub(crate) fn state() -> Result<(String, bool)> {
     let fingerprint = fingerprint(layout::root())?;
-    let passed = fs::read_to_string(layout::root().join(RECORD)).unwrap_or_default();
-    let has_passed = passed.trim() == fingerprint;
+    let has_passed = fingerprint::has_passed(RECORD, &fingerprint);
     Ok((fingerprint, has_passed))
 }
 
 /// Writes down that the check has passed for the sources with that fingerprint.
 pub(crate) fn record(fingerprint: &str) -> Result<()> {
-    fs::write(layout::root().join(RECORD), format!("{fingerprint}\n"))
-        .with_context(|| format!("cannot write {RECORD}"))?;
-    println!("{RECORD} says that the injected faults are found; commit it");
-    Ok(())
+    fingerprint::keep(RECORD, fingerprint)
 }
 
 fn fingerprint(root: &Path) -> Result<String> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::process;
-use crate::{chaos, checker_check, dependencies, fuzz, seed, test, tidy};
+use crate::{chaos, checker_check, dependencies, fingerprint, fuzz, seed, test, tidy};
 
 /// Runs all steps; the first that fails ends it.
 pub(crate) async fn run() -> Result<()> {
@@ -65,7 +65,7 @@ async fn dependencies() -> Result<Outcome> {
     match dependencies::cargo_deny().await {
         Ok(tool) => {
             dependencies::check(&tool).await?;
-            dependencies::record(&fingerprint)?;
+            fingerprint::keep(dependencies::RECORD, &fingerprint)?;
             Ok(Outcome::Passed)
         }
         Err(error) => Ok(Outcome::Skipped(format!("cargo-deny could not be installed: {error:#}"))),

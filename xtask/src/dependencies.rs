@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tokio::process::Command;
 
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{self, Fingerprint};
 use crate::layout;
 use crate::process;
 use crate::spinner::Spinner;
@@ -15,9 +15,22 @@ use crate::spinner::Spinner;
 const CARGO_DENY: &str = "0.20.2";
 
 /// Where a passed check leaves the fingerprint of what it was about; the file is committed.
-const RECORD: &str = "deny-passed.txt";
-/// What decides about licences, sources and banned packages: a published version of a package never changes.
-const SOURCES: [&str; 3] = ["Cargo.lock", "Cargo.toml", "deny.toml"];
+pub(crate) const RECORD: &str = "deny-passed.txt";
+/// What decides about licences, sources and banned packages, with the manifests of the workspace's packages: a published
+/// version of a package never changes.
+const SOURCES: [&str; 11] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "deny.toml",
+    "bench/Cargo.toml",
+    "chaos/Cargo.toml",
+    "client/Cargo.toml",
+    "model/Cargo.toml",
+    "protocol/Cargo.toml",
+    "server/Cargo.toml",
+    "tests/Cargo.toml",
+    "xtask/Cargo.toml",
+];
 
 /// The fingerprint of what the check is about, and whether the check has passed for it. To build its tool takes most of a
 /// minute in a clean checkout.
@@ -29,17 +42,8 @@ pub(crate) fn state() -> Result<(String, bool)> {
         fingerprint.add(&text.with_context(|| format!("cannot read {source}"))?);
     }
     let fingerprint = fingerprint.to_string();
-    let passed = std::fs::read_to_string(layout::root().join(RECORD)).unwrap_or_default();
-    let has_passed = passed.trim() == fingerprint;
+    let has_passed = fingerprint::has_passed(RECORD, &fingerprint);
     Ok((fingerprint, has_passed))
-}
-
-/// Writes down that the check has passed for what has that fingerprint.
-pub(crate) fn record(fingerprint: &str) -> Result<()> {
-    std::fs::write(layout::root().join(RECORD), format!("{fingerprint}\n"))
-        .with_context(|| format!("cannot write {RECORD}"))?;
-    println!("{RECORD} says that the packages may be used; commit it");
-    Ok(())
 }
 
 /// Licences, sources and banned packages, as `deny.toml` says.

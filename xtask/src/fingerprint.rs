@@ -1,6 +1,11 @@
 //! Fingerprints of sources: whether a check that takes long has passed for them as they are.
 
 use std::fmt;
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::layout;
 
 /// FNV-1a (64 bits): it tells changes apart that nobody makes to deceive, and is the same on every machine.
 pub(crate) struct Fingerprint(u64);
@@ -23,4 +28,17 @@ impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
+}
+
+/// Whether the check that keeps its fingerprint in `record` has passed for `fingerprint`.
+pub(crate) fn has_passed(record: &str, fingerprint: &str) -> bool {
+    fs::read_to_string(layout::root().join(record)).is_ok_and(|passed| passed.trim() == fingerprint)
+}
+
+/// Writes down in `record`, which is committed, that a check has passed for `fingerprint`.
+pub(crate) fn keep(record: &str, fingerprint: &str) -> Result<()> {
+    fs::write(layout::root().join(record), format!("{fingerprint}\n"))
+        .with_context(|| format!("cannot write {record}"))?;
+    println!("{record} says that this has passed; commit it");
+    Ok(())
 }
