@@ -123,6 +123,22 @@ mod tests {
         assert_eq!(RetryBudget::none().pauses().count(), 0);
     }
 
+    /// Clients that were refused at one moment must not come back at one moment.
+    #[test]
+    fn no_two_clients_pause_alike_and_a_thousand_spread() {
+        let budget = RetryBudget::default();
+        assert_ne!(budget.pauses().collect::<Vec<_>>(), budget.pauses().collect::<Vec<_>>());
+        let tenth = budget.first_pause / 10;
+        let mut in_tenth = [0; 10];
+        for _ in 0..1000 {
+            let pause = budget.pauses().next().expect("it is repeated");
+            let number = (pause - budget.first_pause).as_nanos() / tenth.as_nanos();
+            in_tenth[usize::try_from(number).expect("small").min(9)] += 1;
+        }
+        // Of 1000 random pauses, about 100 fall into each tenth; fewer than 50 do so once in many millions of runs.
+        assert!(in_tenth.iter().all(|count| *count >= 50), "{in_tenth:?}");
+    }
+
     #[test]
     fn the_service_s_wish_is_the_least() {
         let mut problem = Problem::new(ErrorCode::Overloaded, "", "r");
