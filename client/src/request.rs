@@ -7,7 +7,7 @@ use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use serde::Serialize;
-use task_repo_protocol::path;
+use task_repo_protocol::{Json, path};
 
 use crate::error::{ClientError, Result};
 use crate::retry::Repeat;
@@ -100,7 +100,7 @@ impl ApiRequest {
     /// When `body` has no JSON form.
     pub(crate) fn json<T: Serialize + ?Sized>(mut self, body: &T) -> Result<Self> {
         // Written once: every repetition sends the very same bytes, as idempotency keys demand.
-        self.body = Some(serde_json::to_vec(body).map_err(ClientError::Encode)?.into());
+        self.body = Some(Json::of(body).map_err(ClientError::Encode)?.into_text().into());
         Ok(self)
     }
 

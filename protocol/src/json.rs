@@ -9,6 +9,8 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::finite;
+
 /// The struct by whose name `serde_json` knows text that it is to write as it is. It is not part of its interface, so only
 /// the service, which builds with one version and tests it, relies on it.
 const RAW_VALUE_STRUCT: &str = "$serde_json::private::RawValue";
@@ -29,8 +31,9 @@ impl Json {
     /// The JSON text of `value`.
     ///
     /// # Errors
-    /// When `value` has no JSON form, such as a map with keys that are no strings.
+    /// When `value` has no JSON form, such as a map with keys that are no strings, or a number that is NaN or infinite.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        finite::check(value)?;
         serde_json::value::to_raw_value(value).map(Self::read)
     }
 

@@ -31,6 +31,7 @@
 pub mod claim;
 pub mod edit;
 pub mod error;
+mod finite;
 pub mod json;
 pub mod key;
 mod limits;
