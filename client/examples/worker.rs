@@ -1,4 +1,4 @@
-//! A worker with two handlers, one of which tells its progress, until Ctrl-C.
+//! A worker with two handlers, one of which tells its progress, until Ctrl-C or SIGTERM.
 //!
 //! ```text
 //! cargo run -p task-repo-client --example worker
@@ -63,15 +63,8 @@ async fn main() -> anyhow::Result<()> {
         })
         .build()?;
 
-    println!("working; Ctrl-C stops");
-    let report = worker
-        .run_until(async {
-            // Without the signal there is no other way to stop than to end the process.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
-        .await?;
+    println!("working; Ctrl-C or SIGTERM stops");
+    let report = worker.run_until_signal().await?;
     println!("{report:?}");
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use task_repo_protocol::{
-    Cancel, Complete, Fail, Heartbeat, HeartbeatReceipt, Outcome, OutcomeKind, ProgressUpdate, Receipt,
+    Cancel, Complete, Fail, Heartbeat, HeartbeatReceipt, Json, Outcome, OutcomeKind, ProgressUpdate, Receipt,
     Release, Task, Uuid, path,
 };
 
@@ -180,7 +180,7 @@ pub(crate) async fn settle_one(
         delay_seconds,
         usage,
     } = ending.outcome(id, lease_token);
-    let post = |endpoint| ApiRequest::post(endpoint, Repeat::Always).at(&id);
+    let post = |endpoint| ApiRequest::post(endpoint, Repeat::UntilSettled).at(&id);
     let request = match outcome {
         OutcomeKind::Completed => {
             post(path::TASK_COMPLETE)?.json(&Complete { lease_token, result, result_id, usage })?
@@ -195,7 +195,7 @@ pub(crate) async fn settle_one(
             post(path::TASK_CANCEL)?.json(&Cancel { lease_token: Some(lease_token) })?
         }
     };
-    client.send(request).await?.json()
+    client.transport.send_and_read(request, |answer| answer.json()).await
 }
 
 /// Reads a task's request; none reads as `null`.
@@ -211,6 +211,17 @@ pub struct Settlement {
     pub claimed: ClaimedTask,
     /// How it ends.
     pub ending: Ending,
+}
+
+impl Settlement {
+    /// As the service is told.
+    ///
+    /// # Errors
+    /// When it has no JSON form.
+    pub(crate) fn outcome(&self) -> Result<Json> {
+        let lease_token = self.claimed.lease_token().to_owned();
+        Json::of(&self.ending.clone().outcome(self.claimed.id(), lease_token)).map_err(ClientError::Encode)
+    }
 }
 
 /// A task could not be settled.

@@ -10,17 +10,20 @@ use crate::error::Result;
 use crate::request::ApiRequest;
 use crate::retry::RetryBudget;
 use crate::transport::{ApiResponse, Transport};
+use crate::waits::WaitWatcher;
 
 /// Calls the service. Clones are cheap and share their connections.
 #[derive(Debug, Clone)]
 pub struct TaskClient {
     pub(crate) transport: Arc<Transport>,
+    /// In a handler: watches what it waits for.
+    pub(crate) waits: Option<Arc<dyn WaitWatcher>>,
 }
 
 impl TaskClient {
     /// A client with the usual settings.
     ///
-    /// `base_url` is where the service is, such as `http://127.0.0.1:8503`, without `/api/v1`.
+    /// `base_url` is where the service is, such as `http://127.0.0.1:8503`, with or without `/api/v1`.
     ///
     /// # Errors
     /// When `base_url` is no `http` or `https` URL, or `api_key` is not visible ASCII.
@@ -75,7 +78,12 @@ impl TaskClient {
 
     /// The same client with connections of its own, for use on another runtime.
     pub(crate) fn detached(&self) -> Result<Self> {
-        Ok(Self { transport: Arc::new(self.transport.detached()?) })
+        Ok(Self { transport: Arc::new(self.transport.detached()?), waits: None })
+    }
+
+    /// The same client for a handler, whose waits are watched.
+    pub(crate) fn watched(&self, waits: impl WaitWatcher + 'static) -> Self {
+        Self { waits: Some(Arc::new(waits)), ..self.clone() }
     }
 
     /// Sends a request until it is answered, refused for good, or its retry budget is spent.
@@ -147,7 +155,7 @@ impl TaskClientBuilder {
     /// system has no certificates to trust.
     pub fn build(self) -> Result<TaskClient> {
         let transport = Transport::new(&self.base_url, self.timeout, self.connect_timeout, self.retry)?;
-        let mut client = TaskClient { transport: Arc::new(transport) };
+        let mut client = TaskClient { transport: Arc::new(transport), waits: None };
         if let Some(api_key) = &self.api_key {
             client = client.with_api_key(api_key)?;
         }

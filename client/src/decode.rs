@@ -103,7 +103,7 @@ impl UndecodableTask {
             );
             return;
         };
-        let failure = TaskFailure::from(&self.error).with_code(INVALID_ANSWER);
+        let failure = TaskFailure::of(&self.error).with_code(INVALID_ANSWER);
         if let Err(error) = settle_one(client, id, lease_token, failure.into()).await {
             let error: &(dyn std::error::Error + 'static) = &error;
             tracing::error!(task.id = %id, error, "cannot report a claimed task that cannot be read");

@@ -1,6 +1,7 @@
 //! Why a call did not succeed, and whether a repetition helps.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use task_repo_protocol::{AttemptEnd, ErrorCode, Problem, Violation};
@@ -24,8 +25,10 @@ pub enum ClientError {
     Refused(Box<Problem>),
     /// The answer is not one the service gives; a proxy in between, perhaps.
     #[error(
-        "{call}: the answer has HTTP status {status} and is none of the service's: the base URL may lead elsewhere, or a \
-         proxy may have answered"
+        "{call}: the answer has HTTP status {status} and is none of the service's{}: the base URL may lead elsewhere, or a \
+         proxy may have answered{}",
+        beginning(.body),
+        through(.proxy.as_deref())
     )]
     Unexpected {
         /// The method and path.
@@ -34,8 +37,10 @@ pub enum ClientError {
         status: u16,
         /// From the `Retry-After` header.
         retry_after: Option<Duration>,
-        /// The body's beginning, up to 512 bytes.
+        /// The body's beginning, up to 512 bytes; of a redirect, where it leads.
         body: String,
+        /// The proxy from the environment that the call went through, without its credentials.
+        proxy: Option<Arc<str>>,
     },
     /// The service accepted the call, and its answer cannot be read.
     #[error("{call}: the answer cannot be read")]
@@ -81,6 +86,25 @@ impl ClientError {
         }
     }
 
+    /// Whether the service itself has refused, and will go on to, or the call cannot be sent. Anything else, such as a
+    /// proxy's page or an answer that cannot be read, says nothing about the call and may pass.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::Refused(problem) => !problem.retryable,
+            Self::InvalidArgument(_) | Self::Encode(_) => true,
+            Self::Unexpected { .. } | Self::Decode { .. } | Self::Transport(_) => false,
+        }
+    }
+
+    /// Whether the call's body is larger than the service, or a proxy before it, takes.
+    pub(crate) fn is_too_large(&self) -> bool {
+        match self {
+            Self::Refused(problem) => problem.code == ErrorCode::PayloadTooLarge,
+            Self::Unexpected { status, .. } => *status == 413,
+            _ => false,
+        }
+    }
+
     /// Whether it is open if the call had its effect. `false`: it certainly had none.
     pub fn may_have_been_applied(&self) -> bool {
         match self {
@@ -114,6 +138,19 @@ impl ClientError {
     }
 }
 
+/// How an answer begins that is none of the service's, for the one who looks for where it came from.
+fn beginning(body: &str) -> String {
+    let text: String = body.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(80).collect();
+    if text.is_empty() { text } else { format!(" (it begins with {text:?})") }
+}
+
+/// Says which proxy was between.
+fn through(proxy: Option<&str>) -> String {
+    proxy.map_or_else(String::new, |proxy| {
+        format!("; the call went through the proxy {proxy}, which HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names (NO_PROXY excepts hosts)")
+    })
+}
+
 /// What happened; of a body with several faults, each.
 fn description(problem: &Problem) -> String {
     match problem.errors.as_deref() {
@@ -134,12 +171,13 @@ fn description(problem: &Problem) -> String {
 pub struct TransportError {
     call: &'static str,
     source: reqwest::Error,
+    proxy: Option<Arc<str>>,
 }
 
 impl TransportError {
-    pub(crate) fn new(call: &'static str, source: reqwest::Error) -> Self {
+    pub(crate) fn new(call: &'static str, source: reqwest::Error, proxy: Option<Arc<str>>) -> Self {
         // The URL holds ids, which do not belong into logs; the path in `call` has none.
-        Self { call, source: source.without_url() }
+        Self { call, source: source.without_url(), proxy }
     }
 
     /// Whether no connection came about: the call was certainly not applied.
@@ -160,7 +198,7 @@ impl fmt::Display for TransportError {
             (false, true) => "there was no answer in time",
             (false, false) => "the connection broke",
         };
-        write!(f, "{}: {what}", self.call)
+        write!(f, "{}: {what}{}", self.call, through(self.proxy.as_deref()))
     }
 }
 
@@ -233,8 +271,24 @@ mod tests {
             status,
             retry_after: None,
             body: String::new(),
+            proxy: None,
         };
         assert!(answer(502).is_retryable() && answer(503).is_retryable() && answer(429).is_retryable());
         assert!(!answer(404).is_retryable() && !answer(500).is_retryable());
+    }
+
+    #[test]
+    fn only_the_service_s_own_word_is_final() {
+        for code in ErrorCode::ALL {
+            assert_eq!(refused(*code).is_final(), !code.is_retryable(), "{code}");
+        }
+        for status in [200, 302, 401, 403, 404, 413, 500] {
+            let (body, proxy) = (String::new(), None);
+            let answer = ClientError::Unexpected { call: "/tasks", status, retry_after: None, body, proxy };
+            assert!(!answer.is_final(), "{status}");
+            assert_eq!(answer.is_too_large(), status == 413, "{status}");
+        }
+        let source = serde_json::from_str::<u8>("<html>").expect_err("no number");
+        assert!(!ClientError::Decode { call: "/tasks", source }.is_final());
     }
 }

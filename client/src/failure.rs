@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
+use task_repo_protocol::report::MAX_DETAILS_BYTES;
 use task_repo_protocol::{ErrorReport, Json, Retry, UsageReport};
 
 /// Longest message that the service takes, in characters.
@@ -14,9 +15,11 @@ const MAX_CODE_CHARS: usize = 128;
 
 /// Why work on a task ended without a result.
 ///
-/// Any [`Error`] turns into one with `?`: it is tried again while attempts are left, and its message has all its
-/// sources. What should go otherwise is said with [`never`](Self::never), [`retry_after`](Self::retry_after) or
-/// [`cancelled`](Self::cancelled).
+/// `?` turns any error into one that is tried again while attempts are left: every [`Error`], `anyhow::Error`,
+/// `Box<dyn Error + Send + Sync>`, `String` and `&str`. The message has all causes, and so has `causes` in the details.
+/// What should go otherwise is said: [`never`](Self::never) and [`for_good`](Self::for_good) end the task,
+/// [`retry_after`](Self::retry_after) names the pause, [`release`](Self::release) and [`cancelled`](Self::cancelled) give
+/// the task back.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,14 +29,30 @@ const MAX_CODE_CHARS: usize = 128;
 ///     if text.is_empty() {
 ///         return Err(TaskFailure::never("there is nothing to parse").with_code("empty"));
 ///     }
-///     Ok(text.parse()?)
+///     if text == "-" {
+///         Err("a dash may become a number yet")?;
+///     }
+///     // The text will not change: no attempt will read it.
+///     text.parse().map_err(|error| TaskFailure::from(error).for_good())
 /// }
-/// # assert!(parse("").is_err() && parse("x").is_err() && parse("7").is_ok());
+/// # assert!(parse("").is_err() && parse("-").is_err() && parse("x").is_err() && parse("7").is_ok());
 /// # let _ = TaskFailure::retry_after("busy", Duration::from_secs(30));
+///
+/// fn load() -> anyhow::Result<String> {
+///     anyhow::bail!("the file is away")
+/// }
+///
+/// fn size() -> Result<usize, TaskFailure> {
+///     Ok(load()?.len())
+/// }
+/// # assert_eq!(size().expect_err("fails").message(), "the file is away");
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "a failure does nothing until it is returned or reported"]
-pub struct TaskFailure {
+pub struct TaskFailure(Box<FailureReport>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct FailureReport {
     error: ErrorReport,
     next: NextAttempt,
     usage: Option<UsageReport>,
@@ -50,6 +69,8 @@ enum NextAttempt {
     Never,
     /// It did not fail: it was stopped.
     Cancelled,
+    /// It did not fail: the task is given back, and rests that long.
+    Release(Duration),
 }
 
 impl TaskFailure {
@@ -74,61 +95,118 @@ impl TaskFailure {
         Self::new("the work was stopped".to_owned(), NextAttempt::Cancelled).with_code("cancelled")
     }
 
-    /// With a code for programs, up to 128 characters.
-    pub fn with_code(mut self, code: impl Into<String>) -> Self {
-        self.error.code = Some(shortened(code.into(), MAX_CODE_CHARS)).filter(|code| !code.is_empty());
+    /// This worker cannot do it now, and another one may: the task is given back, the attempt does not count, and nobody
+    /// claims the task for `delay`, in whole seconds, rounded up. With a delay of zero the service says how long it waits:
+    /// see [`Ending::Released`](crate::Ending::Released). `why` stands in the worker's log; the service does not keep it.
+    pub fn release(why: impl Into<String>, delay: Duration) -> Self {
+        Self::new(why.into(), NextAttempt::Release(delay)).with_code("released")
+    }
+
+    /// The same, but no other attempt follows: the task fails for good.
+    pub fn for_good(mut self) -> Self {
+        self.0.next = NextAttempt::Never;
         self
     }
 
-    /// With details for programs, up to 32 KiB of JSON. What has no JSON form is left out.
+    /// With a code for programs, up to 128 characters.
+    pub fn with_code(mut self, code: impl Into<String>) -> Self {
+        self.0.error.code = Some(shortened(code.into(), MAX_CODE_CHARS)).filter(|code| !code.is_empty());
+        self
+    }
+
+    /// With details for programs, up to 32 KiB of JSON. What is larger, or has no JSON form, is left out with a warning in
+    /// the log.
     pub fn with_details<T: Serialize + ?Sized>(mut self, details: &T) -> Self {
-        self.error.details = Json::of(details).ok();
+        self.0.error.details = match Json::of(details) {
+            Ok(json) if json.as_str().len() <= MAX_DETAILS_BYTES => Some(json),
+            Ok(json) => {
+                let bytes = json.as_str().len();
+                tracing::warn!(
+                    bytes,
+                    MAX_DETAILS_BYTES,
+                    "the details of a failure are left out: they are too large"
+                );
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the details of a failure are left out: they have no JSON form");
+                None
+            }
+        };
         self
     }
 
     /// With what the attempt used.
     pub fn with_usage(mut self, usage: UsageReport) -> Self {
-        self.usage = Some(usage);
+        self.0.usage = Some(usage);
         self
     }
 
     /// For people.
     pub fn message(&self) -> &str {
-        &self.error.message
+        &self.0.error.message
     }
 
     /// For programs.
     pub fn code(&self) -> Option<&str> {
-        self.error.code.as_deref()
+        self.0.error.code.as_deref()
     }
 
     /// Whether it is [`TaskFailure::cancelled`].
     pub fn is_cancelled(&self) -> bool {
-        self.next == NextAttempt::Cancelled
+        self.0.next == NextAttempt::Cancelled
+    }
+
+    /// For how long the task rests, where it is [`TaskFailure::release`].
+    pub(crate) fn release_delay(&self) -> Option<Duration> {
+        match self.0.next {
+            NextAttempt::Release(delay) => Some(delay),
+            _ => None,
+        }
     }
 
     pub(crate) fn error(&self) -> &ErrorReport {
-        &self.error
+        &self.0.error
     }
 
     pub(crate) fn usage(&self) -> Option<UsageReport> {
-        self.usage
+        self.0.usage
+    }
+
+    /// The failure that `?` makes of an error.
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut message = error.to_string();
+        let mut causes = Vec::new();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            // Many errors name their cause themselves.
+            if !message.ends_with(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            causes.push(text);
+            next = cause.source();
+        }
+        let failure = Self::retry(message);
+        if causes.is_empty() { failure } else { failure.with_details(&Causes { causes }) }
     }
 
     /// Adds to what the attempt used.
     pub(crate) fn add_usage(&mut self, usage: UsageReport) {
-        self.usage = Some(self.usage.unwrap_or_default().plus(usage));
+        self.0.usage = Some(self.0.usage.unwrap_or_default().plus(usage));
     }
 
     /// The same failure with its message and code alone.
     pub(crate) fn without_details_and_usage(&self) -> Self {
-        Self { error: ErrorReport { details: None, ..self.error.clone() }, usage: None, next: self.next }
+        let error = ErrorReport { details: None, ..self.0.error.clone() };
+        Self(Box::new(FailureReport { error, usage: None, next: self.0.next }))
     }
 
     /// Whether to try again, and after how many seconds, as the service is told.
     pub(crate) fn retry_fields(&self) -> (Option<Retry>, Option<i64>) {
-        match self.next {
-            NextAttempt::Retry | NextAttempt::Cancelled => (None, None),
+        match self.0.next {
+            NextAttempt::Retry | NextAttempt::Cancelled | NextAttempt::Release(_) => (None, None),
             NextAttempt::RetryAfter(delay) => (None, Some(whole_seconds(delay))),
             NextAttempt::Never => (Some(Retry::Never), None),
         }
@@ -137,24 +215,24 @@ impl TaskFailure {
     fn new(message: String, next: NextAttempt) -> Self {
         // Cut to what the service takes, so that a failure can be reported whatever its message.
         let error = ErrorReport { message: shortened(message, MAX_MESSAGE_CHARS), code: None, details: None };
-        Self { error, next, usage: None }
+        Self(Box::new(FailureReport { error, next, usage: None }))
     }
 }
 
-/// Tried again while attempts are left. The message is the error's, followed by its sources.
+/// Tried again while attempts are left. The message is the error's, followed by its causes; `causes` in the details has
+/// them one by one.
 ///
 /// For this, `TaskFailure` is no [`Error`] itself.
-impl<E: Error> From<E> for TaskFailure {
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for TaskFailure {
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message.push_str(": ");
-            message.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        Self::retry(message)
+        Self::of(&*error.into())
     }
+}
+
+/// The details of a failure that was an error with causes, the nearest first.
+#[derive(Serialize)]
+struct Causes {
+    causes: Vec<String>,
 }
 
 impl fmt::Display for TaskFailure {
@@ -191,6 +269,62 @@ mod tests {
         let failure = TaskFailure::from(Outer(cause));
         assert_eq!(failure.message(), "outer: invalid digit found in string");
         assert_eq!(failure.retry_fields(), (None, None));
+        let details = failure.error().details.as_ref().map(Json::as_str);
+        assert_eq!(details, Some(r#"{"causes":["invalid digit found in string"]}"#));
+    }
+
+    fn number(text: &str) -> Result<u8, Outer> {
+        text.parse().map_err(Outer)
+    }
+
+    /// What people write in handlers, as a failure.
+    fn failure_of(how: &str) -> TaskFailure {
+        let failed = || -> Result<u8, TaskFailure> {
+            match how {
+                "text" => Err("plain")?,
+                "string" => Err(String::from("owned"))?,
+                "boxed" => Err(Box::<dyn Error + Send + Sync>::from("boxed"))?,
+                "anyhow" => anyhow::Context::context(number("x"), "while counting")?,
+                "failure" => Err(TaskFailure::never("said so"))?,
+                _ => number("x")?,
+            };
+            Ok(0)
+        };
+        failed().expect_err("fails")
+    }
+
+    #[test]
+    fn the_question_mark_takes_whatever_people_have() {
+        let chain = "outer: invalid digit found in string";
+        for (how, message, causes) in [
+            ("text", "plain".to_owned(), 0),
+            ("string", "owned".to_owned(), 0),
+            ("boxed", "boxed".to_owned(), 0),
+            ("anyhow", format!("while counting: {chain}"), 2),
+            ("error", chain.to_owned(), 1),
+        ] {
+            let failure = failure_of(how);
+            assert_eq!(
+                (failure.message(), failure.retry_fields()),
+                (message.as_str(), (None, None)),
+                "{how}"
+            );
+            let details = failure.error().details.as_ref().map(|json| json.to().expect("an object"));
+            let found = details
+                .map_or(0, |details: std::collections::HashMap<String, Vec<String>>| details["causes"].len());
+            assert_eq!(found, causes, "{how}");
+        }
+        assert_eq!(failure_of("failure").retry_fields(), (Some(Retry::Never), None));
+        assert_eq!(failure_of("error").for_good().retry_fields(), (Some(Retry::Never), None));
+    }
+
+    #[test]
+    fn details_that_the_service_would_refuse_are_left_out() {
+        let details = |details: &dyn Fn() -> Json| TaskFailure::retry("").with_details(&details()).0.error;
+        let of_length = |length: usize| Json::of(&"x".repeat(length - 2)).expect("text");
+        assert!(details(&|| of_length(MAX_DETAILS_BYTES)).details.is_some());
+        assert!(details(&|| of_length(MAX_DETAILS_BYTES + 1)).details.is_none());
+        assert!(TaskFailure::retry("").with_details(&f64::NAN).0.error.details.is_none());
     }
 
     #[test]

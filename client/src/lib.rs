@@ -33,13 +33,16 @@
 //! # }
 //! ```
 //!
+//! Workers stand in [`worker`], with a first program.
+//!
 //! # What is repeated, and what is not
 //!
 //! A call that failed on the way, or that the service could not take just then, is repeated with growing, jittered
 //! pauses, within the [`RetryBudget`], and never earlier than the service said. Creates repeat their idempotency key,
 //! claims their claim id and settlements their lease token, so a repetition never does a thing twice. A call that has
 //! no such name (claiming one known task, `execute`, a conditional edit, `PUT /status`, issuing keys) is repeated only
-//! after an error that rules out that it was applied.
+//! after an error that rules out that it was applied. A settlement is repeated after anything but a refusal by the
+//! service itself, because finished work must not be lost to what a proxy answers.
 
 pub mod claimed;
 pub mod claiming;
@@ -56,6 +59,7 @@ pub mod settle;
 pub mod system;
 pub mod tasks;
 mod transport;
+mod waits;
 pub mod worker;
 
 #[doc(no_inline)]
@@ -79,6 +83,6 @@ pub use retry::RetryBudget;
 pub use settle::{RefusedSettlement, Settled, UnsettledError};
 pub use tasks::Created;
 pub use worker::{
-    CancelReason, HandlerOptions, TaskContext, Worker, WorkerBuilder, WorkerError, WorkerEvent, WorkerHandle,
-    WorkerReport,
+    CancelReason, HandlerOptions, HandlerResult, TaskContext, Worker, WorkerBuilder, WorkerError,
+    WorkerEvent, WorkerHandle, WorkerReport, stop_signal,
 };

@@ -71,6 +71,9 @@ pub(crate) enum Repeat {
     Always,
     /// Only when the error rules out that it was applied.
     Unapplied,
+    /// After anything but a final refusal by the service itself: finished work must not be lost to what something in
+    /// between has answered.
+    UntilSettled,
     /// As [`Repeat::Always`]; and when a repetition finds the thing gone, the attempt before it was the one that
     /// removed it.
     UntilGone,
@@ -79,11 +82,11 @@ pub(crate) enum Repeat {
 impl Repeat {
     /// Whether a call that failed with `error` may be sent again.
     pub(crate) fn allows(self, error: &ClientError) -> bool {
-        error.is_retryable()
-            && match self {
-                Self::Always | Self::UntilGone => true,
-                Self::Unapplied => !error.may_have_been_applied(),
-            }
+        match self {
+            Self::Always | Self::UntilGone => error.is_retryable(),
+            Self::Unapplied => error.is_retryable() && !error.may_have_been_applied(),
+            Self::UntilSettled => !error.is_final(),
+        }
     }
 }
 
@@ -132,7 +135,7 @@ mod tests {
         let mut in_tenth = [0; 10];
         for _ in 0..1000 {
             let pause = budget.pauses().next().expect("it is repeated");
-            let number = (pause - budget.first_pause).as_nanos() / tenth.as_nanos();
+            let number = pause.saturating_sub(budget.first_pause).as_nanos() / tenth.as_nanos();
             in_tenth[usize::try_from(number).expect("small").min(9)] += 1;
         }
         // Of 1000 random pauses, about 100 fall into each tenth; fewer than 50 do so once in many millions of runs.

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
-use task_repo_protocol::{Claim, Json, OutcomeResult, Outcomes, Problem, Receipt, path};
+use serde::{Deserialize, Serialize};
+use task_repo_protocol::{Claim, Json, OutcomeResult, Problem, Receipt, path};
 
 use crate::claimed::ClaimedTask;
 use crate::claiming::with_claim_id;
@@ -13,6 +13,7 @@ use crate::decode::ClaimedTasks;
 use crate::error::{ClientError, Result};
 use crate::request::ApiRequest;
 use crate::retry::Repeat;
+use crate::transport::ApiResponse;
 
 pub use crate::claimed::Settlement;
 pub use crate::ending::{Completion, Ending};
@@ -78,23 +79,18 @@ impl TaskClient {
     /// settled or claimed twice. Of the next work, what cannot be read is reported as [`TaskClient::claim`] does.
     ///
     /// # Errors
-    /// When the call fails as a whole; it then gives the settlements back.
+    /// When the call fails as a whole; it then gives the settlements back. A proxy may take less in one call than the
+    /// service, which takes 16 MiB: after status 413 give fewer at once.
     pub async fn settle(
         &self,
         settlements: Vec<Settlement>,
         next: Option<Claim>,
     ) -> Result<Settled, UnsettledError> {
-        let (results, tasks) = self.settle_and_claim(settlements, next).await?;
-        Ok(Settled { results, next: tasks.reported(self).await })
-    }
-
-    /// Settles as [`TaskClient::settle`] does; what cannot be read of the next work is still to be reported.
-    pub(crate) async fn settle_and_claim(
-        &self,
-        settlements: Vec<Settlement>,
-        next: Option<Claim>,
-    ) -> Result<(Vec<Result<Receipt, Box<RefusedSettlement>>>, ClaimedTasks), UnsettledError> {
-        match self.send_outcomes(&settlements, next).await {
+        let sent = async {
+            let outcomes: Vec<Json> = settlements.iter().map(Settlement::outcome).collect::<Result<_>>()?;
+            self.send_outcomes(&outcomes, next.map(with_claim_id).as_ref()).await
+        };
+        match sent.await {
             Ok((results, tasks)) => {
                 let results = settlements
                     .into_iter()
@@ -103,38 +99,41 @@ impl TaskClient {
                         result.map_err(|problem| Box::new(RefusedSettlement { problem, settlement }))
                     })
                     .collect();
-                Ok((results, tasks))
+                Ok(Settled { results, next: tasks.reported(self).await })
             }
             Err(error) => Err(UnsettledError { error, settlements }),
         }
     }
 
-    async fn send_outcomes(
+    /// Sends outcomes that are JSON already, and reads what the service says of each. What cannot be read of the next work
+    /// is still to be reported.
+    pub(crate) async fn send_outcomes(
         &self,
-        settlements: &[Settlement],
-        next: Option<Claim>,
+        outcomes: &[Json],
+        claim: Option<&Claim>,
     ) -> Result<(Vec<Result<Receipt, Box<Problem>>>, ClaimedTasks)> {
-        let outcomes = settlements
-            .iter()
-            .map(|settlement| {
-                let Settlement { claimed, ending } = settlement;
-                let outcome = ending.clone().outcome(claimed.id(), claimed.lease_token().to_owned());
-                Json::of(&outcome)
-            })
-            .collect::<Result<_, _>>()
-            .map_err(ClientError::Encode)?;
-        let wait =
-            next.as_ref().and_then(|claim| claim.wait_ms).map_or(Duration::ZERO, Duration::from_millis);
-        let request = ApiRequest::post(path::TASKS_OUTCOMES, Repeat::Always)
-            .json(&Outcomes { outcomes, claim: next.map(with_claim_id) })?
+        let wait = claim.and_then(|claim| claim.wait_ms).map_or(Duration::ZERO, Duration::from_millis);
+        let request = ApiRequest::post(path::TASKS_OUTCOMES, Repeat::UntilSettled)
+            .json(&OutcomesBody { outcomes, claim })?
             .waiting(wait);
-        let answer: UndecodedOutcomes = self.send(request).await?.json()?;
-        if answer.results.len() != settlements.len() {
-            return Err(ClientError::incomplete_item(path::TASKS_OUTCOMES, "receipt", "problem"));
-        }
-        let results = answer.results.into_iter().map(receipt_or_problem).collect::<Result<_>>()?;
-        Ok((results, ClaimedTasks::decode(self, path::TASKS_OUTCOMES, &answer.tasks)))
+        let read = |answer: ApiResponse| {
+            let answer: UndecodedOutcomes = answer.json()?;
+            if answer.results.len() != outcomes.len() {
+                return Err(ClientError::incomplete_item(path::TASKS_OUTCOMES, "receipt", "problem"));
+            }
+            let results = answer.results.into_iter().map(receipt_or_problem).collect::<Result<_>>()?;
+            Ok((results, ClaimedTasks::decode(self, path::TASKS_OUTCOMES, &answer.tasks)))
+        };
+        self.transport.send_and_read(request, read).await
     }
+}
+
+/// [`Outcomes`](task_repo_protocol::Outcomes), borrowed.
+#[derive(Serialize)]
+struct OutcomesBody<'a> {
+    outcomes: &'a [Json],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim: Option<&'a Claim>,
 }
 
 /// [`OutcomesAnswer`](task_repo_protocol::OutcomesAnswer), with its tasks not yet decoded.

@@ -12,6 +12,10 @@ use crate::client::TaskClient;
 use crate::error::{ClientError, Result};
 use crate::request::ApiRequest;
 use crate::retry::Repeat;
+use crate::waits::{FIRST_LOOK, WatchedWait};
+
+/// How long the service lets one look at a task wait.
+const MAX_POLL: Duration = Duration::from_millis(MAX_WAIT_MS);
 
 /// What a create with an idempotency key brought.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,9 +101,11 @@ impl TaskClient {
     /// `task_not_found`, also when it is deleted meanwhile; see [`ClientError`].
     pub async fn wait_for_task(&self, id: Uuid, wait: Duration) -> Result<Task> {
         let begun = Instant::now();
+        let watched = self.waits.as_deref().map(WatchedWait::begin);
+        let mut longest = watched.as_ref().map_or(MAX_POLL, |_| FIRST_LOOK);
         loop {
             let rest = wait.saturating_sub(begun.elapsed());
-            let poll = rest.min(Duration::from_millis(MAX_WAIT_MS));
+            let poll = rest.min(longest);
             let request = ApiRequest::get(path::TASK)
                 .at(&id.to_string())?
                 .query("wait_ms", poll.as_millis().to_string())
@@ -109,6 +115,10 @@ impl TaskClient {
             if task.status.is_final() || begun.elapsed() >= wait {
                 return Ok(task);
             }
+            if let Some(watched) = &watched {
+                watched.goes_on(&task);
+            }
+            longest = MAX_POLL;
             // A server that is stopping answers early. Without this pause the caller would ask in a busy loop.
             if asked.elapsed() < poll / 2 {
                 tokio::time::sleep(Duration::from_millis(200)).await;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper_util::client::proxy::matcher::Matcher;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Request, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use task_repo_protocol::{Problem, path};
@@ -24,6 +25,8 @@ const MAX_IDLE: Duration = Duration::from_secs(30);
 pub(crate) struct Transport {
     http: reqwest::Client,
     base: Arc<str>,
+    /// The proxy from the environment that requests go through, for errors.
+    proxy: Option<Arc<str>>,
     headers: HeaderMap,
     pub(crate) timeout: Duration,
     pub(crate) connect_timeout: Duration,
@@ -31,7 +34,7 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Connects to nothing yet. `base` is an `http` or `https` URL; `/api/v1` is added to it.
+    /// Connects to nothing yet. `base` is an `http` or `https` URL; `/api/v1` is added to it where it is missing.
     pub(crate) fn new(
         base: &str,
         timeout: Duration,
@@ -44,12 +47,14 @@ impl Transport {
         let url = reqwest::Url::parse(base).ok().filter(is_base).ok_or_else(|| {
             ClientError::InvalidArgument(format!(
                 "the base URL {base:?} cannot be used: http:// or https:// and a host are expected, such as \
-                 http://localhost:8503, without a query and without /api/v1"
+                 http://localhost:8503, without a query"
             ))
         })?;
-        let base: Arc<str> = url.as_str().trim_end_matches('/').into();
-        let http = connections(&base, connect_timeout)?;
-        Ok(Self { http, base, headers: HeaderMap::new(), timeout, connect_timeout, budget })
+        let url = url.as_str().trim_end_matches('/');
+        // People paste the URL of an endpoint's parent: `/api/v1` twice would lead nowhere.
+        let base: Arc<str> = url.strip_suffix(path::BASE).unwrap_or(url).trim_end_matches('/').into();
+        let (http, proxy) = (connections(&base, connect_timeout)?, proxy_of(&base));
+        Ok(Self { http, base, proxy, headers: HeaderMap::new(), timeout, connect_timeout, budget })
     }
 
     /// The same with connections of its own. Connections are driven by the runtime that first used them; these can be
@@ -68,18 +73,27 @@ impl Transport {
 
     /// Sends a request until it is answered, refused for good, or the budget is spent.
     pub(crate) async fn send(&self, request: ApiRequest) -> Result<ApiResponse> {
+        self.send_and_read(request, Ok).await
+    }
+
+    /// Sends a request until its answer was read, it is refused for good, or the budget is spent.
+    pub(crate) async fn send_and_read<T>(
+        &self,
+        request: ApiRequest,
+        read: impl Fn(ApiResponse) -> Result<T>,
+    ) -> Result<T> {
         let started = Instant::now();
         let total = self.budget.total.saturating_add(request.wait);
         let mut pauses = self.budget.pauses();
         let mut may_have_been_applied_before = false;
         loop {
-            let error = match self.attempt(&request).await {
-                Ok(response) => return Ok(response),
+            let error = match self.attempt(&request).await.and_then(&read) {
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let is_missing = error.problem().is_some_and(|problem| problem.status == StatusCode::NOT_FOUND);
             if is_missing && may_have_been_applied_before && request.repeat == Repeat::UntilGone {
-                return Ok(ApiResponse::empty(request.endpoint));
+                return read(ApiResponse::empty(request.endpoint));
             }
             may_have_been_applied_before |= error.may_have_been_applied();
             let pause = pauses
@@ -97,14 +111,14 @@ impl Transport {
     }
 
     async fn attempt(&self, request: &ApiRequest) -> Result<ApiResponse> {
-        let lost = |error| TransportError::new(request.endpoint, error);
+        let lost = |error| TransportError::new(request.endpoint, error, self.proxy.clone());
         let response = self.http.execute(self.http_request(request)?).await.map_err(lost)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.map_err(lost)?;
         if status.is_success() {
             Ok(ApiResponse { endpoint: request.endpoint, headers, body })
         } else {
-            Err(error_of(request.endpoint, status, &headers, &body))
+            Err(error_of(request.endpoint, status, &headers, &body, self.proxy.clone()))
         }
     }
 
@@ -148,7 +162,22 @@ fn connections(base: &str, connect_timeout: Duration) -> Result<reqwest::Client>
     })
 }
 
-fn error_of(endpoint: &'static str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
+/// The proxy that the environment names for `base`, without its credentials.
+fn proxy_of(base: &str) -> Option<Arc<str>> {
+    // The same code decides by which `reqwest` goes.
+    let proxy = Matcher::from_env().intercept(&base.parse().ok()?)?;
+    let authority = proxy.uri().authority()?.as_str();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    Some(format!("{}://{host}", proxy.uri().scheme_str()?).into())
+}
+
+fn error_of(
+    endpoint: &'static str,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    proxy: Option<Arc<str>>,
+) -> ClientError {
     let retry_after =
         headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
     match serde_json::from_slice::<Problem>(body) {
@@ -160,7 +189,11 @@ fn error_of(endpoint: &'static str, status: StatusCode, headers: &HeaderMap, bod
             call: endpoint,
             status: status.as_u16(),
             retry_after: retry_after.map(Duration::from_secs),
-            body: String::from_utf8_lossy(&body[..body.len().min(MAX_BODY_IN_ERROR)]).into_owned(),
+            body: match headers.get(LOCATION).filter(|_| status.is_redirection()) {
+                Some(location) => format!("redirect to {}", String::from_utf8_lossy(location.as_bytes())),
+                None => String::from_utf8_lossy(&body[..body.len().min(MAX_BODY_IN_ERROR)]).into_owned(),
+            },
+            proxy,
         },
     }
 }
@@ -208,7 +241,7 @@ mod tests {
         if let Some(value) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
         }
-        error_of("/tasks", StatusCode::from_u16(status).expect("a status"), &headers, body.as_bytes())
+        error_of("/tasks", StatusCode::from_u16(status).expect("a status"), &headers, body.as_bytes(), None)
     }
 
     #[test]
@@ -247,6 +280,22 @@ mod tests {
         assert!(
             matches!(&error, ClientError::Unexpected { status: 502, body, .. } if body.contains("gateway"))
         );
+    }
+
+    #[test]
+    fn a_base_url_may_have_the_path_that_all_calls_begin_with() {
+        for base in ["http://host/api/v1", "http://host/api/v1/", "http://host", "http://host//"] {
+            let transport = Transport::new(base, Duration::ZERO, Duration::ZERO, RetryBudget::none());
+            assert_eq!(&*transport.expect(base).base, "http://host", "{base}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_told_with_where_it_leads() {
+        let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static("https://login.example/"))]);
+        let proxy = Some("http://proxy:3128".into());
+        let error = error_of("/tasks", StatusCode::FOUND, &headers, b"<html>", proxy).to_string();
+        assert!(error.contains("https://login.example/") && error.contains("http://proxy:3128"), "{error}");
     }
 
     #[test]

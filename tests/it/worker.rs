@@ -138,7 +138,7 @@ type Told = Arc<Mutex<Vec<Option<CancelReason>>>>;
 type Work = Pin<Box<dyn Future<Output = Result<(), TaskFailure>> + Send>>;
 
 /// A handler that waits until it is told to stop, and notes why.
-fn stoppable(told: Told) -> impl Fn(TaskContext, Value) -> Work {
+fn stoppable(told: Told) -> impl Fn(TaskContext, Value) -> Work + Clone {
     move |context, _| {
         let told = Arc::clone(&told);
         Box::pin(async move {

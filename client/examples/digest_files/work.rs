@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use sha2::{Digest as _, Sha256};
-use task_repo_client::{TaskClient, TaskContext, TaskFailure, Worker, WorkerEvent};
+use task_repo_client::{TaskClient, TaskContext, TaskFailure, Worker, WorkerEvent, stop_signal};
 
 use crate::files::hexadecimal;
 use crate::{Digest, FileRequest, RUN_TAG, TASK_TYPE};
@@ -24,10 +24,13 @@ pub(crate) async fn work(
     run: Option<String>,
 ) -> anyhow::Result<()> {
     let activity = Arc::new(Activity::default());
-    let mut worker = Worker::builder(client).concurrency(concurrency).register(TASK_TYPE, digest).on_event({
-        let activity = Arc::clone(&activity);
-        move |event| activity.note(&event)
-    });
+    let mut worker = Worker::builder(client)
+        .concurrency(concurrency)
+        .register_blocking(TASK_TYPE, |ctx, file| digest(&ctx, &file))
+        .on_event({
+            let activity = Arc::clone(&activity);
+            move |event| activity.note(&event)
+        });
     if let Some(run) = run {
         worker = worker.only_tagged(RUN_TAG, run);
     }
@@ -35,7 +38,7 @@ pub(crate) async fn work(
         let activity = Arc::clone(&activity);
         async move {
             tokio::select! {
-                () = told_to_stop() => {}
+                () = stop_signal() => {}
                 () = activity.idle(until_idle) => {}
             }
         }
@@ -49,12 +52,8 @@ pub(crate) async fn work(
     Ok(())
 }
 
-async fn digest(ctx: TaskContext, file: FileRequest) -> Result<Digest, TaskFailure> {
-    // Reading blocks, and a large file for long: that is what these threads are for.
-    tokio::task::spawn_blocking(move || read(&ctx, &file)).await?
-}
-
-fn read(ctx: &TaskContext, FileRequest { root, path }: &FileRequest) -> Result<Digest, TaskFailure> {
+/// Reading blocks, and a large file for long: hence a blocking handler.
+fn digest(ctx: &TaskContext, FileRequest { root, path }: &FileRequest) -> Result<Digest, TaskFailure> {
     if Path::new(path).components().any(|part| !matches!(part, Component::Normal(_))) {
         return Err(TaskFailure::never("the path leads out of its directory").with_code("forbidden_path"));
     }
@@ -131,23 +130,5 @@ impl Activity {
             }
             tokio::time::sleep(rest.max(Duration::from_millis(50))).await;
         }
-    }
-}
-
-/// Is done on Ctrl-C or SIGTERM.
-async fn told_to_stop() {
-    #[cfg(unix)]
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => signal.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<Option<()>>();
-    tokio::select! {
-        Ok(()) = tokio::signal::ctrl_c() => {}
-        Some(()) = terminated => {}
-        else => std::future::pending().await,
     }
 }

@@ -1,22 +1,26 @@
 //! One handler at work on one task, and how that ends.
 
-use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use task_repo_protocol::Task;
-use tokio::task::JoinError;
+use task_repo_protocol::{Task, UsageReport};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
-use tracing::Instrument as _;
 
 use super::context::{Notes, TaskContext};
+use super::event::WorkerEvent;
+use super::handler::HandlerOptions;
+use super::handler_waits::HandlerWaits;
 use super::heartbeat::LeaseGuard;
 use super::lease::{CancelReason, Signals};
+use super::running::{HandlerOutcome, RunningHandler};
 use super::settings::Settings;
 use crate::claimed::{ClaimedTask, Settlement};
 use crate::ending::{Completion, Ending};
 use crate::failure::TaskFailure;
+
+/// How long an aborted handler has to reach its next `.await`.
+const ABORT_TIME: Duration = Duration::from_millis(500);
 
 /// An attempt whose end is still to be delivered.
 pub(crate) struct FinishedAttempt {
@@ -25,6 +29,10 @@ pub(crate) struct FinishedAttempt {
     pub(crate) type_index: Option<usize>,
     /// The settlement to deliver; `None`: the lease is lost and there is nothing to deliver.
     pub(crate) settlement: Option<Settlement>,
+    /// Why the task is given back, if it is.
+    pub(crate) given_back: Option<String>,
+    /// The handler, where it goes on although its attempt is over.
+    pub(crate) still_running: Option<RunningHandler>,
     /// Renews the lease until the settlement is delivered.
     pub(crate) lease: Option<LeaseGuard>,
     /// When its delivery was deferred for the first time.
@@ -33,83 +41,129 @@ pub(crate) struct FinishedAttempt {
 
 impl FinishedAttempt {
     /// A claimed task that is given back as it is.
-    pub(crate) fn released(claimed: ClaimedTask) -> Self {
+    pub(crate) fn released(claimed: ClaimedTask, why: &str) -> Self {
         let task = claimed.shared_task();
         let settlement = Some(claimed.ending(Ending::Released { delay: Duration::ZERO }));
-        Self { task, type_index: None, settlement, lease: None, deferred_since: None }
+        let given_back = Some(why.to_owned());
+        let (type_index, still_running, lease, deferred_since) = (None, None, None, None);
+        Self { task, type_index, settlement, given_back, still_running, lease, deferred_since }
     }
 }
 
-/// Runs the handler of a claimed task until it returns, panics, takes too long, or is `abort`ed.
+/// How a stop of the worker reaches the attempts under way.
+#[derive(Clone, Default)]
+pub(crate) struct StopSignals {
+    /// A stop has begun: handlers may go on for the grace period.
+    pub(crate) begun: CancellationToken,
+    /// Handlers are aborted.
+    pub(crate) abort: CancellationToken,
+}
+
+/// Runs the handler of a claimed task until it returns or panics. It is ended when it takes too long, its lease is lost, or
+/// the worker's stop aborts it.
 pub(crate) async fn run(
     settings: Arc<Settings>,
     type_index: usize,
     claimed: ClaimedTask,
     guard: LeaseGuard,
-    abort: CancellationToken,
+    stop: StopSignals,
 ) -> FinishedAttempt {
     let registration = &settings.registrations[type_index];
     let task = claimed.shared_task();
-    let context = TaskContext::new(Arc::clone(guard.lease()), settings.client.clone());
-    let span = tracing::info_span!(
-        "task",
-        task.id = %task.id,
-        task.r#type = task.task_type,
-        task.attempt = task.attempt,
-    );
-    let (work, at_work) = (registration.clone(), context.clone());
-    // The handler is a tokio task of its own, so that its panic ends there and a blocked thread does not block the
-    // worker's loop.
-    let mut handler =
-        AbortOnDropHandle::new(tokio::spawn(async move { work.run(at_work).await }.instrument(span)));
-    let outcome = tokio::select! {
-        joined = &mut handler => joined.unwrap_or_else(|error| Err(failure_of(error))),
-        () = elapsed(registration.options.timeout) => {
-            guard.lease().cancel(CancelReason::Timeout);
-            Err(TaskFailure::retry("the attempt took longer than its handler may").with_code("timeout"))
-        }
-        () = abort.cancelled() => Err(TaskFailure::cancelled()),
+    let (settings_too, task_too) = (Arc::clone(&settings), Arc::clone(&task));
+    let waits = HandlerWaits { settings: settings_too, type_index, task: task_too };
+    let client = settings.client.watched(waits);
+    let context = TaskContext::new(Arc::clone(guard.lease()), client, stop.begun.clone());
+    let limit = time_limit(registration.options, &task);
+    let mut handler = registration.start(context.clone());
+    let interruption = tokio::select! {
+        outcome = handler.ended() => Err(outcome),
+        () = elapsed(limit) => Ok(CancelReason::Timeout),
+        () = guard.lease().is_lost() => Ok(CancelReason::LeaseLost),
+        () = stop.abort.cancelled() => Ok(CancelReason::Shutdown),
     };
-    drop(handler);
+    let (outcome, still_running) = match interruption {
+        Err(outcome) => (outcome, None),
+        Ok(reason) => {
+            guard.lease().cancel(reason);
+            end(&settings, &task, handler, reason, &stop).await
+        }
+    };
     guard.lease().flush_progress().await;
     guard.lease().end();
-    let ending = ending(outcome, context.notes(), guard.lease().signals());
-    let settlement = ending.map(|ending| claimed.ending(ending));
+    let signals = guard.lease().signals();
+    let given_back = why_given_back(&outcome, signals);
+    let settlement = ending(outcome, context.notes(), signals).map(|ending| claimed.ending(ending));
     FinishedAttempt {
         task,
         type_index: Some(type_index),
         settlement,
+        given_back,
+        still_running,
         lease: Some(guard),
         deferred_since: None,
     }
 }
 
-/// Waits that long; for ever without a timeout.
-async fn elapsed(timeout: Option<Duration>) {
-    match timeout {
-        Some(timeout) => tokio::time::sleep(timeout).await,
+/// Ends a handler that was told why it should stop: it may return within the patience that is set, then it is aborted. One
+/// that blocks its thread cannot be aborted; only after a timeout, which is reported meanwhile, is it given back as still
+/// running, otherwise this waits for it.
+async fn end(
+    settings: &Settings,
+    task: &Task,
+    mut handler: RunningHandler,
+    reason: CancelReason,
+    stop: &StopSignals,
+) -> (HandlerOutcome, Option<RunningHandler>) {
+    let told_at = Instant::now();
+    tokio::select! {
+        outcome = handler.ended() => return (outcome, None),
+        () = tokio::time::sleep(settings.stop_patience) => {}
+        () = stop.abort.cancelled() => {}
+    }
+    handler.abort();
+    if let Ok(outcome) = tokio::time::timeout(ABORT_TIME, handler.ended()).await {
+        return (outcome, None);
+    }
+    settings.stuck.fetch_add(1, Ordering::Relaxed);
+    settings.events.emit(WorkerEvent::HandlerStuck { task, reason, told_for: told_at.elapsed() });
+    if reason == CancelReason::Timeout {
+        (Err(TaskFailure::cancelled()), Some(handler))
+    } else {
+        // Nothing may be said of the task while its handler still works on it.
+        (handler.ended().await, None)
+    }
+}
+
+/// How long the attempt may take: what the handler's options or the task say, whichever is shorter.
+fn time_limit(options: HandlerOptions, task: &Task) -> Option<Duration> {
+    let of_task = task.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    options.timeout.into_iter().chain(of_task).min()
+}
+
+/// Waits that long; for ever without a limit.
+async fn elapsed(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
         None => std::future::pending().await,
     }
 }
 
-/// The failure of a handler that did not return.
-fn failure_of(error: JoinError) -> TaskFailure {
-    match error.try_into_panic() {
-        Ok(panic) => TaskFailure::retry(format!("the handler panicked: {}", panic_message(panic.as_ref())))
-            .with_code("panic"),
-        // The handler was aborted because its runtime shuts down.
-        Err(_) => TaskFailure::cancelled(),
+/// Why the task is given back, if it is; as [`ending`] decides.
+fn why_given_back(outcome: &HandlerOutcome, signals: Signals) -> Option<String> {
+    let failure = outcome.as_ref().err()?;
+    if signals.is_lost || signals.is_requested {
+        None
+    } else if failure.release_delay().is_some() {
+        Some(failure.message().to_owned())
+    } else {
+        let is_stopped = failure.is_cancelled() && !signals.is_timeout && signals.is_shutdown;
+        is_stopped.then(|| "the worker stops".to_owned())
     }
 }
 
-/// The message of a panic, if it is text.
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
-}
-
 /// How to settle an attempt; `None`: not at all, because the service would refuse it.
-fn ending(outcome: Result<Completion, TaskFailure>, notes: Notes, signals: Signals) -> Option<Ending> {
+fn ending(outcome: HandlerOutcome, notes: Notes, signals: Signals) -> Option<Ending> {
     match outcome {
         // Also after the lease was lost, because a completion counts if no worker has claimed the task since.
         Ok(completion) => Some(Ending::Completed(Completion {
@@ -119,25 +173,33 @@ fn ending(outcome: Result<Completion, TaskFailure>, notes: Notes, signals: Signa
         })),
         Err(_) if signals.is_lost => None,
         Err(_) if signals.is_requested => Some(Ending::Cancelled),
+        Err(failure) if failure.release_delay().is_some() => Some(failure.into()),
+        Err(failure) if failure.is_cancelled() && signals.is_timeout => {
+            Some(failed(timed_out(), notes.usage))
+        }
         Err(failure) if failure.is_cancelled() && signals.is_shutdown => {
             Some(Ending::Released { delay: Duration::ZERO })
         }
-        Err(mut failure) => {
-            if let Some(usage) = notes.usage {
-                failure.add_usage(usage);
-            }
-            Some(Ending::Failed(failure))
-        }
+        Err(failure) => Some(failed(failure, notes.usage)),
     }
+}
+
+fn timed_out() -> TaskFailure {
+    TaskFailure::retry("the attempt took longer than its handler or its task allows").with_code("timeout")
+}
+
+fn failed(mut failure: TaskFailure, usage: Option<UsageReport>) -> Ending {
+    if let Some(usage) = usage {
+        failure.add_usage(usage);
+    }
+    Ending::Failed(failure)
 }
 
 #[cfg(test)]
 mod tests {
-    use task_repo_protocol::UsageReport;
-
     use super::*;
 
-    fn failed() -> Result<Completion, TaskFailure> {
+    fn broken() -> Result<Completion, TaskFailure> {
         Err(TaskFailure::retry("broken"))
     }
 
@@ -152,7 +214,7 @@ mod tests {
         for (is_requested, is_lost, is_shutdown) in
             [(true, false, false), (false, true, false), (true, true, true)]
         {
-            let signals = Signals { reason: None, is_requested, is_lost, is_shutdown };
+            let signals = Signals { is_requested, is_lost, is_shutdown, ..Signals::default() };
             let ending = ending(Ok(Completion::default()), Notes::default(), signals);
             assert_eq!(ending, Some(Ending::Completed(Completion::default())));
         }
@@ -161,7 +223,7 @@ mod tests {
     #[test]
     fn a_lost_lease_leaves_nothing_to_report() {
         let signals = Signals { is_lost: true, is_requested: true, ..Signals::default() };
-        assert_eq!(ending(failed(), Notes::default(), signals), None);
+        assert_eq!(ending(broken(), Notes::default(), signals), None);
         assert_eq!(ending(stopped(), Notes::default(), signals), None);
     }
 
@@ -169,14 +231,35 @@ mod tests {
     fn a_requested_cancellation_is_acknowledged() {
         let signals = Signals { is_requested: true, is_shutdown: true, ..Signals::default() };
         assert_eq!(ending(stopped(), Notes::default(), signals), Some(Ending::Cancelled));
-        assert_eq!(ending(failed(), Notes::default(), signals), Some(Ending::Cancelled));
+        assert_eq!(ending(broken(), Notes::default(), signals), Some(Ending::Cancelled));
     }
 
     #[test]
     fn a_stopping_worker_gives_back_what_stopped_and_reports_what_failed() {
         let signals = Signals { is_shutdown: true, ..Signals::default() };
         assert_eq!(ending(stopped(), Notes::default(), signals), RELEASED);
-        assert!(matches!(ending(failed(), Notes::default(), signals), Some(Ending::Failed(_))));
+        assert!(matches!(ending(broken(), Notes::default(), signals), Some(Ending::Failed(_))));
+    }
+
+    #[test]
+    fn a_timeout_is_a_failure_even_while_the_worker_stops() {
+        let signals = Signals { is_timeout: true, is_shutdown: true, ..Signals::default() };
+        let Some(Ending::Failed(failure)) = ending(stopped(), Notes::default(), signals) else {
+            panic!("has failed")
+        };
+        assert_eq!((failure.code(), failure.retry_fields()), (Some("timeout"), (None, None)));
+        assert_eq!(why_given_back(&stopped(), signals), None);
+    }
+
+    #[test]
+    fn a_handler_gives_back_what_it_cannot_do() {
+        let release = || Err(TaskFailure::release("no licence here", Duration::from_secs(3)));
+        let delayed = Some(Ending::Released { delay: Duration::from_secs(3) });
+        assert_eq!(ending(release(), Notes::default(), Signals::default()), delayed);
+        assert_eq!(why_given_back(&release(), Signals::default()).as_deref(), Some("no licence here"));
+        let requested = Signals { is_requested: true, ..Signals::default() };
+        assert_eq!(ending(release(), Notes::default(), requested), Some(Ending::Cancelled));
+        assert_eq!(why_given_back(&release(), requested), None);
     }
 
     #[test]
@@ -195,7 +278,7 @@ mod tests {
             panic!("is completed")
         };
         assert_eq!((completion.usage, completion.result_id.as_deref()), (Some(usage), Some("r")));
-        let Some(Ending::Failed(failure)) = ending(failed(), notes, Signals::default()) else {
+        let Some(Ending::Failed(failure)) = ending(broken(), notes, Signals::default()) else {
             panic!("has failed")
         };
         assert_eq!(failure.usage(), Some(usage));

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use task_repo_protocol::Uuid;
 use task_repo_protocol::claim::{MAX_CLAIM_TYPES, MAX_WAIT_MS};
@@ -14,11 +14,12 @@ use task_repo_protocol::task_type_is_valid;
 use super::context::TaskContext;
 use super::error::WorkerError;
 use super::event::{Events, WorkerEvent};
-use super::handler::{HandlerOptions, Registration};
+use super::handler::{HandlerOptions, HandlerResult, Registration};
 use super::run::Worker;
 use super::settings::Settings;
+use super::wait_counts::WaitCounts;
 use crate::client::TaskClient;
-use crate::failure::{TaskFailure, whole_seconds};
+use crate::failure::whole_seconds;
 use crate::retry::RetryBudget;
 
 impl Worker {
@@ -27,6 +28,9 @@ impl Worker {
         WorkerBuilder::new(client.clone())
     }
 }
+
+/// About how many bytes go into one delivery: less than the 1 MiB that proxies often take, with the claim and the head.
+const DEFAULT_DELIVERY_BYTES: usize = 960 << 10;
 
 /// Sets up a [`Worker`].
 #[derive(Debug)]
@@ -44,11 +48,15 @@ impl WorkerBuilder {
             concurrency: 1,
             lease_seconds: None,
             wait: Duration::from_secs(20),
-            grace: Duration::from_secs(30),
-            stop_timeout: Duration::from_secs(5),
+            grace: Duration::from_secs(15),
+            stop_patience: Duration::from_secs(5),
+            max_delivery_bytes: DEFAULT_DELIVERY_BYTES,
             tags: None,
             registrations: Vec::new(),
             events: Events::default(),
+            waits: WaitCounts::of_types(0),
+            stuck: AtomicU64::new(0),
+            leaves_handlers: AtomicBool::new(false),
         };
         Self { settings }
     }
@@ -80,15 +88,27 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long handlers may go on after the worker was told to stop, before they are told; default 30 s.
+    /// How long handlers may go on after the worker was told to stop, default 15 s. They can hear of it at once
+    /// ([`TaskContext::stopping`]); when the grace is over, they are told to stop ([`TaskContext::cancelled`]).
+    ///
+    /// A stop takes as long as grace and [patience](Self::stop_patience) together and 6 s more at most: keep that below
+    /// what ends the process hard, such as the 30 s of Kubernetes.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
         self
     }
 
-    /// How long handlers that were told to stop have to return, before they are aborted; default 5 s.
-    pub fn stop_patience(mut self, timeout: Duration) -> Self {
-        self.settings.stop_timeout = timeout;
+    /// How long handlers that were told to stop have to return, before they are aborted; default 5 s. It holds at a stop of
+    /// the worker, after the attempt's timeout and after the lease was lost.
+    pub fn stop_patience(mut self, patience: Duration) -> Self {
+        self.settings.stop_patience = patience;
+        self
+    }
+
+    /// About how many bytes of results are delivered in one call, default 960 KiB: proxies often take 1 MiB. A result that
+    /// is larger goes alone. What is refused for its size all the same goes in halves, and later deliveries are smaller.
+    pub fn max_delivery_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_delivery_bytes = bytes;
         self
     }
 
@@ -106,21 +126,35 @@ impl WorkerBuilder {
 
     /// Gives tasks of this type to `handler`, with the request read as `Req`; what it returns is the task's result.
     ///
-    /// A request that does not fit fails for good with the code `invalid_request`, a panic with the code `panic` while
-    /// attempts are left. Handlers run as tokio tasks: they may block their thread, though not for long if the
-    /// runtime has few.
-    pub fn register<Req, Res, F, Fut>(self, task_type: impl Into<String>, handler: F) -> Self
+    /// ```
+    /// # use task_repo_client::{TaskContext, TaskFailure, WorkerBuilder};
+    /// # fn set_up(worker: WorkerBuilder, pool: std::sync::Arc<Vec<String>>) -> WorkerBuilder {
+    /// worker
+    ///     .register("shout", async |ctx: TaskContext, text: String| {
+    ///         ctx.send_progress_text("shouting");
+    ///         Ok(text.to_uppercase())
+    ///     })
+    ///     // What the handler shares with others, such as a database pool, is moved in: each attempt has a clone of it.
+    ///     .register("look-up", async move |_, number: usize| {
+    ///         Ok(pool.get(number).ok_or("there is no such row")?.clone())
+    ///     })
+    /// # }
+    /// ```
+    ///
+    /// A request that does not fit fails for good with the code `invalid_request`
+    /// (or see [`HandlerOptions::release_unreadable`]), a panic with the code `panic` while attempts are left. Handlers
+    /// run as tokio tasks. One that blocks its thread for long belongs into [`WorkerBuilder::register_blocking`].
+    pub fn register<Req, F, Fut>(self, task_type: impl Into<String>, handler: F) -> Self
     where
         Req: DeserializeOwned,
-        Res: Serialize,
-        F: Fn(TaskContext, Req) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Res, TaskFailure>> + Send + 'static,
+        F: FnOnce(TaskContext, Req) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output: HandlerResult> + Send + 'static,
     {
         self.register_with(task_type, HandlerOptions::new(), handler)
     }
 
-    /// As [`WorkerBuilder::register`], with its own concurrency and timeout.
-    pub fn register_with<Req, Res, F, Fut>(
+    /// As [`WorkerBuilder::register`], with its own options.
+    pub fn register_with<Req, F, Fut>(
         mut self,
         task_type: impl Into<String>,
         options: HandlerOptions,
@@ -128,11 +162,40 @@ impl WorkerBuilder {
     ) -> Self
     where
         Req: DeserializeOwned,
-        Res: Serialize,
-        F: Fn(TaskContext, Req) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Res, TaskFailure>> + Send + 'static,
+        F: FnOnce(TaskContext, Req) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output: HandlerResult> + Send + 'static,
     {
         self.settings.registrations.push(Registration::new(task_type.into(), options, handler));
+        self
+    }
+
+    /// As [`WorkerBuilder::register`], for a handler that blocks: it computes for long, or waits without `.await`. It runs on
+    /// a thread of its own, which the end of the process does not wait for.
+    ///
+    /// Nothing can end it from outside: it should look at [`TaskContext::is_cancelled`] now and then. One that goes on after
+    /// its timeout keeps its slot until it returns, and is told by [`WorkerEvent::HandlerStuck`].
+    pub fn register_blocking<Req, F, Res>(self, task_type: impl Into<String>, handler: F) -> Self
+    where
+        Req: DeserializeOwned,
+        F: FnOnce(TaskContext, Req) -> Res + Clone + Send + Sync + 'static,
+        Res: HandlerResult,
+    {
+        self.register_blocking_with(task_type, HandlerOptions::new(), handler)
+    }
+
+    /// As [`WorkerBuilder::register_blocking`], with its own options.
+    pub fn register_blocking_with<Req, F, Res>(
+        mut self,
+        task_type: impl Into<String>,
+        options: HandlerOptions,
+        handler: F,
+    ) -> Self
+    where
+        Req: DeserializeOwned,
+        F: FnOnce(TaskContext, Req) -> Res + Clone + Send + Sync + 'static,
+        Res: HandlerResult,
+    {
+        self.settings.registrations.push(Registration::blocking(task_type.into(), options, handler));
         self
     }
 
@@ -141,8 +204,9 @@ impl WorkerBuilder {
     /// # Errors
     /// [`WorkerError::Setup`] without a handler, with more than 100, with two for one type, with a type that cannot be
     /// one, with a concurrency of 0, or with a worker id or lease outside its bounds.
-    pub fn build(self) -> Result<Worker, WorkerError> {
+    pub fn build(mut self) -> Result<Worker, WorkerError> {
         check(&self.settings).map_err(WorkerError::Setup)?;
+        self.settings.waits = WaitCounts::of_types(self.settings.registrations.len());
         Ok(Worker::new(Arc::new(self.settings)))
     }
 }
@@ -187,6 +251,7 @@ mod tests {
 
     use super::super::slots::ClaimPlan;
     use super::*;
+    use crate::failure::TaskFailure;
 
     fn builder() -> WorkerBuilder {
         Worker::builder(&TaskClient::new("http://127.0.0.1:1", "key").expect("a client"))

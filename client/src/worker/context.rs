@@ -17,6 +17,7 @@ pub struct TaskContext {
     lease: Arc<HeldLease>,
     client: TaskClient,
     notes: Arc<Mutex<Notes>>,
+    stopping: CancellationToken,
 }
 
 /// What a handler adds to the settlement of its attempt, however the attempt ends.
@@ -27,8 +28,9 @@ pub(crate) struct Notes {
 }
 
 impl TaskContext {
-    pub(crate) fn new(lease: Arc<HeldLease>, client: TaskClient) -> Self {
-        Self { lease, client, notes: Arc::default() }
+    /// `stopping` is done when the worker begins to stop.
+    pub(crate) fn new(lease: Arc<HeldLease>, client: TaskClient, stopping: CancellationToken) -> Self {
+        Self { lease, client, notes: Arc::default(), stopping }
     }
 
     /// The task as it was claimed, with its payload.
@@ -60,7 +62,9 @@ impl TaskContext {
         request_of(self.task())
     }
 
-    /// The worker's client, to create tasks or look at them.
+    /// The worker's client, to create tasks or look at them. A handler that waits with it for a task that this very worker
+    /// would have to do, while handlers that wait hold all slots, is told by
+    /// [`WorkerEvent::WaitsForItself`](super::WorkerEvent::WaitsForItself).
     pub fn client(&self) -> &TaskClient {
         &self.client
     }
@@ -94,9 +98,21 @@ impl TaskContext {
     }
 
     /// Is done when the handler should stop: when the task's cancellation was asked for, its lease is lost, the attempt
-    /// took too long, or the worker stops and the grace period is over.
+    /// took too long, or the worker stops and the grace period is over. In all but the first case the handler is aborted
+    /// after the worker's [patience](super::WorkerBuilder::stop_patience).
     pub async fn cancelled(&self) {
         self.lease.cancellation().cancelled().await;
+    }
+
+    /// Whether the worker has begun to stop. The handler may go on for the worker's grace period; then it is told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
+    /// Is done as soon as the worker begins to stop: for handlers that need longer than the grace period and would rather
+    /// save what they have and return [`TaskFailure::release`](crate::TaskFailure::release).
+    pub async fn stopping(&self) {
+        self.stopping.cancelled().await;
     }
 
     /// The same as a token, for what the handler starts. Cancelling it does not cancel the task.
@@ -117,7 +133,8 @@ impl TaskContext {
         notes.usage = Some(notes.usage.unwrap_or_default().plus(usage));
     }
 
-    /// Names where the result is kept, if elsewhere: 1–255 characters. Reported with the result.
+    /// Names where the result is kept, if elsewhere: 1–255 characters. Reported with the result; another one is left out,
+    /// with a warning in the log.
     pub fn set_result_id(&self, result_id: impl Into<String>) {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).result_id = Some(result_id.into());
     }

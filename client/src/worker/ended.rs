@@ -9,15 +9,30 @@ use super::attempt::FinishedAttempt;
 use super::deliver::{self, AfterRefusal, DeliveredAttempt};
 use super::event::WorkerEvent;
 use super::state::WorkerState;
-use crate::error::ClientError;
+use crate::ending::Ending;
 use crate::retry::{endless_pauses, pause_after};
 
 /// Least time for which a delivery is deferred when the service could not take it.
 const REDELIVERY_DELAY: Duration = Duration::from_millis(500);
+/// Up to twice this a delivery is deferred.
+const LONGEST_REDELIVERY_DELAY: Duration = Duration::from_secs(5);
 
 impl WorkerState {
     /// A handler has ended, or the delay of a deferred delivery is over.
     pub(super) fn attempt_ended(&mut self, mut finished: FinishedAttempt) {
+        if finished.deferred_since.is_none() {
+            self.tell_end(&finished);
+        }
+        if let Some(mut handler) = finished.still_running.take() {
+            // The handler keeps the slot, so that no more of them run than the concurrency allows.
+            if let Some(type_index) = finished.type_index.take() {
+                let ended = async move {
+                    let _ = handler.ended().await;
+                    type_index
+                };
+                self.stuck.push(ended.boxed());
+            }
+        }
         if finished.settlement.is_some() {
             self.finished.push(finished);
         } else {
@@ -26,13 +41,34 @@ impl WorkerState {
         }
     }
 
+    /// Tells what an attempt that is just over ended with, where that is no result.
+    fn tell_end(&mut self, finished: &FinishedAttempt) {
+        let task = &*finished.task;
+        match finished.settlement.as_ref().map(|settlement| &settlement.ending) {
+            Some(Ending::Released { .. }) => {
+                // What a stop gives back says nothing about the worker's tasks.
+                self.released_in_a_row += u32::from(!self.is_stopping);
+                let why = finished.given_back.as_deref().unwrap_or_default();
+                let in_a_row = self.released_in_a_row;
+                self.settings.events.emit(WorkerEvent::GivenBack { task, why, in_a_row });
+                return;
+            }
+            Some(Ending::Failed(failure)) => {
+                self.settings.events.emit(WorkerEvent::AttemptFailed { task, failure });
+            }
+            Some(Ending::Completed(_) | Ending::Cancelled) | None => {}
+        }
+        self.released_in_a_row = 0;
+    }
+
     /// The service has answered the delivery of an attempt.
-    pub(super) fn delivered(&mut self, DeliveredAttempt { mut finished, kind, result }: DeliveredAttempt) {
-        let (problem, mut settlement) = match (result, finished.settlement.take()) {
-            (Err(problem), Some(settlement)) => (problem, settlement),
-            (Err(_), None) => return self.free_slot(finished.type_index),
-            (Ok(receipt), _) => {
-                *match kind {
+    pub(super) fn delivered(&mut self, DeliveredAttempt { mut finished, result }: DeliveredAttempt) {
+        let Some(mut settlement) = finished.settlement.take() else {
+            return self.free_slot(finished.type_index);
+        };
+        let error = match result {
+            Ok(receipt) => {
+                *match settlement.ending.kind() {
                     OutcomeKind::Completed => &mut self.report.completed,
                     OutcomeKind::Failed => &mut self.report.failed,
                     OutcomeKind::Released => &mut self.report.released,
@@ -44,16 +80,20 @@ impl WorkerState {
                 let event = WorkerEvent::Settled { task: &finished.task, receipt: &receipt };
                 return self.settings.events.emit(event);
             }
+            Err(error) => error,
         };
         let now = Instant::now();
-        match deliver::after_refusal(&problem, &settlement.ending, finished.deferred_since, now) {
+        match deliver::after_refusal(&error, &settlement.ending, finished.deferred_since, now) {
             AfterRefusal::DeliverLater => {
-                finished.deferred_since = finished.deferred_since.or(Some(now));
+                let since = *finished.deferred_since.get_or_insert(now);
                 finished.settlement = Some(settlement);
-                let drawn =
-                    endless_pauses(REDELIVERY_DELAY, REDELIVERY_DELAY).next().unwrap_or(REDELIVERY_DELAY);
-                let pause = pause_after(&ClientError::Refused(problem), drawn);
-                self.attempts.push(tokio::time::sleep(pause).map(|()| finished).boxed());
+                // As long again as it has been deferred already, so that the pauses double.
+                let base = (now - since).clamp(REDELIVERY_DELAY, LONGEST_REDELIVERY_DELAY);
+                let drawn = endless_pauses(base, base).next().unwrap_or(base);
+                let retry_in = pause_after(&error, drawn);
+                let event = WorkerEvent::DeliveryFailed { error: &error, attempts: 1, retry_in };
+                self.settings.events.emit(event);
+                self.attempts.push(tokio::time::sleep(retry_in).map(|()| finished).boxed());
             }
             AfterRefusal::DeliverInstead(ending) => {
                 settlement.ending = ending;
@@ -66,7 +106,6 @@ impl WorkerState {
             }
             AfterRefusal::Unsettled => {
                 self.free_slot(finished.type_index);
-                let error = ClientError::Refused(problem);
                 self.settings.events.emit(WorkerEvent::Unsettled { task: &finished.task, error: &error });
                 self.report.unsettled += 1;
             }

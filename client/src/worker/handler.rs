@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +9,47 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::context::TaskContext;
+use super::running::{HandlerFuture, HandlerOutcome, RunningHandler};
 use crate::ending::Completion;
 use crate::failure::TaskFailure;
 
-type HandlerFuture = Pin<Box<dyn Future<Output = Result<Completion, TaskFailure>> + Send>>;
-type ErasedHandler = Arc<dyn Fn(TaskContext) -> HandlerFuture + Send + Sync>;
+/// What a handler returns: `Result<T, TaskFailure>`, with a `T` that serializes.
+///
+/// Another error type does not compile; the compiler says what to write:
+///
+/// ```compile_fail,E0277
+/// # use task_repo_client::{TaskContext, WorkerBuilder};
+/// async fn handler(_: TaskContext, text: String) -> anyhow::Result<usize> {
+///     Ok(text.len())
+/// }
+/// # fn set_up(worker: WorkerBuilder) -> WorkerBuilder {
+/// worker.register("count", handler)
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot return `{Self}`",
+    label = "a handler returns `Result<T, TaskFailure>`, with a `T` that serializes",
+    note = "write `async fn handler(ctx: TaskContext, request: Request) -> Result<Response, TaskFailure>`",
+    note = "in it, `?` turns any error into a `TaskFailure`: also `anyhow::Error`, `Box<dyn Error + Send + Sync>`, `String` and `&str`"
+)]
+pub trait HandlerResult {
+    /// The result of the task.
+    type Response: Serialize;
+
+    /// The same as the worker takes it.
+    ///
+    /// # Errors
+    /// The handler's failure.
+    fn into_result(self) -> Result<Self::Response, TaskFailure>;
+}
+
+impl<T: Serialize> HandlerResult for Result<T, TaskFailure> {
+    type Response = T;
+
+    fn into_result(self) -> Self {
+        self
+    }
+}
 
 /// Options of one handler.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,10 +57,11 @@ type ErasedHandler = Arc<dyn Fn(TaskContext) -> HandlerFuture + Send + Sync>;
 pub struct HandlerOptions {
     pub(crate) concurrency: Option<usize>,
     pub(crate) timeout: Option<Duration>,
+    max_unreadable_releases: u32,
 }
 
 impl HandlerOptions {
-    /// The worker's own concurrency, and no timeout but the task's.
+    /// The worker's own concurrency, no timeout but the task's, and requests that cannot be read fail.
     pub fn new() -> Self {
         Self::default()
     }
@@ -36,11 +72,30 @@ impl HandlerOptions {
         self
     }
 
-    /// How long an attempt may take here. Then the handler is aborted at its next `.await` and the attempt fails with
-    /// the code `timeout`. The task's own `timeout_seconds` is the service's to keep and goes beside this.
+    /// How long an attempt may take here. Then the handler is told to stop, is aborted at its next `.await` after the
+    /// worker's [patience](super::WorkerBuilder::stop_patience), and the attempt fails with the code `timeout`. The task's
+    /// own `timeout_seconds` ends the handler in the same way.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
+    }
+
+    /// Gives a task whose request this handler cannot read back up to `times` times in a row, so that a worker of another
+    /// version can take it, before it fails. Without this, it fails for good at once. The service lets such a task rest
+    /// for 1, 2, 4 … up to 60 seconds from the third time on.
+    pub fn release_unreadable(mut self, times: u32) -> Self {
+        self.max_unreadable_releases = times;
+        self
+    }
+
+    /// What becomes of a task whose request cannot be read.
+    fn unreadable(&self, context: &TaskContext, error: &serde_json::Error) -> TaskFailure {
+        let message = format!("the request does not fit: {error}");
+        if context.task().releases < self.max_unreadable_releases {
+            return TaskFailure::release(message, Duration::ZERO);
+        }
+        // Never retried, because the next attempt gets the same bytes.
+        TaskFailure::never(message).with_code("invalid_request")
     }
 }
 
@@ -52,31 +107,61 @@ pub(crate) struct Registration {
     handler: ErasedHandler,
 }
 
+#[derive(Clone)]
+enum ErasedHandler {
+    Async(Arc<dyn Fn(TaskContext) -> HandlerFuture + Send + Sync>),
+    Blocking(Arc<dyn Fn(TaskContext) -> HandlerOutcome + Send + Sync>),
+}
+
 impl Registration {
-    pub(crate) fn new<Req, Res, F, Fut>(task_type: String, options: HandlerOptions, handler: F) -> Self
+    /// Each attempt has a clone of `handler`, so a handler may use up what it captures.
+    pub(crate) fn new<Req, F, Fut>(task_type: String, options: HandlerOptions, handler: F) -> Self
     where
         Req: DeserializeOwned,
-        Res: Serialize,
-        F: Fn(TaskContext, Req) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Res, TaskFailure>> + Send + 'static,
+        F: FnOnce(TaskContext, Req) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output: HandlerResult> + Send + 'static,
     {
-        let erased: ErasedHandler = Arc::new(move |context| match context.request::<Req>() {
+        let handler = ErasedHandler::Async(Arc::new(move |context| match context.request::<Req>() {
             Ok(request) => {
-                let work = handler(context, request);
-                Box::pin(async move { completion(&work.await?) })
+                let work = handler.clone()(context, request);
+                Box::pin(async move { completion(work.await) })
             }
-            // Never retried, because the next attempt gets the same bytes.
-            Err(error) => {
-                let failure = TaskFailure::never(format!("the request does not fit: {error}"));
-                Box::pin(std::future::ready(Err(failure.with_code("invalid_request"))))
-            }
-        });
-        Self { task_type, options, handler: erased }
+            Err(error) => Box::pin(std::future::ready(Err(options.unreadable(&context, &error)))),
+        }));
+        Self { task_type, options, handler }
     }
 
-    /// The handler at work on the context's task.
-    pub(crate) fn run(&self, context: TaskContext) -> HandlerFuture {
-        (self.handler)(context)
+    /// The same for a handler that blocks.
+    pub(crate) fn blocking<Req, F, Res>(task_type: String, options: HandlerOptions, handler: F) -> Self
+    where
+        Req: DeserializeOwned,
+        F: FnOnce(TaskContext, Req) -> Res + Clone + Send + Sync + 'static,
+        Res: HandlerResult,
+    {
+        let handler = ErasedHandler::Blocking(Arc::new(move |context| match context.request::<Req>() {
+            Ok(request) => completion(handler.clone()(context, request)),
+            Err(error) => Err(options.unreadable(&context, &error)),
+        }));
+        Self { task_type, options, handler }
+    }
+
+    /// Sets the handler to work on the context's task.
+    pub(crate) fn start(&self, context: TaskContext) -> RunningHandler {
+        let task = context.task();
+        let span = tracing::info_span!(
+            "task",
+            task.id = %task.id,
+            task.r#type = task.task_type,
+            task.attempt = task.attempt,
+        );
+        match self.handler.clone() {
+            ErasedHandler::Async(handler) => {
+                RunningHandler::task(Box::pin(async move { handler(context).await }), span)
+            }
+            ErasedHandler::Blocking(handler) => {
+                RunningHandler::thread(self.task_type.clone(), move || handler(context), span)
+            }
+        }
     }
 }
 
@@ -89,7 +174,8 @@ impl fmt::Debug for Registration {
     }
 }
 
-fn completion<Res: Serialize>(result: &Res) -> Result<Completion, TaskFailure> {
-    Completion::of(result)
-        .map_err(|error| TaskFailure::never(TaskFailure::from(error).message()).with_code("invalid_result"))
+/// What a handler returned, as it is settled. A result without a JSON form is the handler's error.
+fn completion(returned: impl HandlerResult) -> HandlerOutcome {
+    let result = returned.into_result()?;
+    Completion::of(&result).map_err(|error| TaskFailure::from(error).for_good().with_code("invalid_result"))
 }

@@ -14,7 +14,7 @@ use super::lease::{CancelReason, HeldLease};
 use crate::claimed::ClaimedTask;
 use crate::client::TaskClient;
 use crate::error::ClientError;
-use crate::retry::RetryBudget;
+use crate::retry::{RetryBudget, endless_pauses};
 
 /// Most heartbeats in one call.
 const MAX_HEARTBEATS: usize = 1000;
@@ -172,21 +172,31 @@ impl HeartbeatLoop {
         }
     }
 
+    /// Sends the leases' heartbeats in one call; in halves, where something between finds one call too large.
     async fn send(&self, leases: &[Arc<HeldLease>]) {
         let now = Instant::now();
         let heartbeats: Vec<HeartbeatItem> = leases.iter().map(|lease| lease.heartbeat(now)).collect();
-        let shortest = leases.iter().map(|lease| lease.interval).min().unwrap_or(MAX_CALL_TIME);
-        let timeout = shortest.clamp(MIN_CALL_TIME, MAX_CALL_TIME);
-        match self.client.send_heartbeats(&heartbeats, timeout).await {
-            Ok(results) if results.len() == leases.len() => {
-                for ((lease, heartbeat), result) in leases.iter().zip(&heartbeats).zip(results) {
-                    self.answered(lease, heartbeat, result);
+        // The next half is the last.
+        let mut waiting = vec![(leases, &heartbeats[..])];
+        while let Some((leases, heartbeats)) = waiting.pop() {
+            let shortest = leases.iter().map(|lease| lease.interval).min().unwrap_or(MAX_CALL_TIME);
+            let timeout = shortest.clamp(MIN_CALL_TIME, MAX_CALL_TIME);
+            match self.client.send_heartbeats(heartbeats, timeout).await {
+                Ok(results) if results.len() == leases.len() => {
+                    for ((lease, heartbeat), result) in leases.iter().zip(heartbeats).zip(results) {
+                        self.answered(lease, heartbeat, result);
+                    }
                 }
-            }
-            Ok(_) => resend_all_soon(leases),
-            Err(error) => {
-                resend_all_soon(leases);
-                self.events.emit(WorkerEvent::HeartbeatFailed { error: &error, leases: leases.len() });
+                Ok(_) => resend_all_soon(leases),
+                Err(error) if error.is_too_large() && leases.len() > 1 => {
+                    let half = leases.len() / 2;
+                    waiting.push((&leases[half..], &heartbeats[half..]));
+                    waiting.push((&leases[..half], &heartbeats[..half]));
+                }
+                Err(error) => {
+                    resend_all_soon(leases);
+                    self.events.emit(WorkerEvent::HeartbeatFailed { error: &error, leases: leases.len() });
+                }
             }
         }
     }
@@ -219,7 +229,9 @@ fn resend_all_soon(leases: &[Arc<HeldLease>]) {
     }
 }
 
-/// Has the next heartbeat sent sooner than after its interval.
+/// Has the next heartbeat sent sooner than after its interval; when exactly is left to chance, so that workers whose
+/// heartbeats failed together do not send them again together.
 fn resend_soon(lease: &HeldLease) {
-    lease.missed(Instant::now() + (lease.interval / 4).min(MAX_RESEND_DELAY));
+    let shortest = (lease.interval / 4).min(MAX_RESEND_DELAY) / 2;
+    lease.missed(Instant::now() + endless_pauses(shortest, shortest).next().unwrap_or(shortest));
 }

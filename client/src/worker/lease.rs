@@ -25,7 +25,7 @@ pub enum CancelReason {
     Requested,
     /// The lease is lost: the task is somebody else's, final or deleted, and this work no longer counts.
     LeaseLost,
-    /// The attempt took longer than its handler may.
+    /// The attempt took longer than its handler, or the task's `timeout_seconds`, allows.
     Timeout,
     /// The worker stops, and the grace period is over.
     Shutdown,
@@ -33,11 +33,13 @@ pub enum CancelReason {
 
 /// What has happened to a lease by the time its handler is done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "any of them may be there beside any other")]
 pub(crate) struct Signals {
     /// The first reason that the handler was told.
     pub(crate) reason: Option<CancelReason>,
     pub(crate) is_requested: bool,
     pub(crate) is_lost: bool,
+    pub(crate) is_timeout: bool,
     pub(crate) is_shutdown: bool,
 }
 
@@ -50,6 +52,8 @@ pub(crate) struct HeldLease {
     pub(crate) interval: Duration,
     state: Mutex<LeaseState>,
     cancellation: CancellationToken,
+    /// The one reason for which the worker itself ends the handler.
+    lost: CancellationToken,
     flushed: Notify,
     /// Wakes the heartbeat thread.
     wake: Arc<Notify>,
@@ -82,6 +86,7 @@ impl HeldLease {
             interval,
             state: Mutex::new(state),
             cancellation: CancellationToken::new(),
+            lost: CancellationToken::new(),
             flushed: Notify::new(),
             wake,
         }
@@ -93,6 +98,11 @@ impl HeldLease {
 
     pub(crate) fn cancellation(&self) -> &CancellationToken {
         &self.cancellation
+    }
+
+    /// Is done when the lease is lost.
+    pub(crate) async fn is_lost(&self) {
+        self.lost.cancelled().await;
     }
 
     pub(crate) fn signals(&self) -> Signals {
@@ -128,10 +138,14 @@ impl HeldLease {
         let signals = &mut state.signals;
         signals.is_requested |= reason == CancelReason::Requested;
         signals.is_lost |= reason == CancelReason::LeaseLost;
+        signals.is_timeout |= reason == CancelReason::Timeout;
         signals.is_shutdown |= reason == CancelReason::Shutdown;
         signals.reason = signals.reason.or(Some(reason));
         drop(state);
         self.cancellation.cancel();
+        if reason == CancelReason::LeaseLost {
+            self.lost.cancel();
+        }
     }
 
     /// The handler is done. The lease is renewed until the service has taken the settlement.

@@ -8,40 +8,68 @@
 //! | `run` | [`Worker`] and its loop: claims for the free slots, runs attempts, delivers how they ended |
 //! | `state`, `step` | a worker at work, and what it does about what happened |
 //! | `claim`, `slots` | asks for work, and how much may be claimed |
-//! | `attempt` | one handler at work: panic, timeout, how it ended |
+//! | `attempt`, `running` | one handler at work: panic, timeout, how it ended |
+//! | `handler_waits`, `wait_counts` | handlers that wait for tasks which need their slots |
 //! | `deliver` | settles many attempts in one call that also brings the next work |
 //! | `ended` | what becomes of attempts that are over |
 //! | `heartbeat`, `lease`, `progress` | leases renewed and progress told from a thread of its own |
-//! | [`stop`], `shutdown` | how a worker is told to stop, and the graceful stop |
+//! | [`stop`], [`signal`], `shutdown` | how a worker is told to stop, and the graceful stop |
 //! | [`event`], `error` | what happens, for hooks and logs, and why a worker does not work |
 //!
 //! ```no_run
-//! use task_repo_client::{TaskClient, TaskContext, Worker};
+//! use task_repo_client::{TaskClient, TaskContext, TaskFailure, Worker};
 //!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = TaskClient::new("http://127.0.0.1:8503", "dev_api_key")?;
-//! let worker = Worker::builder(&client)
-//!     .concurrency(8)
-//!     .register("shout", async |ctx: TaskContext, text: String| {
-//!         ctx.send_progress_text("shouting");
-//!         Ok(text.to_uppercase())
-//!     })
-//!     .build()?;
-//! worker.run_until(async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?;
-//! # Ok(())
-//! # }
+//! /// What it returns is the task's result. `?` turns any error into a failure that is tried again while attempts are left;
+//! /// `never` and `for_good` say that no attempt will succeed.
+//! async fn count_words(ctx: TaskContext, path: String) -> Result<usize, TaskFailure> {
+//!     if path.is_empty() {
+//!         return Err(TaskFailure::never("there is no path").with_code("empty_path"));
+//!     }
+//!     ctx.send_progress_text("reading");
+//!     let text = std::fs::read_to_string(&path)?;
+//!     Ok(text.split_whitespace().count())
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // Without a subscriber nobody sees failed attempts, lost leases or why a worker stopped.
+//!     tracing_subscriber::fmt().init();
+//!     let client = TaskClient::new("http://127.0.0.1:8503", "dev_api_key")?;
+//!     // Stands for a database pool, or anything else that handlers share.
+//!     let prefix = std::sync::Arc::new(String::from("> "));
+//!     let report = Worker::builder(&client)
+//!         .concurrency(8)
+//!         .register("count-words", count_words)
+//!         // What is shared is moved into the handler: each attempt has a clone of it.
+//!         .register("shout", async move |_, text: String| Ok(format!("{prefix}{}", text.to_uppercase())))
+//!         .build()?
+//!         // SIGTERM or Ctrl-C.
+//!         .run_until_signal()
+//!         .await?;
+//!     println!("{report:?}");
+//!     Ok(())
+//! }
 //! ```
 //!
 //! # What it promises
 //!
 //! - It never holds more tasks than its concurrency, nor more of one type than that type's limit.
 //! - A handler that blocks its thread, or the whole runtime, does not lose its lease: heartbeats have their own thread,
-//!   runtime and connections.
+//!   runtime and connections. Handlers that block belong into [`WorkerBuilder::register_blocking`].
+//! - A handler ends with its attempt: when the task's or its own timeout is over, or its lease is lost, it is told, and
+//!   aborted after the patience that is set. One that blocks its thread cannot be aborted: it keeps its slot until it
+//!   returns, which is told in an event, in the log and in the report.
 //! - Every attempt is settled once: results are delivered again and again with the same token until the service says
-//!   what became of them, for up to ten minutes.
+//!   what became of them, for up to ten minutes. Only a refusal by the service itself ends that sooner, not what a proxy,
+//!   a login page or another server answers. What is too large for one call goes in several.
+//! - A stop tells handlers at once, lets them finish for 15 seconds, tells them to stop, aborts them 5 seconds later and
+//!   gives their tasks back: at most 26 seconds in all, within the 30 that Kubernetes gives. No task is given back while
+//!   its handler still runs.
 //! - A claimed task that cannot be read costs no other one its lease: it is reported as failed with the code
 //!   `invalid_answer`, so that a newer worker may try again.
 //! - While the service is away, it goes on with what it has, and asks again with growing, jittered pauses.
+//! - It does not end without a word: every failed attempt, lost lease and refusal is logged with its reason, and is an
+//!   event for [`WorkerBuilder::on_event`].
 
 mod attempt;
 pub mod builder;
@@ -52,22 +80,27 @@ mod ended;
 mod error;
 pub mod event;
 pub mod handler;
+mod handler_waits;
 mod heartbeat;
 mod lease;
 mod progress;
 mod run;
+mod running;
 mod settings;
 mod shutdown;
+pub mod signal;
 mod slots;
 mod state;
 mod step;
 pub mod stop;
+mod wait_counts;
 
 pub use builder::WorkerBuilder;
 pub use context::TaskContext;
 pub use error::WorkerError;
 pub use event::{WorkerEvent, WorkerReport};
-pub use handler::HandlerOptions;
+pub use handler::{HandlerOptions, HandlerResult};
 pub use lease::CancelReason;
 pub use run::Worker;
+pub use signal::stop_signal;
 pub use stop::WorkerHandle;

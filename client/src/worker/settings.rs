@@ -1,5 +1,6 @@
 //! Everything that is said of a worker before it runs.
 
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use task_repo_protocol::{Claim, Tags, Uuid};
@@ -7,6 +8,7 @@ use task_repo_protocol::{Claim, Tags, Uuid};
 use super::event::Events;
 use super::handler::Registration;
 use super::slots::{ClaimPlan, Slots};
+use super::wait_counts::WaitCounts;
 use crate::client::TaskClient;
 
 /// Everything that is said of a worker before it runs.
@@ -21,18 +23,31 @@ pub(crate) struct Settings {
     pub(crate) lease_seconds: Option<i64>,
     pub(crate) wait: Duration,
     pub(crate) grace: Duration,
-    pub(crate) stop_timeout: Duration,
+    pub(crate) stop_patience: Duration,
+    pub(crate) max_delivery_bytes: usize,
     pub(crate) tags: Option<Tags>,
     pub(crate) registrations: Vec<Registration>,
     pub(crate) events: Events,
+    /// How many handlers wait for other tasks.
+    pub(crate) waits: WaitCounts,
+    /// How many handlers could not be aborted.
+    pub(crate) stuck: AtomicU64,
+    /// Some of them went on when the worker had stopped.
+    pub(crate) leaves_handlers: AtomicBool,
 }
 
 impl Settings {
     /// All slots, free.
     pub(crate) fn slots(&self) -> Slots {
-        let limit =
-            |registration: &Registration| registration.options.concurrency.unwrap_or(self.concurrency);
-        Slots::new(self.concurrency, self.registrations.iter().map(limit))
+        Slots::new(
+            self.concurrency,
+            (0..self.registrations.len()).map(|type_index| self.concurrency_of(type_index)),
+        )
+    }
+
+    /// How many tasks of a type run at once at most.
+    pub(crate) fn concurrency_of(&self, type_index: usize) -> usize {
+        self.registrations[type_index].options.concurrency.unwrap_or(self.concurrency)
     }
 
     /// The claim for a plan. By its id the service takes it for one claim, however often it is repeated.

@@ -1,5 +1,7 @@
 //! The graceful stop.
 
+use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::event::{WorkerEvent, WorkerReport};
@@ -13,29 +15,48 @@ use super::state::WorkerState;
 const CLAIM_ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long the last deliveries may take. It bounds the stop while the service is away; what is not delivered by then
 /// is retried after its lease ran out.
-const FINAL_DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+const FINAL_DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Ends the worker step by step, and delivers how all attempts ended. It ends claims first. Handlers may then finish within
-/// the grace period, are told to stop, and are aborted last.
-pub(super) async fn shut_down(mut state: WorkerState) -> WorkerReport {
+/// the grace period, which ends when `hurry` is done, are told to stop, and are aborted last.
+pub(super) async fn shut_down(mut state: WorkerState, hurry: impl Future<Output = ()>) -> WorkerReport {
     state.is_stopping = true;
+    state.stop.begun.cancel();
     state.settings.events.emit(WorkerEvent::Stopping { running: state.attempts.len() });
-    let (grace, stop_timeout) = (state.settings.grace, state.settings.stop_timeout);
+    let (grace, patience) = (state.settings.grace, state.settings.stop_patience);
     state.run_while(CLAIM_ANSWER_TIMEOUT, WorkerState::is_claiming).await;
     state.claims.clear();
-    if !state.run_while(grace, WorkerState::is_busy).await {
+    let is_done = tokio::select! {
+        is_done = state.run_while(grace, WorkerState::is_busy) => is_done,
+        () = hurry => false,
+    };
+    if !is_done {
         state.heartbeats.cancel_all(CancelReason::Shutdown);
-        if !state.run_while(stop_timeout, WorkerState::is_busy).await {
-            state.abort.cancel();
+        if !state.run_while(patience, WorkerState::is_busy).await {
+            state.stop.abort.cancel();
             state.run_while(FINAL_DELIVERY_TIMEOUT, WorkerState::is_busy).await;
         }
     }
-    let is_busy = state.is_busy();
-    let WorkerState { heartbeats, attempts, deliveries, reports, finished, report, .. } = state;
-    if is_busy {
-        tracing::error!("stopped before all results were delivered; their leases run out");
+    let unfinished =
+        state.attempts.len() + state.deliveries.len() + state.reports.len() + state.finished.len();
+    if unfinished > 0 {
+        tracing::error!(unfinished, "stopped before all attempts were settled; their leases run out");
     }
-    drop((attempts, deliveries, reports, finished));
+    let still_running = state.stuck.len() + state.attempts.len();
+    if still_running > 0 {
+        state.settings.leaves_handlers.store(true, Ordering::Relaxed);
+        tracing::error!(
+            still_running,
+            "stopped while handlers go on that cannot be aborted: they block their threads"
+        );
+    }
+    let report = WorkerReport {
+        stuck: state.settings.stuck.load(Ordering::Relaxed),
+        still_running: u64::try_from(still_running).unwrap_or(u64::MAX),
+        ..state.report
+    };
+    let WorkerState { heartbeats, attempts, deliveries, reports, finished, stuck, .. } = state;
+    drop((attempts, deliveries, reports, finished, stuck));
     heartbeats.stop().await;
     report
 }

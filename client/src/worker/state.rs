@@ -5,9 +5,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use task_repo_protocol::Uuid;
-use tokio_util::sync::CancellationToken;
 
-use super::attempt::FinishedAttempt;
+use super::attempt::{FinishedAttempt, StopSignals};
 use super::claim::ClaimAnswer;
 use super::deliver::Delivery;
 use super::error::WorkerError;
@@ -20,16 +19,22 @@ use super::slots::Slots;
 pub(crate) struct WorkerState {
     pub(super) settings: Arc<Settings>,
     pub(super) heartbeats: HeartbeatThread,
-    pub(super) abort: CancellationToken,
+    pub(super) stop: StopSignals,
     /// Handlers at work, and attempts whose delivery is deferred.
     pub(super) attempts: FuturesUnordered<BoxFuture<'static, FinishedAttempt>>,
     pub(super) claims: FuturesUnordered<BoxFuture<'static, ClaimAnswer>>,
     pub(super) deliveries: FuturesUnordered<BoxFuture<'static, Delivery>>,
     /// Reports of tasks that cannot be read.
     pub(super) reports: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Handlers that go on although their attempts are over, each with the index of its type, whose slot it keeps.
+    pub(super) stuck: FuturesUnordered<BoxFuture<'static, usize>>,
     /// Attempts that are over and go into the next delivery.
     pub(super) finished: Vec<FinishedAttempt>,
     pub(super) report: WorkerReport,
+    /// How many attempts, one after the other, ended with the task given back.
+    pub(super) released_in_a_row: u32,
+    /// About how many bytes go into one delivery; less than is set once something has refused that much.
+    pub(super) delivery_bytes: usize,
     /// Nothing more is claimed, and tasks that claims under way still bring are released.
     pub(super) is_stopping: bool,
     pub(super) slots: Slots,
@@ -43,6 +48,8 @@ pub(super) enum LoopEvent {
     ClaimAnswered(ClaimAnswer),
     Delivered(Delivery),
     Reported,
+    /// A handler that could not be aborted has ended, and keeps its slot no longer.
+    StuckEnded(usize),
 }
 
 impl WorkerState {
@@ -50,8 +57,11 @@ impl WorkerState {
         Ok(Self {
             heartbeats: HeartbeatThread::start(&settings.client_without_retries, settings.events.clone())?,
             slots: settings.slots(),
+            delivery_bytes: settings.max_delivery_bytes,
             settings,
-            abort: CancellationToken::new(),
+            stop: StopSignals::default(),
+            stuck: FuturesUnordered::new(),
+            released_in_a_row: 0,
             attempts: FuturesUnordered::new(),
             claims: FuturesUnordered::new(),
             deliveries: FuturesUnordered::new(),
@@ -70,6 +80,7 @@ impl WorkerState {
             Some(answer) = self.claims.next() => LoopEvent::ClaimAnswered(answer),
             Some(delivery) = self.deliveries.next() => LoopEvent::Delivered(delivery),
             Some(()) = self.reports.next() => LoopEvent::Reported,
+            Some(type_index) = self.stuck.next() => LoopEvent::StuckEnded(type_index),
             else => std::future::pending().await,
         }
     }

@@ -9,7 +9,7 @@ use task_repo_protocol::Uuid;
 
 use super::attempt::{self, FinishedAttempt};
 use super::claim::{self, ClaimAnswer};
-use super::deliver::{self, Delivery};
+use super::deliver::{self, Batch, Delivery};
 use super::event::WorkerEvent;
 use super::state::{LoopEvent, WorkerState};
 use crate::claimed::ClaimedTask;
@@ -18,6 +18,8 @@ use crate::error::ClientError;
 
 /// How many deliveries are under way at most; attempts that end meanwhile go together into the next one.
 const MAX_DELIVERIES: usize = 2;
+/// To how many bytes refusals for size bring deliveries down at most. What is still too large goes in halves each time.
+const LEAST_DELIVERY_BYTES: usize = 64 << 10;
 
 impl WorkerState {
     /// Does what an event asks for.
@@ -37,7 +39,10 @@ impl WorkerState {
                 self.slots.answered(&plan);
                 self.begin_claimed(tasks?, is_repeated);
             }
-            LoopEvent::Delivered(Delivery { results, unsettled, plan, next }) => {
+            LoopEvent::Delivered(Delivery { results, unsettled, plan, next, smaller }) => {
+                if let Some(bytes) = smaller {
+                    self.delivery_bytes = self.delivery_bytes.min(bytes).max(LEAST_DELIVERY_BYTES);
+                }
                 if let Some((plan, claim_id)) = plan {
                     self.slots.answered(&plan);
                     // An answer without tasks may belong to a repetition, after an answer with tasks was lost. The next
@@ -54,6 +59,13 @@ impl WorkerState {
                 self.begin_claimed(next, false);
             }
             LoopEvent::Reported => {}
+            LoopEvent::StuckEnded(type_index) => {
+                tracing::info!(
+                    task.r#type = self.settings.registrations[type_index].task_type,
+                    "a handler that could not be aborted has ended",
+                );
+                self.slots.free(type_index);
+            }
         }
         Ok(())
     }
@@ -69,10 +81,9 @@ impl WorkerState {
     /// Delivers what is finished, asking for the next work in the same call.
     pub(super) fn deliver_finished(&mut self) {
         while !self.finished.is_empty() && self.deliveries.len() < MAX_DELIVERIES {
-            let batch = deliver::take_batch(&mut self.finished);
+            let batch = Batch::take(&mut self.finished, self.delivery_bytes);
             // The service settles before it claims, so the claim may count on the slots of the settled attempts.
-            let type_indexes: Vec<_> = batch.iter().filter_map(|finished| finished.type_index).collect();
-            let plan = if self.is_stopping { None } else { self.slots.plan_after(&type_indexes) };
+            let plan = if self.is_stopping { None } else { self.slots.plan_after(&batch.type_indexes()) };
             self.deliveries.push(deliver::deliver(Arc::clone(&self.settings), batch, plan).boxed());
         }
     }
@@ -94,15 +105,17 @@ impl WorkerState {
     /// Starts the handler of a claimed task.
     fn begin_attempt(&mut self, claimed: ClaimedTask, is_late: bool) {
         self.report.claimed += 1;
-        let type_index = self.settings.type_index_of(&claimed.task().task_type).filter(|_| !self.is_stopping);
-        let Some(type_index) = type_index else {
-            self.finished.push(FinishedAttempt::released(claimed));
-            return;
+        let type_index = match self.settings.type_index_of(&claimed.task().task_type) {
+            Some(type_index) if !self.is_stopping => type_index,
+            known => {
+                let why = if known.is_some() { "the worker stops" } else { "it has no handler here" };
+                return self.attempt_ended(FinishedAttempt::released(claimed, why));
+            }
         };
         self.slots.take(type_index);
         self.settings.events.emit(WorkerEvent::Claimed { task: claimed.task() });
         let guard = self.heartbeats.hold(&claimed, is_late.then(Instant::now));
-        let (settings, abort) = (Arc::clone(&self.settings), self.abort.clone());
-        self.attempts.push(attempt::run(settings, type_index, claimed, guard, abort).boxed());
+        let (settings, stop) = (Arc::clone(&self.settings), self.stop.clone());
+        self.attempts.push(attempt::run(settings, type_index, claimed, guard, stop).boxed());
     }
 }

@@ -14,7 +14,13 @@ impl Worker {
     }
 }
 
-/// A worker at work in the background. Dropped, it stops gracefully by itself.
+/// A worker at work in the background.
+///
+/// Dropped, the worker stops gracefully by itself, as long as its runtime lives. At the end of `main` it does not: the
+/// runtime ends with it, handlers are aborted and their leases run out. There, wait for [`WorkerHandle::stop`].
+///
+/// A worker that ends by itself, because the service refuses it, logs why and tells
+/// [`WorkerEvent::Refused`](super::WorkerEvent::Refused).
 #[derive(Debug)]
 #[must_use = "the worker stops when its handle is dropped"]
 pub struct WorkerHandle {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each file of tests uses its part of it")]
 
+pub(crate) mod queue;
+
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
