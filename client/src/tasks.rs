@@ -11,11 +11,13 @@ use task_repo_protocol::{
 use crate::client::TaskClient;
 use crate::error::{ClientError, Result};
 use crate::request::ApiRequest;
-use crate::retry::Repeat;
+use crate::retry::{Repeat, endless_pauses};
 use crate::waits::{FIRST_LOOK, WatchedWait};
 
 /// How long the service lets one look at a task wait.
 const MAX_POLL: Duration = Duration::from_millis(MAX_WAIT_MS);
+/// How long a caller pauses at least after a look that was answered long before its time.
+const EARLY_ANSWER_PAUSE: Duration = Duration::from_millis(150);
 
 /// What a create with an idempotency key brought.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,6 +104,7 @@ impl TaskClient {
     pub async fn wait_for_task(&self, id: Uuid, wait: Duration) -> Result<Task> {
         let begun = Instant::now();
         let watched = self.waits.as_deref().map(WatchedWait::begin);
+        let mut early_answer_pauses = endless_pauses(EARLY_ANSWER_PAUSE, EARLY_ANSWER_PAUSE);
         let mut longest = watched.as_ref().map_or(MAX_POLL, |_| FIRST_LOOK);
         loop {
             let rest = wait.saturating_sub(begun.elapsed());
@@ -119,9 +122,10 @@ impl TaskClient {
                 watched.goes_on(&task);
             }
             longest = MAX_POLL;
-            // A server that is stopping answers early. Without this pause the caller would ask in a busy loop.
+            // A server that is stopping answers early, and all who wait at once. Without this pause they would ask in a
+            // busy loop, and with the same for all they would come back together.
             if asked.elapsed() < poll / 2 {
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(early_answer_pauses.next().unwrap_or(EARLY_ANSWER_PAUSE)).await;
             }
         }
     }
