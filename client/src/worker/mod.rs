@@ -16,40 +16,7 @@
 //! | [`stop`], [`signal`], `shutdown` | how a worker is told to stop, and the graceful stop |
 //! | [`event`], `error` | what happens, for hooks and logs, and why a worker does not work |
 //!
-//! ```no_run
-//! use task_repo_client::{TaskClient, TaskContext, TaskFailure, Worker};
-//!
-//! /// What it returns is the task's result. `?` turns any error into a failure that is tried again while attempts are left;
-//! /// `never` and `for_good` say that no attempt will succeed.
-//! async fn count_words(ctx: TaskContext, path: String) -> Result<usize, TaskFailure> {
-//!     if path.is_empty() {
-//!         return Err(TaskFailure::never("there is no path").with_code("empty_path"));
-//!     }
-//!     ctx.send_progress_text("reading");
-//!     let text = std::fs::read_to_string(&path)?;
-//!     Ok(text.split_whitespace().count())
-//! }
-//!
-//! #[tokio::main]
-//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     // Without a subscriber nobody sees failed attempts, lost leases or why a worker stopped.
-//!     tracing_subscriber::fmt().init();
-//!     let client = TaskClient::new("http://127.0.0.1:8503", "dev_api_key")?;
-//!     // Stands for a database pool, or anything else that handlers share.
-//!     let prefix = std::sync::Arc::new(String::from("> "));
-//!     let report = Worker::builder(&client)
-//!         .concurrency(8)
-//!         .register("count-words", count_words)
-//!         // What is shared is moved into the handler: each attempt has a clone of it.
-//!         .register("shout", async move |_, text: String| Ok(format!("{prefix}{}", text.to_uppercase())))
-//!         .build()?
-//!         // SIGTERM or Ctrl-C.
-//!         .run_until_signal()
-//!         .await?;
-//!     println!("{report:?}");
-//!     Ok(())
-//! }
-//! ```
+//! A first program stands on the [crate's page](crate).
 //!
 //! # What it promises
 //!
