@@ -121,7 +121,7 @@ fn is_result_id(task_id: Uuid, result_id: &str) -> bool {
 }
 
 /// The nearest usage that the service takes: each value from 0 to 10^15, and 0 for what is no number.
-fn usage_within_limits(task_id: Uuid, usage: UsageReport) -> UsageReport {
+pub(crate) fn usage_within_limits(task_id: Uuid, usage: UsageReport) -> UsageReport {
     let UsageReport { credits_consumed, tokens_used, api_calls_made } = usage;
     let fitting = UsageReport {
         credits_consumed: if credits_consumed.is_nan() { 0.0 } else { credits_consumed.clamp(0.0, 1e15) },

@@ -80,7 +80,7 @@ impl ClientError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(problem) => problem.retryable,
-            Self::Unexpected { status, .. } => matches!(status, 429 | 502..=504),
+            Self::Unexpected { status, .. } => matches!(status, 408 | 429 | 502..=504),
             Self::Transport(_) => true,
             Self::InvalidArgument(_) | Self::Encode(_) | Self::Decode { .. } => false,
         }
@@ -105,6 +105,15 @@ impl ClientError {
         }
     }
 
+    /// Whether something before the service may have objected to this very body. A server that is away objects to none.
+    pub(crate) fn may_be_about_the_body(&self) -> bool {
+        match self {
+            Self::Unexpected { .. } | Self::Decode { .. } => !self.is_retryable(),
+            Self::Transport(error) => !error.is_connect() && !error.is_timeout(),
+            Self::Refused(_) | Self::InvalidArgument(_) | Self::Encode(_) => false,
+        }
+    }
+
     /// Whether it is open if the call had its effect. `false`: it certainly had none.
     pub fn may_have_been_applied(&self) -> bool {
         match self {
@@ -116,7 +125,7 @@ impl ClientError {
                     _ => false,
                 }
             }
-            Self::Unexpected { status, .. } => *status >= 500,
+            Self::Unexpected { status, .. } => *status >= 500 || *status < 300,
             Self::Transport(error) => !error.is_connect(),
             Self::Decode { .. } => true,
             Self::InvalidArgument(_) | Self::Encode(_) => false,

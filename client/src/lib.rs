@@ -48,7 +48,7 @@
 //!         return Err(TaskFailure::never("there is no path").with_code("empty_path"));
 //!     }
 //!     ctx.send_progress_text("reading");
-//!     let text = std::fs::read_to_string(&path)?;
+//!     let text = tokio::fs::read_to_string(&path).await?;
 //!     Ok(text.split_whitespace().count())
 //! }
 //!

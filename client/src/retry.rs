@@ -58,10 +58,14 @@ fn pauses(first: Duration, longest: Duration) -> ExponentialBuilder {
     ExponentialBuilder::new().with_factor(2.0).with_min_delay(first).with_max_delay(longest).with_jitter()
 }
 
+/// The longest pause that anything but the service itself can ask for: a maintenance page may ask for hours.
+const LONGEST_PAUSE_FOR_OTHERS: Duration = Duration::from_secs(30);
+
 /// How long to wait before a repetition: the pause drawn, and never less than the service asked for.
 pub(crate) fn pause_after(error: &ClientError, drawn: Duration) -> Duration {
+    let longest = if error.problem().is_some() { Duration::MAX } else { LONGEST_PAUSE_FOR_OTHERS };
     // The two are added, so that clients that were refused together do not come back together.
-    error.retry_after().map_or(drawn, |asked| asked.saturating_add(drawn))
+    error.retry_after().map_or(drawn, |asked| asked.min(longest).saturating_add(drawn))
 }
 
 /// When a call may be sent again.
@@ -150,5 +154,8 @@ mod tests {
         assert!(pause_after(&error, Duration::from_millis(10)) >= Duration::from_secs(3));
         let drawn = Duration::from_millis(10);
         assert_eq!(pause_after(&refused(ErrorCode::Unavailable), drawn), drawn);
+        let (retry_after, body) = (Some(Duration::from_secs(86_400)), String::new());
+        let page = ClientError::Unexpected { call: "/tasks", status: 503, retry_after, body, proxy: None };
+        assert_eq!(pause_after(&page, drawn), LONGEST_PAUSE_FOR_OTHERS + drawn, "a page is not the service");
     }
 }

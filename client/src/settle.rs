@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use task_repo_protocol::{Claim, Json, OutcomeResult, Problem, Receipt, path};
+use task_repo_protocol::{Claim, Json, OutcomeResult, Receipt, path};
 
 use crate::claimed::ClaimedTask;
 use crate::claiming::with_claim_id;
@@ -27,11 +27,11 @@ pub struct Settled {
     pub next: Vec<ClaimedTask>,
 }
 
-/// One settlement of many was refused.
+/// One settlement of many was refused, or what the service says of it cannot be read.
 #[derive(Debug)]
 pub struct RefusedSettlement {
     /// Why.
-    pub problem: Box<Problem>,
+    pub error: ClientError,
     /// What was refused.
     pub settlement: Settlement,
 }
@@ -92,14 +92,11 @@ impl TaskClient {
         };
         match sent.await {
             Ok((results, tasks)) => {
-                let results = settlements
-                    .into_iter()
-                    .zip(results)
-                    .map(|(settlement, result)| {
-                        result.map_err(|problem| Box::new(RefusedSettlement { problem, settlement }))
-                    })
-                    .collect();
-                Ok(Settled { results, next: tasks.reported(self).await })
+                let next = tasks.reported(self).await;
+                let results = settlements.into_iter().zip(results).map(|(settlement, result)| {
+                    result.map_err(|error| Box::new(RefusedSettlement { error, settlement }))
+                });
+                Ok(Settled { results: results.collect(), next })
             }
             Err(error) => Err(UnsettledError { error, settlements }),
         }
@@ -111,7 +108,7 @@ impl TaskClient {
         &self,
         outcomes: &[Json],
         claim: Option<&Claim>,
-    ) -> Result<(Vec<Result<Receipt, Box<Problem>>>, ClaimedTasks)> {
+    ) -> Result<(Vec<Result<Receipt>>, ClaimedTasks)> {
         let wait = claim.and_then(|claim| claim.wait_ms).map_or(Duration::ZERO, Duration::from_millis);
         let request = ApiRequest::post(path::TASKS_OUTCOMES, Repeat::UntilSettled)
             .json(&OutcomesBody { outcomes, claim })?
@@ -121,7 +118,8 @@ impl TaskClient {
             if answer.results.len() != outcomes.len() {
                 return Err(ClientError::incomplete_item(path::TASKS_OUTCOMES, "receipt", "problem"));
             }
-            let results = answer.results.into_iter().map(receipt_or_problem).collect::<Result<_>>()?;
+            // Each by itself: one that cannot be read must not cost the others, nor the tasks beside them.
+            let results = answer.results.iter().map(receipt).collect();
             Ok((results, ClaimedTasks::decode(self, path::TASKS_OUTCOMES, &answer.tasks)))
         };
         self.transport.send_and_read(request, read).await
@@ -136,18 +134,20 @@ struct OutcomesBody<'a> {
     claim: Option<&'a Claim>,
 }
 
-/// [`OutcomesAnswer`](task_repo_protocol::OutcomesAnswer), with its tasks not yet decoded.
+/// [`OutcomesAnswer`](task_repo_protocol::OutcomesAnswer), with its items not yet decoded.
 #[derive(Deserialize)]
 struct UndecodedOutcomes {
-    results: Vec<OutcomeResult>,
+    results: Vec<Json>,
     tasks: Vec<Json>,
 }
 
-/// The receipt or the problem of an outcome.
-fn receipt_or_problem(result: OutcomeResult) -> Result<Result<Receipt, Box<Problem>>> {
+/// The receipt of an outcome, or why there is none.
+fn receipt(result: &Json) -> Result<Receipt> {
+    let call = path::TASKS_OUTCOMES;
+    let result = result.to::<OutcomeResult>().map_err(|source| ClientError::Decode { call, source })?;
     match (result.receipt, result.problem) {
-        (Some(receipt), _) => Ok(Ok(receipt)),
-        (None, Some(problem)) => Ok(Err(Box::new(problem))),
-        (None, None) => Err(ClientError::incomplete_item(path::TASKS_OUTCOMES, "receipt", "problem")),
+        (Some(receipt), _) => Ok(receipt),
+        (None, Some(problem)) => Err(ClientError::Refused(Box::new(problem))),
+        (None, None) => Err(ClientError::incomplete_item(call, "receipt", "problem")),
     }
 }

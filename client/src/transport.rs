@@ -116,7 +116,7 @@ impl Transport {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.map_err(lost)?;
         if status.is_success() {
-            Ok(ApiResponse { endpoint: request.endpoint, headers, body })
+            Ok(ApiResponse { endpoint: request.endpoint, status, headers, body, proxy: self.proxy.clone() })
         } else {
             Err(error_of(request.endpoint, status, &headers, &body, self.proxy.clone()))
         }
@@ -190,24 +190,40 @@ fn error_of(
             status: status.as_u16(),
             retry_after: retry_after.map(Duration::from_secs),
             body: match headers.get(LOCATION).filter(|_| status.is_redirection()) {
-                Some(location) => format!("redirect to {}", String::from_utf8_lossy(location.as_bytes())),
-                None => String::from_utf8_lossy(&body[..body.len().min(MAX_BODY_IN_ERROR)]).into_owned(),
+                Some(location) => format!("redirect to {}", without_secrets(location)),
+                None => shown(body),
             },
             proxy,
         },
     }
 }
 
+/// The beginning of a body, for errors.
+fn shown(body: &[u8]) -> String {
+    String::from_utf8_lossy(&body[..body.len().min(MAX_BODY_IN_ERROR)]).into_owned()
+}
+
+/// Where a redirect leads, without credentials and query, which may hold tokens.
+fn without_secrets(location: &HeaderValue) -> String {
+    let location = String::from_utf8_lossy(location.as_bytes());
+    let plain = location.split(['?', '#']).next().unwrap_or_default();
+    let plain = plain.rsplit_once('@').map_or(plain, |(_, host)| host);
+    plain.chars().take(MAX_BODY_IN_ERROR).collect()
+}
+
 /// The answer to a request that succeeded.
 pub(crate) struct ApiResponse {
     endpoint: &'static str,
+    status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
+    proxy: Option<Arc<str>>,
 }
 
 impl ApiResponse {
     fn empty(endpoint: &'static str) -> Self {
-        Self { endpoint, headers: HeaderMap::new(), body: Bytes::new() }
+        let status = StatusCode::NO_CONTENT;
+        Self { endpoint, status, headers: HeaderMap::new(), body: Bytes::new(), proxy: None }
     }
 
     /// Reads the body.
@@ -215,8 +231,19 @@ impl ApiResponse {
     /// # Errors
     /// When it does not fit `T`.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.body)
-            .map_err(|source| ClientError::Decode { call: self.endpoint, source })
+        serde_json::from_slice(&self.body).map_err(|source| {
+            if source.is_data() {
+                return ClientError::Decode { call: self.endpoint, source };
+            }
+            // It is no JSON at all, so the service has not written it.
+            ClientError::Unexpected {
+                call: self.endpoint,
+                status: self.status.as_u16(),
+                retry_after: None,
+                body: shown(&self.body),
+                proxy: self.proxy.clone(),
+            }
+        })
     }
 
     /// The body as text.
@@ -292,10 +319,12 @@ mod tests {
 
     #[test]
     fn a_redirect_is_told_with_where_it_leads() {
-        let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static("https://login.example/"))]);
+        let location = HeaderValue::from_static("https://user:secret@login.example/in?token=secret");
+        let headers = HeaderMap::from_iter([(LOCATION, location)]);
         let proxy = Some("http://proxy:3128".into());
         let error = error_of("/tasks", StatusCode::FOUND, &headers, b"<html>", proxy).to_string();
-        assert!(error.contains("https://login.example/") && error.contains("http://proxy:3128"), "{error}");
+        assert!(error.contains("login.example/in") && error.contains("http://proxy:3128"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]

@@ -85,7 +85,7 @@ async fn deliver(count: u128, bytes: usize, limit: usize) -> (Vec<usize>, Worker
 #[tokio::test]
 async fn deliveries_stay_below_what_proxies_take() {
     let (sizes, report) = deliver(12, 400_000, usize::MAX).await;
-    assert!(sizes.iter().all(|size| *size < 1 << 20), "{sizes:?}");
+    assert!(sizes.len() >= 6 && sizes.iter().all(|size| *size < 1 << 20), "{sizes:?}");
     assert_eq!((report.completed, report.unsettled), (12, 0));
 }
 
@@ -97,6 +97,26 @@ async fn what_is_too_large_together_goes_in_halves() {
     // One body with all is refused, or some of different sizes, but what was learned is kept.
     let refused = sizes.iter().filter(|size| **size > 150_000).count();
     assert!((1..=7).contains(&refused), "{sizes:?}");
+}
+
+/// A firewall objects to one result of many: the others are not kept back by it.
+#[tokio::test]
+async fn a_result_that_something_objects_to_keeps_no_other_back() {
+    let tasks = (1..=8).map(|number| leased(number, &json!(if number == 3 { "drop table" } else { "fine" })));
+    let stub = queue(tasks, |request: &Asked| {
+        let is_wicked = String::from_utf8_lossy(&request.body).contains("drop table");
+        is_wicked.then(|| text(403, "<html>Forbidden</html>"))
+    });
+    let (told, barrier) = (Told::default(), Arc::new(Barrier::new(8)));
+    let worker =
+        told.worker(&stub).concurrency(8).register("a", async move |_: TaskContext, text: String| {
+            barrier.wait().await;
+            Ok(text)
+        });
+    let worker = worker.build().expect("a worker").start();
+    told.until("Settled", 7).await;
+    let report = worker.stop().await.expect("it works");
+    assert_eq!((report.completed, report.unsettled, report.still_running), (7, 0, 0));
 }
 
 #[tokio::test]

@@ -43,22 +43,31 @@ impl Process {
     }
 
     /// How it ends, and what it wrote to standard error.
-    fn ended(mut self) -> (ExitStatus, String) {
+    fn ended(&mut self) -> (ExitStatus, String) {
         let mut errors = String::new();
         self.child.stderr.take().expect("is piped").read_to_string(&mut errors).expect("text");
         (self.child.wait().expect("it ends"), errors)
     }
 }
 
-/// In the process that a test has started: runs the worker until it is told to stop, in a runtime as `main` has one.
+/// A test that fails leaves nothing at work.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+/// In the process that a test has started: runs the worker until it is told to stop, in a runtime as `main` has one, and
+/// says what it did.
 fn run(stub: &str, set_up: impl FnOnce(WorkerBuilder) -> WorkerBuilder) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let client = TaskClient::new(stub, "key").expect("a client");
         let worker = Worker::builder(&client).grace(Duration::ZERO).stop_patience(Duration::from_millis(20));
         let ended = set_up(worker).build().expect("a worker").run_until_signal().await;
-        if let Err(error) = ended {
-            println!("{error}");
+        match ended {
+            Ok(report) => println!("{report:?}"),
+            Err(error) => println!("{error}"),
         }
     });
 }
@@ -91,12 +100,11 @@ fn a_process_ends_although_a_handler_does_not() {
 fn a_blocking_handler_does_not_keep_its_process() {
     if let Ok(stub) = std::env::var(STUB) {
         return run(&stub, |worker| {
-            worker.register_blocking("a", |ctx: TaskContext, (): ()| {
+            worker.register_blocking("a", |_: TaskContext, (): ()| -> Result<(), TaskFailure> {
                 println!("\nat work");
-                while !ctx.is_stopping() {
-                    std::thread::park_timeout(Duration::from_millis(1));
+                loop {
+                    std::thread::park();
                 }
-                Err::<(), _>(TaskFailure::release("the worker stops", Duration::ZERO))
             })
         });
     }
@@ -105,9 +113,32 @@ fn a_blocking_handler_does_not_keep_its_process() {
     process.prints("at work");
     process.terminate();
     let (status, errors) = process.ended();
-    assert!(status.success(), "{errors}");
-    assert_eq!(outcomes(&stub)[0]["outcome"], "released");
+    assert!(status.success(), "its thread is not waited for: {errors}");
+    assert!(outcomes(&stub).is_empty(), "nothing is said of a task whose handler still runs");
     assert!(errors.contains("tracing_subscriber::fmt().init()"), "says why nothing is logged: {errors}");
+}
+
+#[test]
+fn the_second_signal_ends_the_grace() {
+    if let Ok(stub) = std::env::var(STUB) {
+        return run(&stub, |worker| {
+            worker.grace(Duration::from_secs(600)).register("a", async |ctx: TaskContext, (): ()| {
+                println!("\nat work");
+                ctx.stopping().await;
+                println!("stopping");
+                ctx.cancelled().await;
+                Err::<(), _>(TaskFailure::cancelled())
+            })
+        });
+    }
+    let stub = plain_queue();
+    let mut process = Process::start("the_second_signal_ends_the_grace", stub.url(), &[]);
+    process.prints("at work");
+    process.terminate();
+    process.prints("stopping");
+    process.terminate();
+    assert!(process.ended().0.success());
+    assert_eq!(outcomes(&stub)[0]["outcome"], "released");
 }
 
 #[test]
@@ -117,7 +148,7 @@ fn a_worker_that_is_refused_logs_why_and_what_to_do() {
         return run(&stub, |worker| worker.register("a", async |_: TaskContext, (): ()| Ok(())));
     }
     let stub = queue([], |_: &Asked| Some(stub::Reply::problem(ErrorCode::Unauthenticated)));
-    let process = Process::start("a_worker_that_is_refused_logs_why_and_what_to_do", stub.url(), &[]);
+    let mut process = Process::start("a_worker_that_is_refused_logs_why_and_what_to_do", stub.url(), &[]);
     let (_, errors) = process.ended();
     let line = errors.lines().find(|line| line.contains("ERROR")).unwrap_or_default();
     for part in ["the service refuses to give it work", "unauthenticated", "start the worker with an API key"]
@@ -161,7 +192,8 @@ fn a_proxy_in_the_way_is_named() {
     }
     let stub = plain_queue();
     let environment = [("HTTP_PROXY", "http://user:secret@127.0.0.1:1"), ("NO_PROXY", "")];
-    let (_, errors) = Process::start("a_proxy_in_the_way_is_named", stub.url(), &environment).ended();
+    let mut process = Process::start("a_proxy_in_the_way_is_named", stub.url(), &environment);
+    let (_, errors) = process.ended();
     assert!(errors.contains("http://127.0.0.1:1, which HTTP_PROXY"), "{errors}");
     assert!(!errors.contains("secret"), "{errors}");
 }

@@ -36,7 +36,7 @@ impl Worker {
         } else {
             let settled = client.settle(settlements, Some(next)).await?;
             if let Some(refused) = settled.results.iter().find_map(|result| result.as_ref().err()) {
-                bail!("a settlement was refused: {}", refused.problem.detail);
+                bail!("a settlement was refused: {}", refused.error);
             }
             (settled.results.len(), settled.next)
         };

@@ -37,6 +37,8 @@ pub(crate) struct FinishedAttempt {
     pub(crate) lease: Option<LeaseGuard>,
     /// When its delivery was deferred for the first time.
     pub(crate) deferred_since: Option<Instant>,
+    /// It is delivered by itself.
+    pub(crate) goes_alone: bool,
 }
 
 impl FinishedAttempt {
@@ -46,7 +48,8 @@ impl FinishedAttempt {
         let settlement = Some(claimed.ending(Ending::Released { delay: Duration::ZERO }));
         let given_back = Some(why.to_owned());
         let (type_index, still_running, lease, deferred_since) = (None, None, None, None);
-        Self { task, type_index, settlement, given_back, still_running, lease, deferred_since }
+        let goes_alone = false;
+        Self { task, type_index, settlement, given_back, still_running, lease, deferred_since, goes_alone }
     }
 }
 
@@ -89,7 +92,9 @@ pub(crate) async fn run(
             end(&settings, &task, handler, reason, &stop).await
         }
     };
-    guard.lease().flush_progress().await;
+    if still_running.is_none() {
+        guard.lease().flush_progress().await;
+    }
     guard.lease().end();
     let signals = guard.lease().signals();
     let given_back = why_given_back(&outcome, signals);
@@ -102,6 +107,7 @@ pub(crate) async fn run(
         still_running,
         lease: Some(guard),
         deferred_since: None,
+        goes_alone: false,
     }
 }
 

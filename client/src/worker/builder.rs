@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -56,7 +56,6 @@ impl WorkerBuilder {
             events: Events::default(),
             waits: WaitCounts::of_types(0),
             stuck: AtomicU64::new(0),
-            leaves_handlers: AtomicBool::new(false),
         };
         Self { settings }
     }
@@ -143,7 +142,8 @@ impl WorkerBuilder {
     ///
     /// A request that does not fit fails for good with the code `invalid_request`
     /// (or see [`HandlerOptions::release_unreadable`]), a panic with the code `panic` while attempts are left. Handlers
-    /// run as tokio tasks. One that blocks its thread for long belongs into [`WorkerBuilder::register_blocking`].
+    /// run as tokio tasks. One that blocks its thread for long belongs into [`WorkerBuilder::register_blocking`]; what it
+    /// begins with `spawn_blocking` or `spawn` goes on when the handler itself is aborted, and nobody waits for it.
     pub fn register<Req, F, Fut>(self, task_type: impl Into<String>, handler: F) -> Self
     where
         Req: DeserializeOwned,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease::{CancelReason, HeldLease};
 use crate::claimed::request_of;
 use crate::client::TaskClient;
+use crate::ending::usage_within_limits;
 
 /// A handler's view of its task. Clones are cheap, may go to other threads, and are about the same attempt.
 #[derive(Clone)]
@@ -129,6 +130,8 @@ impl TaskContext {
 
     /// Adds to what this attempt used. Reported with its end, whatever that is.
     pub fn add_usage(&self, usage: UsageReport) {
+        // Before it is added, or what is no number would cost all that was added before.
+        let usage = usage_within_limits(self.id(), usage);
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.usage = Some(notes.usage.unwrap_or_default().plus(usage));
     }

@@ -24,6 +24,10 @@ const LONGEST_DELIVERY_PAUSE: Duration = Duration::from_secs(5);
 /// Most attempts in one delivery.
 const MAX_OUTCOMES: usize = 1000;
 
+/// After how many answers that may be about its very body a delivery goes in halves: a firewall may object to one result of
+/// many, and a proxy may close the connection instead of saying that the body is too large.
+const MAX_DOUBTS: u32 = 2;
+
 /// Attempts that are delivered in one call.
 pub(crate) struct Batch {
     /// Each has a settlement.
@@ -33,26 +37,34 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Takes as many attempts as go into one delivery of up to `max_bytes`. One that is larger by itself goes alone, so that
-    /// it is refused alone.
-    pub(crate) fn take(finished: &mut Vec<FinishedAttempt>, max_bytes: usize) -> Self {
+    /// Takes as many attempts as go into one delivery of up to `max_bytes`; `None`: there are none. One that is larger by
+    /// itself goes alone, so that it is refused alone.
+    pub(crate) fn take(finished: &mut Vec<FinishedAttempt>, max_bytes: usize) -> Option<Self> {
         let (mut outcomes, mut bytes) = (Vec::new(), 0_usize);
         for attempt in finished.iter().take(MAX_OUTCOMES) {
-            let outcome = attempt.settlement.as_ref().and_then(|settlement| settlement.outcome().ok());
-            // All endings have a JSON form. Of one that had none, the service would say what it lacks.
-            let outcome = outcome.unwrap_or_else(|| Json::known("null".to_owned()));
+            let outcome = outcome_of(attempt);
             bytes += outcome.as_str().len() + 1;
             if bytes > max_bytes && !outcomes.is_empty() {
                 break;
             }
             outcomes.push(outcome);
         }
-        Self { attempts: finished.drain(..outcomes.len()).collect(), outcomes }
+        let attempts: Vec<_> = finished.drain(..outcomes.len()).collect();
+        (!attempts.is_empty()).then_some(Self { attempts, outcomes })
+    }
+
+    /// One attempt by itself.
+    pub(crate) fn alone(attempt: FinishedAttempt) -> Self {
+        Self { outcomes: vec![outcome_of(&attempt)], attempts: vec![attempt] }
     }
 
     /// The indexes of their types in the registrations, of those that hold a slot.
     pub(crate) fn type_indexes(&self) -> Vec<usize> {
         self.attempts.iter().filter_map(|attempt| attempt.type_index).collect()
+    }
+
+    fn is_alone(&self) -> bool {
+        self.attempts.len() == 1
     }
 
     fn bytes(&self) -> usize {
@@ -70,9 +82,17 @@ impl Batch {
     fn answered(
         self,
         answers: impl IntoIterator<Item = Result<Receipt, ClientError>>,
-    ) -> impl Iterator<Item = DeliveredAttempt> {
-        self.attempts.into_iter().zip(answers).map(|(finished, result)| DeliveredAttempt { finished, result })
+    ) -> Vec<DeliveredAttempt> {
+        let delivered = |(finished, result)| DeliveredAttempt { finished, result };
+        self.attempts.into_iter().zip(answers).map(delivered).collect()
     }
+}
+
+/// What the service is told of an attempt.
+fn outcome_of(attempt: &FinishedAttempt) -> Json {
+    let outcome = attempt.settlement.as_ref().and_then(|settlement| settlement.outcome().ok());
+    // All endings have a JSON form. Of one that had none, the service would say what it lacks.
+    outcome.unwrap_or_else(|| Json::known("{}".to_owned()))
 }
 
 /// The outcome of a delivery.
@@ -81,60 +101,58 @@ pub(crate) struct Delivery {
     pub(crate) results: Vec<DeliveredAttempt>,
     /// Attempts that could not be delivered.
     pub(crate) unsettled: Vec<FinishedAttempt>,
+    /// Attempts that are to be delivered in parts.
+    pub(crate) halves: Vec<Batch>,
+    /// A size that may fit, in bytes, after this delivery was refused for its size.
+    pub(crate) smaller: Option<usize>,
     /// The claim that went with the delivery, and its claim id.
     pub(crate) plan: Option<(ClaimPlan, Uuid)>,
     /// The tasks that the claim brought.
     pub(crate) next: ClaimedTasks,
-    /// A size that may fit, in bytes, after a larger delivery was refused for its size.
-    pub(crate) smaller: Option<usize>,
+}
+
+impl Delivery {
+    /// One that brought nothing.
+    fn of(plan: Option<(ClaimPlan, Uuid)>) -> Self {
+        let (results, unsettled, halves) = (Vec::new(), Vec::new(), Vec::new());
+        Self { results, unsettled, halves, smaller: None, plan, next: ClaimedTasks::none() }
+    }
 }
 
 /// What was said of one attempt.
 pub(crate) struct DeliveredAttempt {
     /// The attempt, with the settlement that was delivered.
     pub(crate) finished: FinishedAttempt,
-    /// The service's receipt or refusal; or the refusal of something before the service, of one that is too large for it.
+    /// The service's receipt or refusal; or, of an attempt that went alone, what something before the service has answered.
     pub(crate) result: Result<Receipt, ClientError>,
 }
 
 /// Delivers a batch, again and again until the service has answered or [`MAX_DELIVERY_TIME`] is over. What is too large for
-/// one call goes in halves, down to single attempts.
+/// one call, or may be why it failed, is given back in halves, down to single attempts, so that none keeps the others back.
 pub(crate) async fn deliver(settings: Arc<Settings>, batch: Batch, plan: Option<ClaimPlan>) -> Delivery {
     let plan = plan.map(|plan| (plan, Uuid::now_v7()));
     let mut claim = plan.as_ref().map(|(plan, id)| settings.claim(plan, Duration::ZERO, *id));
-    let (results, unsettled, next) = (Vec::new(), Vec::new(), ClaimedTasks::none());
-    let mut delivery = Delivery { results, unsettled, plan, next, smaller: None };
     let mut pauses = endless_pauses(FIRST_DELIVERY_PAUSE, LONGEST_DELIVERY_PAUSE);
-    let (client, started) = (&settings.client_without_retries, Instant::now());
-    // The next one is the last.
-    let mut waiting = vec![batch];
-    while let Some(batch) = waiting.pop() {
-        // The claim counts on the slots of all attempts, so it goes with the last of them.
-        let with_it = claim.as_ref().filter(|_| waiting.is_empty());
-        let error = match client.send_outcomes(&batch.outcomes, with_it).await {
+    let (client, started, mut doubts) = (&settings.client_without_retries, Instant::now(), 0);
+    loop {
+        let error = match client.send_outcomes(&batch.outcomes, claim.as_ref()).await {
             Ok((answers, next)) => {
-                if with_it.is_some() {
-                    delivery.next = next;
-                }
-                let answers = answers.into_iter().map(|answer| answer.map_err(ClientError::Refused));
-                delivery.results.extend(batch.answered(answers));
-                continue;
+                return Delivery { results: batch.answered(answers), next, ..Delivery::of(plan) };
             }
             Err(error) => error,
         };
-        if error.is_too_large() {
-            if batch.attempts.len() == 1 {
-                delivery.results.extend(batch.answered([Err(error)]));
-            } else {
-                tracing::warn!(%error, bytes = batch.bytes(), "results are delivered in halves: together they are too large");
-                delivery.smaller = Some(batch.bytes() / 2);
-                waiting.extend(batch.halved().into_iter().rev());
+        doubts += u32::from(error.may_be_about_the_body());
+        if error.is_too_large() || doubts >= MAX_DOUBTS {
+            if batch.is_alone() {
+                return Delivery { results: batch.answered([Err(error)]), ..Delivery::of(plan) };
             }
-            continue;
+            let bytes = batch.bytes();
+            tracing::warn!(%error, attempts = batch.attempts.len(), bytes, "results are delivered in halves");
+            let smaller = error.is_too_large().then_some(bytes / 2);
+            return Delivery { halves: batch.halved().into(), smaller, ..Delivery::of(plan) };
         }
         if error.is_final() && claim.take().is_some() {
             // The refusal may be of the claim that goes along, so the settlements are tried once more without it.
-            waiting.push(batch);
             continue;
         }
         let pause = pauses.next().map(|drawn| pause_after(&error, drawn)).filter(|_| !error.is_final());
@@ -143,17 +161,15 @@ pub(crate) async fn deliver(settings: Arc<Settings>, batch: Batch, plan: Option<
                 let attempts = batch.attempts.len();
                 settings.events.emit(WorkerEvent::DeliveryFailed { error: &error, attempts, retry_in });
                 tokio::time::sleep(retry_in).await;
-                waiting.push(batch);
             }
             _ => {
                 for finished in &batch.attempts {
                     settings.events.emit(WorkerEvent::Unsettled { task: &finished.task, error: &error });
                 }
-                delivery.unsettled.extend(batch.attempts);
+                return Delivery { unsettled: batch.attempts, ..Delivery::of(plan) };
             }
         }
     }
-    delivery
 }
 
 /// The retry budget of a delivery, for single calls that are not part of one.
@@ -187,31 +203,30 @@ pub(crate) fn after_refusal(
     now: Instant,
 ) -> AfterRefusal {
     let has_time = deferred_since.is_none_or(|since| now < since + MAX_DELIVERY_TIME);
+    let instead =
+        |why: &str| acceptable(ending, why).map_or(AfterRefusal::Unsettled, AfterRefusal::DeliverInstead);
     match error.problem() {
         Some(Problem { code: ErrorCode::LeaseLost | ErrorCode::TaskNotFound, .. }) => AfterRefusal::Lost,
         Some(Problem { code: ErrorCode::ValidationFailed | ErrorCode::PayloadTooLarge, detail, .. }) => {
-            acceptable(ending, detail).map_or(AfterRefusal::Unsettled, AfterRefusal::DeliverInstead)
+            instead(detail)
         }
         Some(problem) if !problem.retryable => AfterRefusal::Unsettled,
-        // Also what a proxy finds too large: its limit may be raised while there is time.
+        // Also what something before the service has refused: it may be mended while there is time.
         _ if has_time => AfterRefusal::DeliverLater,
+        None if error.is_too_large() => instead("something before the service finds it too large"),
         _ => AfterRefusal::Unsettled,
     }
 }
 
-/// What the service may take where it has refused `ending`.
-fn acceptable(ending: &Ending, detail: &str) -> Option<Ending> {
+/// What the service may take where `ending` was refused.
+fn acceptable(ending: &Ending, why: &str) -> Option<Ending> {
     match ending {
         // The fault may be in what goes with the result, which must not cost it.
         Ending::Completed(completion) if completion.usage.is_some() || completion.result_id.is_some() => {
-            tracing::warn!(
-                detail,
-                "the service does not take a result with its usage and its id: both are left out"
-            );
             Some(Ending::Completed(Completion { result: completion.result.clone(), ..Completion::default() }))
         }
         Ending::Completed(_) => {
-            let message = format!("the service does not take the result: {detail}");
+            let message = format!("the result is not taken: {why}");
             Some(Ending::Failed(TaskFailure::never(message).with_code("result_refused")))
         }
         Ending::Failed(failure) => {
@@ -268,7 +283,10 @@ mod tests {
         let (completed, since) = (Ending::Completed(Completion::default()), Instant::now());
         let answer = |now| after_refusal(&error, &completed, Some(since), now);
         assert_eq!(answer(since), AfterRefusal::DeliverLater);
-        assert_eq!(answer(since + MAX_DELIVERY_TIME), AfterRefusal::Unsettled);
+        let AfterRefusal::DeliverInstead(Ending::Failed(failure)) = answer(since + MAX_DELIVERY_TIME) else {
+            panic!("says why there is no result")
+        };
+        assert_eq!(failure.code(), Some("result_refused"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use task_repo_protocol::OutcomeKind;
 
 use super::attempt::FinishedAttempt;
-use super::deliver::{self, AfterRefusal, DeliveredAttempt};
+use super::deliver::{self, AfterRefusal, Batch, DeliveredAttempt};
 use super::event::WorkerEvent;
 use super::state::WorkerState;
 use crate::ending::Ending;
@@ -18,11 +18,9 @@ const REDELIVERY_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_REDELIVERY_DELAY: Duration = Duration::from_secs(5);
 
 impl WorkerState {
-    /// A handler has ended, or the delay of a deferred delivery is over.
+    /// A handler has ended.
     pub(super) fn attempt_ended(&mut self, mut finished: FinishedAttempt) {
-        if finished.deferred_since.is_none() {
-            self.tell_end(&finished);
-        }
+        self.tell_end(&finished);
         if let Some(mut handler) = finished.still_running.take() {
             // The handler keeps the slot, so that no more of them run than the concurrency allows.
             if let Some(type_index) = finished.type_index.take() {
@@ -47,7 +45,7 @@ impl WorkerState {
         match finished.settlement.as_ref().map(|settlement| &settlement.ending) {
             Some(Ending::Released { .. }) => {
                 // What a stop gives back says nothing about the worker's tasks.
-                self.released_in_a_row += u32::from(!self.is_stopping);
+                self.released_in_a_row = if self.is_stopping { 0 } else { self.released_in_a_row + 1 };
                 let why = finished.given_back.as_deref().unwrap_or_default();
                 let in_a_row = self.released_in_a_row;
                 self.settings.events.emit(WorkerEvent::GivenBack { task, why, in_a_row });
@@ -59,6 +57,15 @@ impl WorkerState {
             Some(Ending::Completed(_) | Ending::Cancelled) | None => {}
         }
         self.released_in_a_row = 0;
+    }
+
+    /// The delay of a deferred delivery is over.
+    pub(super) fn deliver_again(&mut self, finished: FinishedAttempt) {
+        if finished.goes_alone {
+            self.parts.push_back(Batch::alone(finished));
+        } else {
+            self.finished.push(finished);
+        }
     }
 
     /// The service has answered the delivery of an attempt.
@@ -87,15 +94,25 @@ impl WorkerState {
             AfterRefusal::DeliverLater => {
                 let since = *finished.deferred_since.get_or_insert(now);
                 finished.settlement = Some(settlement);
+                // What something before the service objects to must not keep others back.
+                finished.goes_alone = error.problem().is_none();
                 // As long again as it has been deferred already, so that the pauses double.
                 let base = (now - since).clamp(REDELIVERY_DELAY, LONGEST_REDELIVERY_DELAY);
                 let drawn = endless_pauses(base, base).next().unwrap_or(base);
                 let retry_in = pause_after(&error, drawn);
                 let event = WorkerEvent::DeliveryFailed { error: &error, attempts: 1, retry_in };
                 self.settings.events.emit(event);
-                self.attempts.push(tokio::time::sleep(retry_in).map(|()| finished).boxed());
+                self.deferred.push(tokio::time::sleep(retry_in).map(|()| finished).boxed());
             }
             AfterRefusal::DeliverInstead(ending) => {
+                let task = &*finished.task;
+                if let (Ending::Failed(failure), OutcomeKind::Completed) = (&ending, settlement.ending.kind())
+                {
+                    self.settings.events.emit(WorkerEvent::AttemptFailed { task, failure });
+                } else {
+                    let error: &(dyn std::error::Error + 'static) = &error;
+                    tracing::warn!(task.id = %task.id, error, "an end is delivered without what goes with it");
+                }
                 settlement.ending = ending;
                 finished.settlement = Some(settlement);
                 self.finished.push(finished);

@@ -170,7 +170,7 @@ fn log(event: &WorkerEvent<'_>) {
                 task.attempt,
                 why,
                 in_a_row,
-                "gave a task back once more: this worker does nothing else",
+                "gave a task back, as those before it",
             );
         }
         WorkerEvent::HandlerStuck { task, reason, told_for } => {

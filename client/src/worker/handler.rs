@@ -51,6 +51,9 @@ impl<T: Serialize> HandlerResult for Result<T, TaskFailure> {
     }
 }
 
+/// How long a task rests at most that is given back because its request cannot be read.
+const MAX_REST: Duration = Duration::from_secs(60);
+
 /// Options of one handler.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use = "options do nothing until they are given to register_with"]
@@ -81,8 +84,8 @@ impl HandlerOptions {
     }
 
     /// Gives a task whose request this handler cannot read back up to `times` times in a row, so that a worker of another
-    /// version can take it, before it fails. Without this, it fails for good at once. The service lets such a task rest
-    /// for 1, 2, 4 … up to 60 seconds from the third time on.
+    /// version can take it, before it fails. Between them it rests for 1, 2, 4 … up to 60 seconds. Without this, it fails for
+    /// good at once. A service of release 0.1.0 does not count releases, and `times` does not bound them there.
     pub fn release_unreadable(mut self, times: u32) -> Self {
         self.max_unreadable_releases = times;
         self
@@ -92,7 +95,9 @@ impl HandlerOptions {
     fn unreadable(&self, context: &TaskContext, error: &serde_json::Error) -> TaskFailure {
         let message = format!("the request does not fit: {error}");
         if context.task().releases < self.max_unreadable_releases {
-            return TaskFailure::release(message, Duration::ZERO);
+            // The first ones would not rest without this, and this worker might take them back before any other.
+            let rest = Duration::from_secs(1 << context.task().releases.min(6)).min(MAX_REST);
+            return TaskFailure::release(message, rest);
         }
         // Never retried, because the next attempt gets the same bytes.
         TaskFailure::never(message).with_code("invalid_request")

@@ -21,6 +21,10 @@ impl HandlerWaits {
     /// Whether this worker would have to do the task and cannot, because handlers that wait hold all slots it could have.
     fn is_in_the_way_of(&self, awaited: &Task) -> bool {
         let Some(type_index) = self.settings.type_index_of(&awaited.task_type) else { return false };
+        let has_tag = |(key, value)| awaited.tags.0.get(key) == Some(value);
+        if !self.settings.tags.iter().flat_map(|tags| &tags.0).all(has_tag) {
+            return false;
+        }
         let waiting = self.settings.waits.by_type();
         let of_type = waiting.get(type_index).copied().unwrap_or_default();
         let has_no_slot = of_type >= self.settings.concurrency_of(type_index)

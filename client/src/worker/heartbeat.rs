@@ -57,7 +57,8 @@ impl HeartbeatThread {
             .name("task-heartbeats".to_owned())
             .spawn(move || {
                 runtime.block_on(heartbeat_loop.run());
-                drop(runtime);
+                // Does not wait for a look-up of a name that is under way.
+                runtime.shutdown_background();
                 // The worker may be gone and not wait for this.
                 let _ = end.send(());
             })
@@ -110,6 +111,8 @@ impl LeaseGuard {
 impl Drop for LeaseGuard {
     fn drop(&mut self) {
         self.shared.leases().remove(self.lease.token());
+        // A handler on a thread of its own may still work on it.
+        self.lease.cancel(CancelReason::Shutdown);
     }
 }
 
@@ -194,6 +197,11 @@ impl HeartbeatLoop {
                     waiting.push((&leases[..half], &heartbeats[..half]));
                 }
                 Err(error) => {
+                    if error.may_be_about_the_body() {
+                        for lease in leases {
+                            lease.drop_progress();
+                        }
+                    }
                     resend_all_soon(leases);
                     self.events.emit(WorkerEvent::HeartbeatFailed { error: &error, leases: leases.len() });
                 }

@@ -115,7 +115,11 @@ impl HeldLease {
 
     /// Queues progress for the heartbeat thread.
     pub(crate) fn put_progress(&self, update: ProgressUpdate) {
-        if self.state().progress.put(update) {
+        let mut state = self.state();
+        // A handler that goes on after its attempt has nobody to tell.
+        let is_first = !state.is_handler_done && !state.signals.is_lost && state.progress.put(update);
+        drop(state);
+        if is_first {
             self.wake.notify_one();
         }
     }
@@ -151,6 +155,12 @@ impl HeldLease {
     /// The handler is done. The lease is renewed until the service has taken the settlement.
     pub(crate) fn end(&self) {
         self.state().is_handler_done = true;
+    }
+
+    /// The heartbeat's answer came from something before the service, which may object to the progress: it is dropped.
+    pub(crate) fn drop_progress(&self) {
+        self.state().progress.sent();
+        self.flushed.notify_one();
     }
 
     /// When the next heartbeat is due.

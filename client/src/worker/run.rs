@@ -1,18 +1,19 @@
 //! The loop: claims for the free slots, runs attempts, delivers how they ended.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use tokio::sync::Notify;
+use std::time::Duration;
 
 use super::error::WorkerError;
 use super::event::{WorkerEvent, WorkerReport};
 use super::settings::Settings;
 use super::shutdown;
-use super::signal::{StopSignals, end_process_soon};
+use super::signal::SignalThread;
 use super::state::WorkerState;
+
+/// How long a process has, beside grace and patience, from the signal to its end: 6 s for the worker's stop at most, and two
+/// for what comes after it.
+const REST_OF_STOP: Duration = Duration::from_secs(8);
 
 /// Claims tasks and runs their handlers.
 #[must_use = "a worker does nothing until it is run"]
@@ -30,6 +31,10 @@ impl Worker {
     /// to stop, and gives back what is unfinished. With the usual settings that takes 26 s at most, which fits into the 30 s
     /// that Kubernetes gives a pod.
     ///
+    /// The end of the runtime then waits for async handlers that block their thread and for what they began with
+    /// `spawn_blocking`; see [`WorkerBuilder::register_blocking`](super::WorkerBuilder::register_blocking) and
+    /// [`Worker::run_until_signal`].
+    ///
     /// Dropped midway, as at the end of `main`, handlers are aborted and their leases run out.
     ///
     /// # Errors
@@ -46,33 +51,20 @@ impl Worker {
         self.run_until(std::future::pending()).await
     }
 
-    /// Works until the process is told to stop with SIGTERM or Ctrl-C, then stops as [`Worker::run_until`] does; the second
-    /// such signal ends the grace period. For processes that do nothing else.
+    /// Works until the process is told to stop with SIGTERM or Ctrl-C, then stops as [`Worker::run_until`] does. The second
+    /// such signal ends the grace period, the third the process. For processes that do nothing else.
     ///
-    /// A handler that blocks its thread for ever cannot be aborted, and the runtime would wait for it for ever. Where one is
-    /// left, the process ends two seconds after this returns, with status 1, whatever `main` does.
+    /// A handler that blocks its thread for ever cannot be aborted, and the runtime would wait for it for ever. Therefore the
+    /// process ends with status 1, whatever it does by then, 8 s after grace and patience: with the usual settings 28 s after
+    /// the first signal.
     ///
     /// # Errors
-    /// As [`Worker::run_until`].
+    /// As [`Worker::run_until`], and [`WorkerError::Thread`].
     pub async fn run_until_signal(self) -> Result<WorkerReport, WorkerError> {
-        let mut signals = StopSignals::listen();
-        let (first, second) = (Notify::new(), Notify::new());
-        let listen = async {
-            signals.received().await;
-            first.notify_one();
-            signals.received().await;
-            second.notify_one();
-            std::future::pending::<Infallible>().await
-        };
-        let settings = Arc::clone(&self.settings);
-        let ended = tokio::select! {
-            ended = self.work(first.notified(), second.notified()) => ended,
-            never = listen => match never {},
-        };
-        if settings.leaves_handlers.load(Ordering::Relaxed) {
-            end_process_soon();
-        }
-        ended
+        let time_to_stop =
+            self.settings.grace.saturating_add(self.settings.stop_patience).saturating_add(REST_OF_STOP);
+        let signals = SignalThread::start(time_to_stop)?;
+        self.work(signals.first(), signals.second()).await
     }
 
     async fn work(

@@ -1,6 +1,6 @@
 //! Everything that is said of a worker before it runs.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use task_repo_protocol::{Claim, Tags, Uuid};
@@ -32,8 +32,6 @@ pub(crate) struct Settings {
     pub(crate) waits: WaitCounts,
     /// How many handlers could not be aborted.
     pub(crate) stuck: AtomicU64,
-    /// Some of them went on when the worker had stopped.
-    pub(crate) leaves_handlers: AtomicBool,
 }
 
 impl Settings {

@@ -37,14 +37,12 @@ pub(super) async fn shut_down(mut state: WorkerState, hurry: impl Future<Output 
             state.run_while(FINAL_DELIVERY_TIMEOUT, WorkerState::is_busy).await;
         }
     }
-    let unfinished =
-        state.attempts.len() + state.deliveries.len() + state.reports.len() + state.finished.len();
+    let unfinished = state.unfinished();
     if unfinished > 0 {
         tracing::error!(unfinished, "stopped before all attempts were settled; their leases run out");
     }
     let still_running = state.stuck.len() + state.attempts.len();
     if still_running > 0 {
-        state.settings.leaves_handlers.store(true, Ordering::Relaxed);
         tracing::error!(
             still_running,
             "stopped while handlers go on that cannot be aborted: they block their threads"
@@ -55,8 +53,7 @@ pub(super) async fn shut_down(mut state: WorkerState, hurry: impl Future<Output 
         still_running: u64::try_from(still_running).unwrap_or(u64::MAX),
         ..state.report
     };
-    let WorkerState { heartbeats, attempts, deliveries, reports, finished, stuck, .. } = state;
-    drop((attempts, deliveries, reports, finished, stuck));
+    let WorkerState { heartbeats, .. } = state;
     heartbeats.stop().await;
     report
 }
@@ -67,10 +64,13 @@ impl WorkerState {
     }
 
     fn is_busy(&self) -> bool {
-        !(self.attempts.is_empty()
-            && self.deliveries.is_empty()
-            && self.reports.is_empty()
-            && self.finished.is_empty())
+        self.unfinished() > 0
+    }
+
+    /// How much is still to be done: attempts, calls that deliver many of them, and parts of such calls.
+    fn unfinished(&self) -> usize {
+        let attempts = self.attempts.len() + self.deferred.len() + self.finished.len();
+        attempts + self.parts.len() + self.deliveries.len() + self.reports.len()
     }
 
     /// Runs the loop without claiming while `what` holds, up to `within`. True: it no longer holds.

@@ -1,26 +1,29 @@
 //! How a process is told to stop, and how it ends even if a handler does not.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How long the rest of `main` may take before a process with a handler that does not end is ended.
-const REST_OF_MAIN: Duration = Duration::from_secs(2);
+use tokio::sync::Notify;
+
+use super::error::WorkerError;
 
 /// Is done when the process is told to stop: with SIGTERM, as Kubernetes, Docker and systemd do, or with Ctrl-C.
 ///
 /// For [`Worker::run_until`](super::Worker::run_until), where a process does more than work on tasks.
 pub async fn stop_signal() {
-    StopSignals::listen().received().await;
+    TerminationSignals::listen().received().await;
 }
 
-/// The signals that tell a process to stop. From the first use on they no longer end the process by themselves.
-pub(super) struct StopSignals {
+/// SIGTERM and Ctrl-C. From the first use on they no longer end the process by themselves.
+struct TerminationSignals {
     #[cfg(unix)]
     streams: std::io::Result<[tokio::signal::unix::Signal; 2]>,
 }
 
-impl StopSignals {
+impl TerminationSignals {
     #[cfg(unix)]
-    pub(super) fn listen() -> Self {
+    fn listen() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
         let streams = signal(SignalKind::terminate())
             .and_then(|terminate| Ok([terminate, signal(SignalKind::interrupt())?]))
@@ -29,13 +32,13 @@ impl StopSignals {
     }
 
     #[cfg(not(unix))]
-    pub(super) fn listen() -> Self {
+    fn listen() -> Self {
         Self {}
     }
 
     /// Waits for the next one; for ever if they cannot be listened for, and then they end the process.
     #[cfg(unix)]
-    pub(super) async fn received(&mut self) {
+    async fn received(&mut self) {
         let Ok([terminate, interrupt]) = &mut self.streams else { return std::future::pending().await };
         tokio::select! {
             _ = terminate.recv() => {}
@@ -44,22 +47,81 @@ impl StopSignals {
     }
 
     #[cfg(not(unix))]
-    pub(super) async fn received(&mut self) {
+    async fn received(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }
     }
 }
 
-/// Ends the process soon, from a thread that no runtime waits for.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the runtime would wait for the handler for ever, and no task of it may run"
-)]
-pub(super) fn end_process_soon() {
-    std::thread::spawn(|| {
-        std::thread::sleep(REST_OF_MAIN);
-        tracing::error!("the process is ended although a handler goes on that cannot be aborted");
-        std::process::exit(1);
-    });
+/// Listens for signals from a thread that no handler can block, and ends the process if it does not end by itself.
+pub(super) struct SignalThread {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    first: Notify,
+    second: Notify,
+    has_worker_ended: AtomicBool,
+}
+
+impl SignalThread {
+    /// Starts the thread. `time_to_stop` after the first signal it ends the process.
+    pub(super) fn start(time_to_stop: Duration) -> Result<Self, WorkerError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(WorkerError::Thread)?;
+        let shared: Arc<Shared> = Arc::default();
+        let told = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("task-signals".to_owned())
+            .spawn(move || {
+                runtime.block_on(told.listen(time_to_stop));
+                end_process();
+            })
+            .map_err(WorkerError::Thread)?;
+        Ok(Self { shared })
+    }
+
+    /// Is done at the first signal.
+    pub(super) async fn first(&self) {
+        self.shared.first.notified().await;
+    }
+
+    /// Is done at the second signal.
+    pub(super) async fn second(&self) {
+        self.shared.second.notified().await;
+    }
+}
+
+/// The worker has ended: a signal that comes from now on ends the process.
+impl Drop for SignalThread {
+    fn drop(&mut self) {
+        self.shared.has_worker_ended.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// Is done when the process is to be ended.
+    async fn listen(&self, time_to_stop: Duration) {
+        let mut signals = TerminationSignals::listen();
+        signals.received().await;
+        if self.has_worker_ended.load(Ordering::Relaxed) {
+            return;
+        }
+        self.first.notify_one();
+        let stops = async {
+            signals.received().await;
+            self.second.notify_one();
+            signals.received().await;
+        };
+        // A third signal is somebody who cannot wait.
+        let _ = tokio::time::timeout(time_to_stop, stops).await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the runtime may wait for a handler for ever")]
+fn end_process() {
+    tracing::error!("the process is ended before its worker has stopped in order");
+    std::process::exit(1);
 }

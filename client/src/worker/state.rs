@@ -1,5 +1,6 @@
 //! A worker at work: what it holds and what is under way.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -8,7 +9,7 @@ use task_repo_protocol::Uuid;
 
 use super::attempt::{FinishedAttempt, StopSignals};
 use super::claim::ClaimAnswer;
-use super::deliver::Delivery;
+use super::deliver::{Batch, Delivery};
 use super::error::WorkerError;
 use super::event::WorkerReport;
 use super::heartbeat::HeartbeatThread;
@@ -20,7 +21,7 @@ pub(crate) struct WorkerState {
     pub(super) settings: Arc<Settings>,
     pub(super) heartbeats: HeartbeatThread,
     pub(super) stop: StopSignals,
-    /// Handlers at work, and attempts whose delivery is deferred.
+    /// Handlers at work.
     pub(super) attempts: FuturesUnordered<BoxFuture<'static, FinishedAttempt>>,
     pub(super) claims: FuturesUnordered<BoxFuture<'static, ClaimAnswer>>,
     pub(super) deliveries: FuturesUnordered<BoxFuture<'static, Delivery>>,
@@ -28,6 +29,10 @@ pub(crate) struct WorkerState {
     pub(super) reports: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Handlers that go on although their attempts are over, each with the index of its type, whose slot it keeps.
     pub(super) stuck: FuturesUnordered<BoxFuture<'static, usize>>,
+    /// Attempts whose delivery is deferred, until it is tried again.
+    pub(super) deferred: FuturesUnordered<BoxFuture<'static, FinishedAttempt>>,
+    /// Parts of deliveries that go by themselves.
+    pub(super) parts: VecDeque<Batch>,
     /// Attempts that are over and go into the next delivery.
     pub(super) finished: Vec<FinishedAttempt>,
     pub(super) report: WorkerReport,
@@ -47,6 +52,7 @@ pub(super) enum LoopEvent {
     AttemptEnded(FinishedAttempt),
     ClaimAnswered(ClaimAnswer),
     Delivered(Delivery),
+    DeliverAgain(FinishedAttempt),
     Reported,
     /// A handler that could not be aborted has ended, and keeps its slot no longer.
     StuckEnded(usize),
@@ -61,6 +67,8 @@ impl WorkerState {
             settings,
             stop: StopSignals::default(),
             stuck: FuturesUnordered::new(),
+            deferred: FuturesUnordered::new(),
+            parts: VecDeque::new(),
             released_in_a_row: 0,
             attempts: FuturesUnordered::new(),
             claims: FuturesUnordered::new(),
@@ -79,6 +87,7 @@ impl WorkerState {
             Some(finished) = self.attempts.next() => LoopEvent::AttemptEnded(finished),
             Some(answer) = self.claims.next() => LoopEvent::ClaimAnswered(answer),
             Some(delivery) = self.deliveries.next() => LoopEvent::Delivered(delivery),
+            Some(finished) = self.deferred.next() => LoopEvent::DeliverAgain(finished),
             Some(()) = self.reports.next() => LoopEvent::Reported,
             Some(type_index) = self.stuck.next() => LoopEvent::StuckEnded(type_index),
             else => std::future::pending().await,

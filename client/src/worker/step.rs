@@ -39,7 +39,9 @@ impl WorkerState {
                 self.slots.answered(&plan);
                 self.begin_claimed(tasks?, is_repeated);
             }
-            LoopEvent::Delivered(Delivery { results, unsettled, plan, next, smaller }) => {
+            LoopEvent::DeliverAgain(finished) => self.deliver_again(finished),
+            LoopEvent::Delivered(Delivery { results, unsettled, halves, smaller, plan, next }) => {
+                self.parts.extend(halves);
                 if let Some(bytes) = smaller {
                     self.delivery_bytes = self.delivery_bytes.min(bytes).max(LEAST_DELIVERY_BYTES);
                 }
@@ -80,8 +82,11 @@ impl WorkerState {
 
     /// Delivers what is finished, asking for the next work in the same call.
     pub(super) fn deliver_finished(&mut self) {
-        while !self.finished.is_empty() && self.deliveries.len() < MAX_DELIVERIES {
-            let batch = Batch::take(&mut self.finished, self.delivery_bytes);
+        while self.deliveries.len() < MAX_DELIVERIES {
+            let next = self.parts.pop_front();
+            let Some(batch) = next.or_else(|| Batch::take(&mut self.finished, self.delivery_bytes)) else {
+                return;
+            };
             // The service settles before it claims, so the claim may count on the slots of the settled attempts.
             let plan = if self.is_stopping { None } else { self.slots.plan_after(&batch.type_indexes()) };
             self.deliveries.push(deliver::deliver(Arc::clone(&self.settings), batch, plan).boxed());
