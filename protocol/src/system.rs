@@ -105,12 +105,19 @@ pub struct Dependency {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackgroundJob {
-    /// `healthy`, `starting` or `failing`.
+    /// `healthy`, `starting`, `degraded` (something is due that the server cannot read) or `failing`.
     pub status: String,
     /// How long its last round took, in milliseconds.
     pub latency_ms: Option<f64>,
-    /// How far behind the oldest thing it had to do was, in milliseconds.
+    /// How late it was for the oldest thing that was due, whether it could be done or not, in milliseconds. While the job
+    /// fails, at least the time since its last good round.
     pub lag_ms: Option<f64>,
     /// How long ago it last finished a round, in milliseconds.
     pub last_success_ms_ago: Option<f64>,
+    /// How many tasks are due and stay where they are because the server cannot read them.
+    #[serde(default)]
+    pub unmoved: u64,
+    /// What is wrong, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }

@@ -1,11 +1,14 @@
-//! What scheduled tasks cost while they are not due: nothing.
+//! What scheduled tasks cost while they are not due: nothing. And in which order they are promoted when many are due at once.
 
-use bson::{Bson, Document};
-use serde_json::json;
+use std::time::Duration;
+
+use bson::{Bson, DateTime, Document, doc};
+use chrono::TimeDelta;
+use serde_json::{Value, json};
 use task_repo_tests::{TestServer, eventually, in_seconds};
 
 use crate::profiler;
-use crate::verbs::create_many;
+use crate::verbs::{claim, claim_one, create_many, shown, time, until};
 
 /// The pause of the promoter between two looks for what other servers scheduled.
 const INTERVAL_MS: i64 = 250;
@@ -38,4 +41,59 @@ async fn what_is_due_tomorrow_is_not_read_and_wakes_nobody() {
     let (Some((first, _)), Some((last, _))) = (looks.first(), looks.last()) else { panic!("no looks") };
     let most = (last - first) / INTERVAL_MS + 2;
     assert!(looks.len() <= usize::try_from(most).unwrap(), "{} looks where {most} are enough", looks.len());
+}
+
+/// Several pieces of what the jobs move together.
+const MANY: usize = 1_000;
+/// How many tasks a job moves together.
+const PIECE: usize = 500;
+
+/// How many of the tasks of that queue became ready before that one.
+async fn ready_before(server: &TestServer, queue: &str, urgent: &Value) -> usize {
+    let tasks = server.database().collection::<Document>("tasks");
+    let waiting = doc! {"task_type": queue, "status": {"$ne": "pending"}};
+    eventually("all are ready", async || {
+        tasks.count_documents(waiting.clone()).await.expect("an answer") == 0
+    })
+    .await;
+    let ready_at = bson::DateTime::from_chrono(time(&shown(server, urgent).await["updated_at"]));
+    let before = doc! {"task_type": queue, "updated_at": {"$lt": ready_at}};
+    usize::try_from(tasks.count_documents(before).await.expect("an answer")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_that_are_due_at_once_the_most_urgent_goes_first() {
+    let server = TestServer::start().await;
+    let run_at = server.now() + TimeDelta::hours(1);
+    let task = |_| json!({"task_type": "due", "priority": 10, "run_at": run_at});
+    create_many(&server, MANY, task).await;
+    // Last in the order of time, and of ids.
+    let urgent = json!({"task_type": "due", "priority": 90, "run_at": run_at + TimeDelta::milliseconds(5)});
+    let urgent = server.create(urgent).await;
+    server.jump(Duration::from_secs(3601));
+    let before = ready_before(&server, "due", &urgent).await;
+    assert!(before < PIECE, "{before} tasks were promoted before the most urgent one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_leases_that_ran_out_at_once_the_most_urgent_task_is_taken_back_first() {
+    let server = TestServer::start().await;
+    create_many(&server, MANY, |_| json!({"task_type": "lost", "priority": 10})).await;
+    until("all are claimed", async || {
+        let claimed = claim(&server, "lost", json!({"limit": 100, "lease_seconds": 600})).await;
+        claimed["tasks"].as_array().expect("tasks").is_empty().then_some(())
+    })
+    .await;
+    let urgent = server.create(json!({"task_type": "lost", "priority": 90})).await;
+    claim_one(&server, &urgent, json!({"lease_seconds": 600})).await;
+    let tasks = server.database().collection::<Document>("tasks");
+    let soon = server.now() + TimeDelta::seconds(10);
+    let all = doc! {"$set": {"lease_until": DateTime::from_chrono(soon)}};
+    tasks.update_many(doc! {"task_type": "lost"}, all).await.expect("an answer");
+    // The last one in the order of time.
+    let last = doc! {"$set": {"lease_until": DateTime::from_chrono(soon + TimeDelta::milliseconds(5))}};
+    tasks.update_one(doc! {"task_type": "lost", "priority": 90}, last).await.expect("an answer");
+    server.let_pass(Duration::from_secs(11)).await;
+    let before = ready_before(&server, "lost", &urgent).await;
+    assert!(before < PIECE, "{before} tasks were taken back before the most urgent one");
 }

@@ -120,7 +120,19 @@ async fn loops_move_what_lies_behind_them() {
     pass_until_status(&server, &good, "pending").await;
 
     let health = server.get("/health/detailed").send().await.ok();
-    assert_eq!(health["status"], "healthy", "a loop that cannot read a task does not fail: {health:#}");
+    for job in ["promoter", "sweeper"] {
+        let job = &health["background"][job];
+        assert_eq!(job["status"], "degraded", "a loop that cannot read a task does not fail: {health:#}");
+        assert_eq!(job["unmoved"], MANY, "{health:#}");
+        assert!(job["lag_ms"].as_f64().is_some_and(|lag| lag > 1e12), "since 1970: {job}");
+    }
+    assert_eq!(health["status"], "degraded", "{health:#}");
+    let metrics = server.get("/metrics").send().await.text();
+    for line in
+        ["task_repo_background_unmoved{job=\"promoter\"}", "task_repo_background_failing{job=\"sweeper\"}"]
+    {
+        assert!(metrics.contains(line), "{metrics}");
+    }
     let gone = server.create(json!({"task_type": "gone"})).await;
     let over = doc! {"$set": {"attempt": "one", "remove_at": long_ago}};
     collection.update_one(doc! {"_id": key(&gone)}, over).await.expect("an answer");
@@ -155,7 +167,16 @@ async fn documents_without_an_id_of_ours_stop_no_loop() {
     })
     .await;
     let health = server.get("/health/detailed").send().await.ok();
-    assert_eq!(health["status"], "healthy", "{health:#}");
+    for job in ["promoter", "sweeper"] {
+        assert_eq!(health["background"][job]["unmoved"], MANY, "{health:#}");
+    }
+    assert_eq!(health["unreadable"]["documents"][0]["field"], "_id", "{health:#}");
+    collection.delete_many(doc! {"tenant": {"$exists": false}}).await.expect("an answer");
+    eventually("the jobs are well again", async || {
+        let health = server.get("/health/detailed").send().await.ok();
+        health["background"].as_object().expect("jobs").values().all(|job| job["status"] == "healthy")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use actix_web::HttpResponse;
 use task_repo_protocol::ErrorCode;
 use task_repo_protocol::system::{
-    Dependency, DetailedHealth, Health, ServerEntry, Unreadable, UnreadableDocument as Document,
+    BackgroundJob, Dependency, DetailedHealth, Health, ServerEntry, Unreadable,
+    UnreadableDocument as Document,
 };
 
 use super::problems::{HandlerResult, Rejection};
@@ -54,7 +55,9 @@ pub(super) async fn detailed(call: Call) -> HandlerResult {
         }
     };
     let background = call.app.jobs.states();
-    let well = database.detail.is_none() && background.values().all(|job| job.status != "failing");
+    let unreadable = unreadable(&call);
+    let is_well = |job: &BackgroundJob| ["healthy", "starting"].contains(&&*job.status);
+    let well = database.detail.is_none() && unreadable.count == 0 && background.values().all(is_well);
     let status = match (call.app.background.is_draining(), well) {
         (true, _) => "draining",
         (false, true) => "healthy",
@@ -71,7 +74,7 @@ pub(super) async fn detailed(call: Call) -> HandlerResult {
             dependencies: BTreeMap::from([("mongodb".to_owned(), database)]),
             background,
             servers: servers(&call).await,
-            unreadable: unreadable(&call),
+            unreadable,
         },
     ))
 }
@@ -107,6 +110,10 @@ fn unreadable(call: &Call) -> Unreadable {
 #[allow(clippy::unused_async, reason = "as every handler")]
 pub(super) async fn metrics(call: Call) -> HandlerResult {
     call.no_params()?;
+    // What has changed since a round ended: a job that stands still reports nothing.
+    call.app.jobs.states();
+    let unreadable = u32::try_from(call.app.store.unreadable().list().len()).unwrap_or(u32::MAX);
+    metrics::gauge!("task_repo_unreadable_documents").set(unreadable);
     let text = telemetry::metrics().render();
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text))
 }

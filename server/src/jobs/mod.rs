@@ -10,7 +10,7 @@
 //! | [`waker`] | finds what other servers did, for the calls that wait here |
 //! | [`server_registry`] | renews this server's entry, and asks what has changed that all servers must know |
 //! | [`retention`] | removes tasks whose retention has ended |
-//! | [`runner`], [`alarm`], [`due_moves`] | one runner for all of them, when a job's next round is, and moving due tasks page by page |
+//! | [`runner`], [`alarm`], [`due_moves`] | one runner for all of them, when a job's next round is, and moving due tasks, the most urgent first |
 
 mod alarm;
 mod due_moves;
@@ -52,7 +52,7 @@ pub struct Jobs {
 impl Jobs {
     /// None runs yet.
     pub fn new(store: Store, background: Background) -> Self {
-        let runner = Runner::new(Arc::clone(store.clock()), background.clone());
+        let runner = Runner::new(Arc::clone(store.clock()), background.clone(), store.timeout());
         let server = Arc::new(ThisServer::new(store.clock().now()));
         Self { store, background, runner, server }
     }
@@ -75,7 +75,7 @@ impl Jobs {
         runner.run(Retention::new(store, background, server, millis(settings.retention_interval_ms)));
     }
 
-    /// How the jobs are doing, by name.
+    /// How the jobs are doing, by name. The metrics of the jobs are set to the same.
     pub fn states(&self) -> BTreeMap<String, BackgroundJob> {
         self.runner.states()
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::alarm::Alarm;
-use super::due_moves::{DueMoves, PAGE};
-use super::runner::{Job, JobRound};
+use super::due_moves::{DueMoves, WINDOW};
+use super::runner::{Job, JobRound, Steps};
 use crate::background::Background;
 use crate::events::TaskEvent;
 use crate::lifecycle::Intent;
@@ -41,18 +41,19 @@ impl Promoter {
 impl Job for Promoter {
     const NAME: &'static str = "promoter";
 
-    async fn round(&self) -> Result<JobRound, StoreError> {
-        let (mut moves, clock) = (DueMoves::new(&self.store), self.store.clock());
+    async fn round(&self, steps: &Steps) -> Result<JobRound, StoreError> {
+        let (mut moves, clock) = (DueMoves::new(&self.store, steps), self.store.clock());
+        // As far as the next round; what is due later is not read before.
+        let mut until = clock.now() + PROMOTE_INTERVAL;
         loop {
-            // As far as the next round; what is due later is not read before.
-            let until = clock.now() + PROMOTE_INTERVAL;
-            let found = self.store.scheduled(until, moves.page(), PAGE).await?;
-            let now = clock.now();
-            let (due, later): (Vec<_>, Vec<_>) = found.tasks.iter().cloned().partition(|task| task.at <= now);
-            moves.make(&found, &due, || Intent::Promote).await;
-            if !found.is_full || !later.is_empty() || self.background.is_stopping() {
-                let next = later.first().map_or(until, |task| task.at);
-                return Ok(JobRound { lag: moves.end()?, pause: clock.until(next) });
+            if let Some(page) = moves.next_page() {
+                until = clock.now() + PROMOTE_INTERVAL;
+                let found = self.store.scheduled(until, page, WINDOW).await?;
+                moves.add(found);
+            }
+            if !moves.move_piece(|| Intent::Promote).await || self.background.is_stopping() {
+                let pause = clock.until(moves.next().unwrap_or(until));
+                return moves.end(pause);
             }
         }
     }

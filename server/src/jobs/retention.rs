@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::runner::{Job, JobRound};
+use super::runner::{Job, JobRound, Steps};
 use super::server_registry::ThisServer;
 use crate::background::Background;
 use crate::store::{Store, StoreError};
@@ -38,14 +38,15 @@ impl Job for Retention {
     const NAME: &'static str = JOB;
 
     /// Removes batch after batch while this server has the job. The lag is that of the first task.
-    async fn round(&self) -> Result<JobRound, StoreError> {
+    async fn round(&self, steps: &Steps) -> Result<JobRound, StoreError> {
         let (clock, mut lag) = (self.store.clock(), Duration::ZERO);
         if !self.store.lease_job(JOB, self.server.id(), JOB_LEASE).await? {
-            return Ok(JobRound { lag, pause: self.pause });
+            return Ok(JobRound::done(self.pause));
         }
         let leased = clock.instant();
         while clock.since(leased) < JOB_LEASE / 2 && !self.background.is_stopping() {
             let removed = self.store.remove_due(REMOVED_TOGETHER).await?;
+            steps.step();
             let late = removed.oldest.map(|at| clock.now() - at);
             lag = lag.max(late.and_then(|late| late.to_std().ok()).unwrap_or_default());
             metrics::counter!("task_repo_tasks_removed_total").increment(removed.tasks);
@@ -53,6 +54,6 @@ impl Job for Retention {
                 break;
             }
         }
-        Ok(JobRound { lag, pause: self.pause })
+        Ok(JobRound { lag, ..JobRound::done(self.pause) })
     }
 }

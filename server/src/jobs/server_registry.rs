@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use task_repo_protocol::Uuid;
 
-use super::runner::{Job, JobRound};
+use super::runner::{Job, JobRound, Steps};
 use crate::store::{SCHEMA, ServerRecord, Store, StoreError};
 use crate::usecases::Keys;
 
@@ -75,14 +75,15 @@ impl ServerRegistry {
 impl Job for ServerRegistry {
     const NAME: &'static str = "registry";
 
-    async fn round(&self) -> Result<JobRound, StoreError> {
+    async fn round(&self, steps: &Steps) -> Result<JobRound, StoreError> {
         let asked = Instant::now();
         self.keys.hear(self.store.changes().await?, asked);
+        steps.step();
         let now = self.store.clock().instant();
         if self.server.is_due(now) {
             self.store.renew_server(&self.server.entry(self.store.clock().now())).await?;
             *self.server.renewed_at.lock() = Some(now);
         }
-        Ok(JobRound { lag: Duration::ZERO, pause: ASK_INTERVAL })
+        Ok(JobRound::done(ASK_INTERVAL))
     }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::due_moves::{DueMoves, PAGE};
+use super::due_moves::{DueMoves, WINDOW};
 use super::renewals::Renewals;
-use super::runner::{Job, JobRound};
+use super::runner::{Job, JobRound, Steps};
 use crate::background::Background;
 use crate::lifecycle::Intent;
 use crate::store::{Store, StoreError};
@@ -29,20 +29,21 @@ impl Sweeper {
 impl Job for Sweeper {
     const NAME: &'static str = "sweeper";
 
-    async fn round(&self) -> Result<JobRound, StoreError> {
-        let mut moves = DueMoves::new(&self.store);
+    async fn round(&self, steps: &Steps) -> Result<JobRound, StoreError> {
+        let mut moves = DueMoves::new(&self.store, steps);
         loop {
-            let found = self.store.expired(moves.page(), PAGE).await?;
-            let mut expired = found.tasks.clone();
+            if let Some(page) = moves.next_page() {
+                let found = self.store.expired(page, WINDOW).await?;
+                moves.add(found);
+            }
             // Asked only now: a lease that ran out while the read waited for the database must not be taken back either.
             if let Some(outage) = self.renewals.last_outage().await? {
                 let now = self.store.clock().now();
-                expired.retain(|task| outage.holds_until(task.lease_seconds) <= now);
+                moves.retain(|task| outage.holds_until(task.lease_seconds) <= now);
             }
             let jitter = || Intent::Expire { jitter: rand::rng().random_range(-1.0..=1.0) };
-            moves.make(&found, &expired, jitter).await;
-            if !found.is_full || self.background.is_stopping() {
-                return Ok(JobRound { lag: moves.end()?, pause: self.pause });
+            if !moves.move_piece(jitter).await || self.background.is_stopping() {
+                return moves.end(self.pause);
             }
         }
     }

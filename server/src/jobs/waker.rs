@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use rand::seq::IndexedRandom as _;
 
-use super::runner::{Job, JobRound};
+use super::runner::{Job, JobRound, Steps};
 use crate::dispatch::Dispatch;
 use crate::store::{Awaited, Selection, Store, StoreError};
 use crate::usecases::EndWaits;
@@ -34,20 +34,21 @@ impl Job for Waker {
     const NAME: &'static str = "waker";
 
     /// One read for all calls that wait here, whatever their number.
-    async fn round(&self) -> Result<JobRound, StoreError> {
+    async fn round(&self, steps: &Steps) -> Result<JobRound, StoreError> {
         let awaited = self.dispatch.awaited().into_iter();
-        let reads = awaited.map(|(tenant, awaited)| self.wake_claims(tenant, awaited));
+        let reads = awaited.map(|(tenant, awaited)| self.wake_claims(tenant, awaited, steps));
         let reads: Vec<_> = stream::iter(reads).buffer_unordered(PARALLEL_TENANTS).collect().await;
         let awaited = self.end_waits.awaited();
         for ids in awaited.chunks(ENDS_TOGETHER) {
             let unfinished = self.store.unfinished(ids).await?;
             ids.iter().filter(|id| !unfinished.contains(id)).for_each(|id| self.end_waits.finished(*id));
+            steps.step();
         }
         let waiting = u32::try_from(self.dispatch.waiting()).unwrap_or(u32::MAX);
         metrics::gauge!("task_repo_waiting_claims").set(waiting);
         // Checked last, because a read that failed is one tenant's.
         reads.into_iter().collect::<Result<(), _>>()?;
-        Ok(JobRound { lag: Duration::ZERO, pause: self.pause })
+        Ok(JobRound::done(self.pause))
     }
 }
 
@@ -63,12 +64,13 @@ impl Waker {
     }
 
     /// Reads what is ready of a tenant's work that a claim waits for.
-    async fn wake_claims(&self, tenant: Arc<str>, awaited: Awaited) -> Result<(), StoreError> {
+    async fn wake_claims(&self, tenant: Arc<str>, awaited: Awaited, steps: &Steps) -> Result<(), StoreError> {
         let task_types: Vec<_> = awaited.task_types.iter().cloned().collect();
         for types in task_types.chunks(TYPES_TOGETHER) {
             for ready in self.store.ready_types(&tenant, types).await? {
                 self.dispatch.wake_type(&tenant, &ready);
             }
+            steps.step();
         }
         let (own, tagged): (Vec<_>, Vec<_>) =
             awaited.narrow.iter().partition(|wanted| wanted.scope.user.is_some());
@@ -80,6 +82,7 @@ impl Waker {
                 hidden.extend(wanted.iter().filter(|wanted| !found(wanted)));
             }
             ready.tasks.iter().for_each(|task| self.dispatch.wake_for(task));
+            steps.step();
         }
         // Tasks that nobody here takes filled the answer, and may hide work of other selections: some get a read of
         // their own.
@@ -87,6 +90,7 @@ impl Waker {
         for wanted in some {
             let ready = self.store.ready_for_any(&tenant, &[wanted]).await?;
             ready.tasks.iter().for_each(|task| self.dispatch.wake_for(task));
+            steps.step();
         }
         Ok(())
     }

@@ -25,7 +25,11 @@ impl Store {
         let leases = self.database.collection::<Document>(JOB_LEASES);
         let now = self.clock().now();
         let is_over = doc! { "until": { "$lt": DateTime::from_chrono(now) } };
-        let filter = doc! { "_id": self.job(job), "$or": [{ "holder": stored_id(server) }, is_over] };
+        // No lease of this kind: a restore, or a member of the database with a wrong clock, has left it. The job would stand
+        // still for as long.
+        let is_none = doc! { "until": { "$not": { "$lte": DateTime::from_chrono(now + 2 * lasts) } } };
+        let filter =
+            doc! { "_id": self.job(job), "$or": [{ "holder": stored_id(server) }, is_over, is_none] };
         let until = DateTime::from_chrono(now + lasts);
         let update = doc! { "$set": { "holder": stored_id(server), "until": until } };
         self.call("lease a job", self.step_deadline(), async move {

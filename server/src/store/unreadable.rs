@@ -57,8 +57,8 @@ impl Unreadable {
         documents
     }
 
-    /// Ids that a read of ready work passes by just now.
-    pub(in crate::store) fn passed_by(&self) -> Vec<Uuid> {
+    /// Ids that a read of ready work passes by just now, and that no job tries to move.
+    pub fn passed_by(&self) -> Vec<Uuid> {
         if self.met.entry_count() == 0 {
             return Vec::new();
         }
@@ -78,13 +78,23 @@ impl Unreadable {
             ),
             _ => String::new(),
         };
+        self.name(collection, id, || field_at_fault::<T>(document));
+    }
+
+    /// A document among the tasks whose id is none of ours.
+    pub(in crate::store) fn note_strange(&self, collection: &str, id: Option<&Bson>) {
+        let id = id.map(ToString::to_string).unwrap_or_default();
+        self.name(collection, id, || "_id".to_owned());
+    }
+
+    fn name(&self, collection: &str, id: String, field: impl FnOnce() -> String) {
         if self.known.get(&id).is_some() {
             return;
         }
         let unreadable = UnreadableDocument {
             collection: collection.to_owned(),
             id: masked(&id),
-            field: field_at_fault::<T>(document),
+            field: field(),
             since: Utc::now(),
         };
         let UnreadableDocument { collection, id: masked, field, .. } = &unreadable;

@@ -20,6 +20,8 @@ pub struct DueTask {
     pub at: DateTime<Utc>,
     /// How long a heartbeat renews its lease, in seconds; 0 without one.
     pub lease_seconds: u32,
+    /// 0–100, higher first.
+    pub priority: i32,
 }
 
 /// A page of due tasks.
@@ -29,6 +31,8 @@ pub struct DueTasks {
     pub tasks: Vec<DueTask>,
     /// There may be more behind them.
     pub is_full: bool,
+    /// The times of documents that have no id of ours: nothing can be done to them.
+    pub strange: Vec<DateTime<Utc>>,
     /// The time of the last document, and what has no id of ours and that time.
     last: Option<(DateTime<Utc>, Vec<Bson>)>,
 }
@@ -38,10 +42,19 @@ pub struct DueTasks {
 #[derive(Debug, Clone, Default)]
 pub struct DuePage {
     from: Option<DateTime<Utc>>,
+    /// All that there was at that time has been read.
+    is_after: bool,
     stuck: Vec<Bson>,
 }
 
 impl DuePage {
+    /// The page behind `found`, with which everything was read that was due: what has become due since.
+    #[must_use]
+    pub fn after(self, found: &DueTasks) -> Self {
+        let Some((last, _)) = &found.last else { return self };
+        Self { from: Some(*last), is_after: true, stuck: Vec::new() }
+    }
+
     /// The page behind `found`, of which those are still where they were of which `is_stuck` says so.
     #[must_use]
     pub fn behind(self, found: &DueTasks, is_stuck: impl Fn(Uuid) -> bool) -> Self {
@@ -49,7 +62,8 @@ impl DuePage {
         let at_last = found.tasks.iter().filter(|task| task.at == *last && is_stuck(task.id));
         let now_stuck = at_last.map(|task| Bson::Binary(stored_id(task.id))).chain(strange.iter().cloned());
         let before = if self.from == Some(*last) { self.stuck } else { Vec::new() };
-        Self { from: Some(*last), stuck: before.into_iter().chain(now_stuck).collect() }
+        let stuck = before.into_iter().chain(now_stuck).collect();
+        Self { from: Some(*last), is_after: false, stuck }
     }
 }
 
@@ -98,7 +112,8 @@ impl Store {
         limit: usize,
     ) -> Result<DueTasks, StoreError> {
         // Any date, and nothing but dates.
-        let mut times = doc! { "$gte": page.from.map_or(bson::DateTime::MIN, bson::DateTime::from_chrono) };
+        let begins = if page.is_after { "$gt" } else { "$gte" };
+        let mut times = doc! { begins: page.from.map_or(bson::DateTime::MIN, bson::DateTime::from_chrono) };
         if let Some(until) = until {
             times.insert("$lte", bson::DateTime::from_chrono(until));
         }
@@ -108,7 +123,7 @@ impl Store {
         }
         let mut options = self.by_index(index);
         options.sort = Some(doc! { field: 1 });
-        options.projection = Some(doc! { "tenant": 1, field: 1, "lease.seconds": 1 });
+        options.projection = Some(doc! { "tenant": 1, field: 1, "lease.seconds": 1, "priority": 1 });
         options.limit = i64::try_from(limit).ok();
         let found = self.documents("due work", self.tasks.name(), filter, options).await?;
         let time = |document: &Document| document.get_datetime(field).ok().map(|at| at.to_chrono());
@@ -118,7 +133,16 @@ impl Store {
             let strange = strange.filter(|id| read_id(id).is_none()).cloned().collect();
             due.last = Some((last, strange));
         }
-        due.tasks = found.iter().filter_map(|document| due_task(document, time(document)?)).collect();
+        for document in &found {
+            let Some(at) = time(document) else { continue };
+            match due_task(document, at) {
+                Some(task) => due.tasks.push(task),
+                None => {
+                    due.strange.push(at);
+                    self.unreadable.note_strange(self.tasks.name(), document.get("_id"));
+                }
+            }
+        }
         Ok(due)
     }
 }
@@ -126,14 +150,21 @@ impl Store {
 /// `None`: it has no id of ours.
 fn due_task(document: &Document, at: DateTime<Utc>) -> Option<DueTask> {
     let id = read_id(document.get("_id")?)?;
-    let seconds = document.get_document("lease").ok().and_then(|lease| match lease.get("seconds")? {
-        Bson::Int32(seconds) => u32::try_from(*seconds).ok(),
-        Bson::Int64(seconds) => u32::try_from(*seconds).ok(),
-        _ => None,
-    });
+    let seconds = document.get_document("lease").ok().and_then(|lease| whole(lease.get("seconds")?));
     // One without a tenant is read when it is to be moved, and is then found to be unreadable.
     let tenant = document.get_str("tenant").unwrap_or_default().to_owned();
-    Some(DueTask { tenant, id, at, lease_seconds: seconds.unwrap_or_default() })
+    let lease_seconds = seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or_default();
+    let priority = document.get("priority").and_then(whole);
+    let priority = priority.and_then(|priority| i32::try_from(priority).ok()).unwrap_or_default();
+    Some(DueTask { tenant, id, at, lease_seconds, priority })
+}
+
+fn whole(stored: &Bson) -> Option<i64> {
+    match stored {
+        Bson::Int32(number) => Some((*number).into()),
+        Bson::Int64(number) => Some(*number),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -151,9 +182,11 @@ mod tests {
                     id: Uuid::from_u128(*id),
                     at: at(*seconds),
                     lease_seconds: 0,
+                    priority: 50,
                 })
                 .collect(),
             is_full: true,
+            strange: Vec::new(),
             last: tasks.last().map(|(_, seconds)| (at(*seconds), strange.to_vec())),
         };
         let ids = |ids: &[u128]| -> Vec<_> {
@@ -165,6 +198,9 @@ mod tests {
         let third = second.behind(&found(&[(5, 2), (6, 2)], &[Bson::Int32(7)]), is_odd);
         assert_eq!(third.stuck, [ids(&[3, 5]), vec![Bson::Int32(7)]].concat());
         let fourth = third.behind(&found(&[(9, 2), (11, 3)], &[]), is_odd);
-        assert_eq!((fourth.from, fourth.stuck), (Some(at(3)), ids(&[11])));
+        assert_eq!((fourth.from, &fourth.stuck), (Some(at(3)), &ids(&[11])));
+        let rest = fourth.after(&found(&[(13, 4)], &[]));
+        assert_eq!((rest.from, rest.is_after, rest.stuck.len()), (Some(at(4)), true, 0));
+        assert_eq!(rest.after(&found(&[], &[])).from, Some(at(4)), "nothing new");
     }
 }
