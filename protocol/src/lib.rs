@@ -13,6 +13,7 @@
 //! | [`page`] | lists and batches |
 //! | [`key`] | issued API keys and their roles |
 //! | [`system`] | health answers |
+//! | [`unreadable`] | stored tasks that a server cannot read |
 //! | [`error`] | problems and their stable codes |
 //! | [`path`] | every URL, spelled once |
 //! | [`json`], [`payload`] | payloads kept exactly as sent, and their rules |
@@ -48,6 +49,7 @@ pub mod system;
 pub mod tags;
 pub mod task;
 pub mod timestamp;
+pub mod unreadable;
 pub mod word;
 
 pub use chrono::{DateTime, Utc};
@@ -70,4 +72,5 @@ pub use rules::task_type_is_valid;
 pub use state::{ExecutionStatus, Reason, Status};
 pub use tags::Tags;
 pub use task::{Lease, StatusReport, Task, Template};
+pub use unreadable::{UnreadableTask, UnreadableTaskDetail, UnreadableTaskPage};
 pub use word::{Known, Word};

@@ -41,6 +41,10 @@ pub const KEYS: &str = "/keys";
 pub const KEY: &str = "/keys/{key_id}";
 /// `POST` replaces a key's secret.
 pub const KEY_ROTATE: &str = "/keys/{key_id}/rotate";
+/// `GET` lists stored tasks that the server cannot read.
+pub const UNREADABLE_TASKS: &str = "/unreadable-tasks";
+/// `GET` shows one of them, `DELETE` removes it.
+pub const UNREADABLE_TASK: &str = "/unreadable-tasks/{task_id}";
 /// `GET`: the process lives.
 pub const HEALTH: &str = "/health";
 /// `GET`: the service can do its work.

@@ -270,6 +270,9 @@ async fn a_key_that_cannot_be_read_stops_no_other_key() {
     call(&bad).await.problem(503, "unavailable");
     let health = server.get("/health/detailed").send().await.ok();
     assert_eq!(health["unreadable"]["documents"][0]["collection"], "api_keys", "{health:#}");
+    let revoked = server.delete(&format!("/keys/{}", bad["id"].as_str().unwrap())).send().await;
+    assert_eq!(revoked.status, 204, "whether it can be read or not");
+    assert_eq!(keys.count_documents(doc! {}).await.expect("an answer"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,7 +24,8 @@ pub struct HttpCall {
 
 impl HttpCall {
     pub(crate) fn new(http: reqwest::Client, method: Method, server: &str, path: &str) -> Self {
-        let base = if path.starts_with("/tasks") || path.starts_with("/keys") { path::BASE } else { "" };
+        let below = [path::TASKS, path::KEYS, path::UNREADABLE_TASKS];
+        let base = if below.iter().any(|first| path.starts_with(first)) { path::BASE } else { "" };
         let url = Url::parse(&format!("{server}{base}{path}")).expect("a URL");
         Self { http, method, url, headers: HeaderMap::new(), body: None }.key(API_KEY)
     }

@@ -43,6 +43,7 @@ const PRODUCER: &[&str] = &["producer"];
 const WORKER: &[&str] = &["worker"];
 const PRODUCER_OR_WORKER: &[&str] = &["producer", "worker"];
 const PRODUCER_OR_OPERATOR: &[&str] = &["producer", "operator"];
+const OPERATOR: &[&str] = &["operator"];
 const ADMIN: &[&str] = &["admin"];
 
 const fn route(
@@ -83,6 +84,9 @@ pub const ROUTES: &[Route] = &[
     route("POST", path::TASK_EXECUTE, PRODUCER_OR_OPERATOR, None),
     route("POST", path::TASK_EXECUTE, PRODUCER_OR_OPERATOR, Some(r#"{"max_attempts":1}"#)),
     route("GET", path::TASK_EXECUTIONS, ANY, None),
+    route("GET", path::UNREADABLE_TASKS, OPERATOR, None),
+    route("GET", path::UNREADABLE_TASK, OPERATOR, None),
+    route("DELETE", path::UNREADABLE_TASK, OPERATOR, None),
     route("POST", path::KEYS, ADMIN, Some(r#"{"name":"n","roles":["viewer"]}"#)),
     route("GET", path::KEYS, ADMIN, None),
     route("DELETE", path::KEY, ADMIN, None),

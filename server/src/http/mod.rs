@@ -16,6 +16,7 @@ mod route_metrics;
 mod routes;
 mod system;
 mod tasks;
+mod unreadable;
 mod work;
 
 pub(crate) use app::{App, InFlight};

@@ -156,7 +156,7 @@ fn may_answer(route: &str, has_body: bool, code: ErrorCode) -> bool {
             is_about("{task_id}") && ends_in(&["/heartbeat", "/complete", "/fail", "/release", "/cancel"])
         }
         ErrorCode::InvalidTransition => {
-            is_about("{task_id}") && ends_in(&["{task_id}", "/status", "/cancel", "/execute"])
+            is_about("/tasks/{task_id}") && ends_in(&["{task_id}", "/status", "/cancel", "/execute"])
         }
         ErrorCode::IdempotencyKeyReused => ends_in(&["/tasks", "/tasks/batch"]),
         // Nothing in this version sends these.

@@ -139,7 +139,7 @@ impl From<Failure> for Rejection {
         let detail = failure.to_string();
         let new = |code| Self::new(code, detail);
         match failure {
-            Failure::TaskNotFound(id) => new(ErrorCode::TaskNotFound).about(id),
+            Failure::TaskNotFound(id) | Failure::NotUnreadable(id) => new(ErrorCode::TaskNotFound).about(id),
             Failure::ResultNotFound(_) => new(ErrorCode::TaskNotFound),
             Failure::KeyNotFound(_) => new(ErrorCode::KeyNotFound),
             Failure::NotClaimable { id, status } => {

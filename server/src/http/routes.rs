@@ -18,7 +18,7 @@ use super::openapi::WhatHoldsForAll;
 use super::problems::{HandlerResult, Rejection};
 use super::request::call::{Call, RequestId, RouteAccess};
 use super::route_metrics::RouteMetrics;
-use super::{docs, keys, system, tasks, work};
+use super::{docs, keys, system, tasks, unreadable, work};
 
 type Handler = fn(Call) -> Pin<Box<dyn Future<Output = HandlerResult>>>;
 
@@ -36,6 +36,7 @@ const WORKER: RouteAccess = RouteAccess::Roles(&[Role::Worker]);
 const ANY_KEY: RouteAccess = RouteAccess::AnyKey;
 const PUBLIC: RouteAccess = RouteAccess::Public;
 const ADMIN: RouteAccess = RouteAccess::Roles(&[Role::Admin]);
+const OPERATOR: RouteAccess = RouteAccess::Roles(&[Role::Operator]);
 const PRODUCER_OR_WORKER: RouteAccess = RouteAccess::Roles(&[Role::Producer, Role::Worker]);
 const PRODUCER_OR_OPERATOR: RouteAccess = RouteAccess::Roles(&[Role::Producer, Role::Operator]);
 /// The handler itself looks at the role, which depends on the body.
@@ -95,6 +96,9 @@ routes! {
     GET KEYS ADMIN => keys::list;
     DELETE KEY ADMIN => keys::revoke;
     POST KEY_ROTATE ADMIN => keys::rotate;
+    GET UNREADABLE_TASKS OPERATOR => unreadable::list;
+    GET UNREADABLE_TASK OPERATOR => unreadable::show;
+    DELETE UNREADABLE_TASK OPERATOR => unreadable::delete;
     GET HEALTH PUBLIC => system::health;
     GET HEALTH_READY PUBLIC => system::ready;
     GET HEALTH_DETAILED ANY_KEY => system::detailed;

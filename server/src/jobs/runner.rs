@@ -284,7 +284,7 @@ mod tests {
         let job = job();
         assert_eq!(job.now().status, "starting");
         let look = async {
-            sleep(STANDS_STILL - Duration::from_secs(1)).await;
+            sleep(STANDS_STILL * 9 / 10).await;
             assert_eq!(job.now().status, "starting");
             sleep(Duration::from_secs(2)).await;
             let now = job.now();
@@ -302,7 +302,7 @@ mod tests {
         end(&job, async { Ok(JobRound::done(PAUSE)) }).await;
         let round = async {
             for _ in 0..20 {
-                sleep(STANDS_STILL - Duration::from_secs(1)).await;
+                sleep(STANDS_STILL * 9 / 10).await;
                 assert!(job.steps.still_for().is_some_and(|still| still < STANDS_STILL));
                 job.steps.step();
             }

@@ -20,7 +20,10 @@ pub enum StoreError {
     )]
     OutcomeUnknown,
     /// The document is there, but this server cannot read it; one of another version may. Nothing was applied.
-    #[error("it is stored in a form that this server cannot read; a server of a newer version may")]
+    #[error(
+        "it is stored in a form that this server cannot read; a server of a newer version may, and an operator sees it under \
+         /unreadable-tasks"
+    )]
     Unreadable,
 }
 

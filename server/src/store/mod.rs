@@ -13,7 +13,7 @@
 //! | [`form`], [`ids`], [`schema`] | the form in which tasks are stored, and its version |
 //! | [`lease_cache`] | what this server knows of the tasks it has leased |
 //! | [`renewals`] | when leases could not be renewed |
-//! | [`unreadable`] | documents that this server has met and could not read |
+//! | [`unreadable`], [`unreadable_tasks`] | documents that this server has met and could not read; finding and removing such tasks |
 //! | [`removal`], [`beside`] | removing tasks whose retention has ended, and what lies beside them |
 //! | [`keys`] | issued API keys |
 //! | [`servers`] | which servers there are, and what all of them must know |
@@ -35,11 +35,13 @@ mod renewals;
 mod schema;
 mod servers;
 mod unreadable;
+mod unreadable_tasks;
 mod write;
 
 pub use carried::{NotInserted, new_stamp};
 pub use driver::Store;
 pub use error::{ConnectError, StoreError};
+pub use ids::StoredId;
 pub use read::{
     Awaited, DuePage, DueTask, DueTasks, ListPage, Listing, Ready, ReadyFrom, Selection, TaskQuery,
 };
@@ -48,4 +50,5 @@ pub use renewals::Outage;
 pub use schema::{SCHEMA, SchemaVersion};
 pub use servers::{Changes, ServerRecord};
 pub use unreadable::{Unreadable, UnreadableDocument};
+pub use unreadable_tasks::{ScanPlace, UnreadableScan, UnreadableTask};
 pub use write::{Applied, Change, ClaimWrite, NotApplied};

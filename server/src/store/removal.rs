@@ -78,9 +78,14 @@ impl Store {
             doc! { "_id": { "$in": ids }, "remove_at": { "$lte": now }, "deleted_at": { "$exists": true } };
         let hidden = self.documents("hidden tasks", self.tasks.name(), hidden, options).await?;
         let hidden: Vec<_> = hidden.iter().filter_map(|task| task.get("_id").cloned()).collect();
+        self.remove_what_is_beside(&hidden).await
+    }
+
+    /// Removes what lies beside tasks that nobody can execute any more.
+    pub(super) async fn remove_what_is_beside(&self, ids: &[Bson]) -> Result<(), StoreError> {
         for name in BESIDE {
             let beside = self.database.collection::<Document>(&self.beside(name));
-            let filter = doc! { "task": { "$in": &hidden } };
+            let filter = doc! { "task": { "$in": ids } };
             self.call("remove beside", self.step_deadline(), async move {
                 beside.delete_many(filter).await.map(|_| ())
             })

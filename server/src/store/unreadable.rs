@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Bson, Document, RawDocument};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use moka::sync::Cache;
 use serde::de::DeserializeOwned;
 use task_repo_protocol::Uuid;
 
-use super::ids::read_id;
+use super::ids::{StoredId, read_id};
 use crate::telemetry::masked;
 
 /// How long an unreadable document is remembered that is not met again.
@@ -65,25 +65,30 @@ impl Unreadable {
         self.met.iter().map(|(id, ())| *id).collect()
     }
 
+    /// What is known of a document that was just noted.
+    pub(in crate::store) fn known(&self, id: &Bson) -> Option<Arc<UnreadableDocument>> {
+        self.known.get(&name_of(id))
+    }
+
+    /// It is not there any more.
+    pub(in crate::store) fn forget(&self, id: &Bson) {
+        self.known.invalidate(&name_of(id));
+    }
+
     pub(in crate::store) fn note<T: DeserializeOwned>(&self, collection: &str, document: &RawDocument) {
         metrics::counter!("task_repo_unreadable_documents_total", "collection" => collection.to_owned())
             .increment(1);
-        let id = match document.get("_id").ok().flatten().map(Bson::try_from) {
-            Some(Ok(id)) => read_id(&id).map_or_else(
-                || id.to_string(),
-                |id| {
-                    self.met.insert(id, ());
-                    id.to_string()
-                },
-            ),
-            _ => String::new(),
-        };
+        let StoredId(id) = StoredId::in_document(document);
+        if let Some(id) = read_id(&id) {
+            self.met.insert(id, ());
+        }
+        let id = name_of(&id);
         self.name(collection, id, || field_at_fault::<T>(document));
     }
 
     /// A document among the tasks whose id is none of ours.
     pub(in crate::store) fn note_strange(&self, collection: &str, id: Option<&Bson>) {
-        let id = id.map(ToString::to_string).unwrap_or_default();
+        let id = name_of(id.unwrap_or(&Bson::Null));
         self.name(collection, id, || "_id".to_owned());
     }
 
@@ -95,12 +100,17 @@ impl Unreadable {
             collection: collection.to_owned(),
             id: masked(&id),
             field: field(),
-            since: Utc::now(),
+            since: Utc::now().trunc_subsecs(3),
         };
         let UnreadableDocument { collection, id: masked, field, .. } = &unreadable;
         tracing::error!(collection, id = masked, field, "a document cannot be read and is left out");
         self.known.insert(id, Arc::new(unreadable));
     }
+}
+
+/// An id as text.
+fn name_of(id: &Bson) -> String {
+    read_id(id).map_or_else(|| id.to_string(), |id| id.to_string())
 }
 
 /// The first field that does not fit `T`.

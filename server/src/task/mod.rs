@@ -11,6 +11,7 @@ mod defaults;
 mod history;
 mod order;
 mod parts;
+mod raw_view;
 mod record;
 mod size;
 pub(crate) mod token;
@@ -23,6 +24,7 @@ pub use parts::{
     AttemptEnd, AttemptRecord, BeforeClaimRecord, ErrorRecord, LeaseRecord, LimitsRecord, MoveRecord,
     ProgressRecord, ReceiptRecord, RetryRecord, UsageRecord,
 };
+pub use raw_view::raw_view;
 pub use record::{StoredPayload, TaskRecord};
 pub use size::input_bytes;
 pub use words::{AttemptStatus, Backoff, Reason, Status, Trigger};

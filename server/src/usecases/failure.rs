@@ -14,6 +14,9 @@ pub enum Failure {
     /// No such task, or not the caller's.
     #[error("{}", advice::no_task(.0))]
     TaskNotFound(String),
+    /// It is not among the tasks that cannot be read, because it can.
+    #[error("this server can read the task: GET and DELETE /tasks/{0} are for it")]
+    NotUnreadable(String),
     /// No task has that result.
     #[error("no task has produced the result {0}")]
     ResultNotFound(String),

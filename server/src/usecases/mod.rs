@@ -7,6 +7,7 @@
 //! | [`settle`] | what workers report |
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
 //! | [`query`] | reading and listing |
+//! | [`unreadable`] | what an operator sees of, and removes among, tasks that cannot be read |
 //! | [`wait`], [`end_waits`] | waiting for the end of a task |
 //! | [`keys`], [`key_end`] | issuing, rotating and checking API keys, and calls that wait under a key that ends |
 //! | [`failure`], [`advice`] | why not, and what would help |
@@ -25,6 +26,7 @@ mod operate;
 mod query;
 mod service;
 mod settle;
+mod unreadable;
 mod wait;
 
 pub use create::Created;
@@ -36,3 +38,4 @@ pub use keys::Keys;
 pub use query::{ListQuery, Page, WrongCursor};
 pub use service::TaskService;
 pub use settle::Settled;
+pub use unreadable::{StrayTasks, scan_place};

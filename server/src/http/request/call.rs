@@ -123,6 +123,11 @@ impl Call {
         header_text(&self.request, path::TENANT_HEADER).and_then(Result::ok)
     }
 
+    /// Whether the caller may name any tenant.
+    pub(in crate::http) fn reaches_all_tenants(&self) -> bool {
+        self.identity.reaches_all_tenants()
+    }
+
     /// Reads the body: 415, 413, then 400 for headers and for bodies that do not arrive.
     pub(in crate::http) async fn body(&mut self, limit: usize) -> Result<Bytes, Rejection> {
         self.read_body(limit, true).await

@@ -49,6 +49,11 @@ impl Store {
         self.write_command("update", "updates", &statements).await
     }
 
+    /// `delete` with this statement.
+    pub(in crate::store) async fn delete_command(&self, statement: &RawDocumentBuf) -> Written {
+        self.write_command("delete", "deletes", &[statement]).await
+    }
+
     /// One command is one document, which may have 16 MiB: more goes in several.
     async fn write_command(
         &self,

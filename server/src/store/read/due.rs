@@ -135,12 +135,11 @@ impl Store {
         }
         for document in &found {
             let Some(at) = time(document) else { continue };
-            match due_task(document, at) {
-                Some(task) => due.tasks.push(task),
-                None => {
-                    due.strange.push(at);
-                    self.unreadable.note_strange(self.tasks.name(), document.get("_id"));
-                }
+            if let Some(task) = due_task(document, at) {
+                due.tasks.push(task);
+            } else {
+                due.strange.push(at);
+                self.unreadable.note_strange(self.tasks.name(), document.get("_id"));
             }
         }
         Ok(due)
