@@ -3,7 +3,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`client`] | [`TaskClient`]: one method per endpoint; how it is set up |
-//! | [`tasks`], [`list`], [`claiming`], [`keys`], [`system`] | those methods, by what they are about |
+//! | [`tasks`], [`list`], [`claiming`], [`keys`], [`unreadable_tasks`], [`system`] | those methods, by what they are about |
 //! | [`claimed`] | [`ClaimedTask`]: the only thing that can complete, fail, release or heartbeat a task |
 //! | [`settle`] | how work ends ([`Ending`]), and settling many tasks in one call |
 //! | [`failure`] | [`TaskFailure`]: why there is no result, and whether to try again |
@@ -97,6 +97,7 @@ pub mod settle;
 pub mod system;
 pub mod tasks;
 mod transport;
+pub mod unreadable_tasks;
 mod waits;
 pub mod worker;
 

@@ -79,6 +79,7 @@ mod told_at_commit;
 mod two_servers;
 mod undone_claims;
 mod unreadable;
+mod unreadable_tasks;
 mod verbs;
 mod waiting_cost;
 mod waiting_keys;
