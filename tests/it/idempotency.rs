@@ -346,3 +346,20 @@ async fn the_limits_of_a_task_are_those_of_its_creation_for_good() {
     let explicit = at(&other, json!({"retention_seconds": 604_800})).await;
     assert_eq!(explicit["retention_seconds"], 604_800);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_of_a_deleted_task_answers_as_the_first_time_and_another_key_makes_another_task() {
+    let server = TestServer::start().await;
+    let body = json!({"task_type": "t", "request": [1]});
+    let create = |key: &'static str| server.post("/tasks").header("Idempotency-Key", key).json(&body).send();
+    let first = create("one").await;
+    let path = format!("/tasks/{}", id_of(&first.ok()));
+    assert_eq!(server.delete(&path).send().await.status, 204);
+    let again = create("one").await;
+    assert_eq!((again.status, again.header("idempotent-replayed")), (201, Some("true")));
+    assert_eq!(again.ok(), first.ok());
+    server.get(&path).send().await.problem(404, "task_not_found");
+    let other = create("two").await;
+    assert_eq!((other.status, other.header("idempotent-replayed")), (201, None));
+    server.get(&format!("/tasks/{}", id_of(&other.ok()))).send().await.ok();
+}
