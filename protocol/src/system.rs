@@ -93,7 +93,7 @@ pub struct UnreadableDocument {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Dependency {
-    /// `healthy` or `unavailable`.
+    /// `healthy`, `degraded` (see `detail`) or `unavailable`.
     pub status: String,
     /// How long it took to answer, in milliseconds; `null` when it did not.
     pub latency_ms: Option<f64>,

@@ -29,6 +29,7 @@ mod held;
 mod helpful_errors;
 mod history;
 mod idempotency;
+mod index_loss;
 mod injection;
 mod isolation;
 mod keys;

@@ -161,7 +161,9 @@ impl From<Failure> for Rejection {
                 new(ErrorCode::IdempotencyKeyReused).about(id.to_string())
             }
             Failure::Defect => new(ErrorCode::Internal),
-            Failure::Store(StoreError::Unavailable | StoreError::Unreadable) => new(ErrorCode::Unavailable),
+            Failure::Store(StoreError::Unavailable | StoreError::Unreadable | StoreError::Unindexed) => {
+                new(ErrorCode::Unavailable)
+            }
             Failure::Store(StoreError::Overloaded) => new(ErrorCode::Overloaded),
             Failure::Store(StoreError::OutcomeUnknown) => new(ErrorCode::OutcomeUnknown),
         }

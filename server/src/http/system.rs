@@ -27,7 +27,7 @@ pub(super) async fn health(call: Call) -> HandlerResult {
     Ok(json(200, &standing(&call, "healthy")))
 }
 
-/// The service can do its work: the database takes writes, and the server is not about to stop.
+/// The service can do its work: the database takes writes and has its indexes, and the server is not about to stop.
 #[utoipa::path(get, path = "/api/v1/health/ready", tag = "system", security(()),
     responses((status = 200, body = Health)))]
 pub(super) async fn ready(call: Call) -> HandlerResult {
@@ -37,6 +37,9 @@ pub(super) async fn ready(call: Call) -> HandlerResult {
     }
     let ping = call.app.store.ping(call.caller.deadline.at()).await;
     ping.map_err(|_| Rejection::new(ErrorCode::Unavailable, "the database takes no writes now"))?;
+    if let Some(missing) = call.app.store.indexes().missing() {
+        return Err(Rejection::new(ErrorCode::Unavailable, missing));
+    }
     Ok(json(200, &standing(&call, "healthy")))
 }
 
@@ -45,11 +48,14 @@ pub(super) async fn ready(call: Call) -> HandlerResult {
 pub(super) async fn detailed(call: Call) -> HandlerResult {
     call.no_params()?;
     let database = match call.app.store.ping(call.caller.deadline.at()).await {
-        Ok(took) => Dependency {
-            status: "healthy".to_owned(),
-            latency_ms: Some(took.as_secs_f64() * 1000.0),
-            detail: None,
-        },
+        Ok(took) => {
+            let detail = call.app.store.indexes().missing();
+            Dependency {
+                status: if detail.is_none() { "healthy" } else { "degraded" }.to_owned(),
+                latency_ms: Some(took.as_secs_f64() * 1000.0),
+                detail,
+            }
+        }
         Err(error) => {
             Dependency { status: "unavailable".to_owned(), latency_ms: None, detail: Some(error.to_string()) }
         }

@@ -10,10 +10,12 @@
 //! | [`waker`] | finds what other servers did, for the calls that wait here |
 //! | [`server_registry`] | renews this server's entry, and asks what has changed that all servers must know |
 //! | [`retention`] | removes tasks whose retention has ended |
+//! | [`index_check`] | notices that indexes are missing, and makes them again |
 //! | [`runner`], [`alarm`], [`due_moves`] | one runner for all of them, when a job's next round is, and moving due tasks, the most urgent first |
 
 mod alarm;
 mod due_moves;
+mod index_check;
 mod promoter;
 mod renewals;
 mod retention;
@@ -34,6 +36,7 @@ use crate::dispatch::Dispatch;
 use crate::store::Store;
 use crate::usecases::{Keys, TaskService};
 
+use index_check::IndexCheck;
 use promoter::Promoter;
 use retention::Retention;
 use runner::Runner;
@@ -72,6 +75,8 @@ impl Jobs {
         runner.run_by(promoter, alarm);
         runner.run(Waker::new(store, dispatch, service.end_waits(), millis(settings.wake_interval_ms)));
         runner.run(ServerRegistry::new(store, keys, server));
+        let (index_check, alarm) = IndexCheck::new(store);
+        runner.run_by(index_check, alarm);
         runner.run(Retention::new(store, background, server, millis(settings.retention_interval_ms)));
     }
 

@@ -19,6 +19,12 @@ pub enum StoreError {
         "the database did not say whether it was applied: repeat the call with the same idempotency key, claim id or lease token"
     )]
     OutcomeUnknown,
+    /// An index is missing without which it might be applied twice. Nothing was applied.
+    #[error(
+        "the database has lost indexes, as after a drop or a restore, and could not tell whether this is a repetition: \
+         nothing was applied, they are being made again, try again later"
+    )]
+    Unindexed,
     /// The document is there, but this server cannot read it; one of another version may. Nothing was applied.
     #[error(
         "it is stored in a form that this server cannot read; a server of a newer version may, and an operator sees it under \

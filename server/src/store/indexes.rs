@@ -124,18 +124,23 @@ fn models() -> Vec<IndexModel> {
 }
 
 impl Store {
+    /// The indexes that there must be, by collection.
+    pub(super) fn wanted_indexes(&self) -> Vec<(String, Vec<IndexModel>)> {
+        let of_task = || vec![index("task", doc! { "task": 1 }, IndexOptions::default())];
+        let of_keys = vec![
+            index("hash", doc! { "hashes.hash": 1 }, unique(IndexOptions::default())),
+            index("tenant", doc! { "tenant": 1, "created_at": -1 }, IndexOptions::default()),
+        ];
+        let mut wanted =
+            vec![(self.tasks.name().to_owned(), models()), (self.keys.name().to_owned(), of_keys)];
+        wanted.extend(BESIDE.map(|name| (self.beside(name), of_task())));
+        wanted
+    }
+
     pub(super) async fn make_indexes(&self) -> mongodb::error::Result<()> {
-        self.tasks.create_indexes(models()).await?;
-        for name in BESIDE {
-            let beside = self.database.collection::<Document>(&self.beside(name));
-            beside.create_index(index("task", doc! { "task": 1 }, IndexOptions::default())).await?;
+        for (collection, indexes) in self.wanted_indexes() {
+            self.database.collection::<Document>(&collection).create_indexes(indexes).await?;
         }
-        self.keys
-            .create_indexes([
-                index("hash", doc! { "hashes.hash": 1 }, unique(IndexOptions::default())),
-                index("tenant", doc! { "tenant": 1, "created_at": -1 }, IndexOptions::default()),
-            ])
-            .await?;
         self.drop_unread().await;
         Ok(())
     }

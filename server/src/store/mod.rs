@@ -10,6 +10,7 @@
 //! | [`write`] | new tasks, changes of tasks, claims: all by THE guarded write |
 //! | [`read`] | tasks by id, ready work in claim order, lists, what is due |
 //! | [`indexes`] | which indexes there are, and why |
+//! | [`index_check`], [`index_state`] | noticing that some are missing, and making them again |
 //! | [`form`], [`ids`], [`schema`] | the form in which tasks are stored, and its version |
 //! | [`lease_cache`] | what this server knows of the tasks it has leased |
 //! | [`renewals`] | when leases could not be renewed |
@@ -25,6 +26,8 @@ mod driver;
 mod error;
 mod form;
 mod ids;
+mod index_check;
+mod index_state;
 mod indexes;
 mod job_lease;
 mod keys;
@@ -42,6 +45,7 @@ pub use carried::{NotInserted, new_stamp};
 pub use driver::Store;
 pub use error::{ConnectError, StoreError};
 pub use ids::StoredId;
+pub use index_state::IndexState;
 pub use read::{
     Awaited, DuePage, DueTask, DueTasks, ListPage, Listing, Ready, ReadyFrom, Selection, TaskQuery,
 };

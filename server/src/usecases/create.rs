@@ -240,11 +240,9 @@ impl From<NotInserted> for Failure {
 /// Why a call failed of which something is written already: it cannot say that nothing was applied.
 fn beside_written(failure: Failure, is_written: bool) -> Failure {
     match failure {
-        Failure::Store(StoreError::Unavailable | StoreError::Overloaded | StoreError::Unreadable)
-            if is_written =>
-        {
-            Failure::Store(StoreError::OutcomeUnknown)
-        }
+        Failure::Store(
+            StoreError::Unavailable | StoreError::Overloaded | StoreError::Unreadable | StoreError::Unindexed,
+        ) if is_written => Failure::Store(StoreError::OutcomeUnknown),
         failure => failure,
     }
 }

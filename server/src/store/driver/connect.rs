@@ -40,6 +40,7 @@ impl Store {
             groups: Arc::default(),
             leases: LeaseCache::default(),
             unreadable: Unreadable::default(),
+            indexes: Arc::default(),
             arriving: Arriving::default(),
             hub: Arc::default(),
             form: Form {

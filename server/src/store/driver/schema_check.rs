@@ -9,7 +9,7 @@ use crate::store::schema::{INSTALLATION, SCHEMA, SchemaVersion};
 
 impl Store {
     /// Refuses a database whose schema has a newer major version than this server knows.
-    pub(super) async fn check_schema(&self) -> Result<(), ConnectError> {
+    pub(in crate::store) async fn check_schema(&self) -> Result<(), ConnectError> {
         let documents = self.database.collection::<Document>(INSTALLATION);
         let found = documents.find_one(doc! { "_id": "schema" }).await;
         refuse_newer(found.map_err(|error| ConnectError::Unreachable(error.to_string()))?.as_ref())
@@ -17,7 +17,7 @@ impl Store {
 
     /// Writes down that this server's additions are there. Servers of several versions may start at once: the newest one's
     /// version stays, and a newer major version that came first is refused.
-    pub(super) async fn raise_schema(&self) -> Result<(), ConnectError> {
+    pub(in crate::store) async fn raise_schema(&self) -> Result<(), ConnectError> {
         let documents = self.database.collection::<Document>(INSTALLATION);
         let SchemaVersion { major, minor } = SCHEMA;
         let known = doc! { "$ifNull": ["$major", major] };

@@ -17,6 +17,7 @@ use crate::events::Hub;
 use crate::store::carried::{ClaimId, Drafted, NotInserted, ReadOutcome, ReadRequest, Staged, WriteOutcome};
 use crate::store::error::StoreError;
 use crate::store::form::Form;
+use crate::store::index_state::IndexState;
 use crate::store::lease_cache::LeaseCache;
 use crate::store::unreadable::Unreadable;
 use crate::task::TaskRecord;
@@ -35,6 +36,7 @@ pub struct Store {
     pub(in crate::store) groups: Arc<GroupCommits>,
     pub(in crate::store) leases: LeaseCache,
     pub(in crate::store) unreadable: Unreadable,
+    pub(in crate::store) indexes: Arc<IndexState>,
     pub(in crate::store) arriving: Arriving,
     pub(in crate::store) hub: Arc<Hub>,
     pub(in crate::store) form: Form,
@@ -157,6 +159,7 @@ impl Store {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(error))) => {
                 tracing::warn!(what, %error, "a database call failed");
+                self.indexes.heed(&error);
                 Err(StoreError::Unavailable)
             }
             Ok(Err(error)) => {

@@ -24,6 +24,10 @@ impl Store {
     /// The outcome of an insert that is not known by `until` is unknown.
     pub async fn insert(&self, tasks: &[Arc<TaskRecord>], until: Instant) -> Vec<Result<(), NotInserted>> {
         let failed = |error| vec![Err(NotInserted::Store(error)); tasks.len()];
+        // Only the unique index tells a repetition from a new call.
+        if tasks.iter().any(|task| task.idempotency_key.is_some()) && self.indexes.is_incomplete() {
+            return failed(StoreError::Unindexed);
+        }
         let draft =
             |task: &Arc<TaskRecord>| Some(Drafted { task: Arc::clone(task), document: self.form.of(task)? });
         let Some(documents) = tasks.iter().map(draft).collect::<Option<Vec<_>>>() else {
