@@ -84,6 +84,35 @@ async fn a_read_that_misses_its_index_is_enough_to_notice() {
     create_once(&server, "k").await.success();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doubles_from_the_moment_before_do_not_keep_the_index_away() {
+    let server = TestServer::start().await;
+    let first = create_once(&server, "k").await.ok();
+    let tasks = server.database().collection::<Document>("tasks");
+    let held =
+        tasks.find_one(doc! {"idempotency_key": {"$exists": true}}).await.expect("an answer").expect("it");
+    // Held up, so that it is not faster than the doubles.
+    let fault = FailPoint::set(&server, "createIndexes", "alwaysOn", doc! {"errorCode": 8000}).await;
+    server
+        .database()
+        .run_command(doc! {"dropIndexes": "tasks", "index": "*"})
+        .await
+        .expect("they are dropped");
+    for number in 1..4_u8 {
+        let mut double = held.clone();
+        let id = uuid::Uuid::now_v7().into_bytes();
+        double.insert("_id", bson::Uuid::from_bytes(id));
+        double.insert("name", number.to_string());
+        tasks.insert_one(double).await.expect("nothing keeps it out");
+    }
+    fault.end().await;
+    server.jump(UNTIL_TRIED_AGAIN);
+    eventually("the indexes come back", async || has_unique_index(&server).await).await;
+    until_ready(&server, true).await;
+    assert_eq!(create_once(&server, "k").await.ok()["id"], first["id"], "the oldest has the key");
+    assert_eq!(tasks.count_documents(doc! {}).await.expect("an answer"), 4);
+}
+
 /// Everything that is stored, by collection.
 async fn dump(server: &TestServer) -> Vec<(String, Vec<Document>)> {
     let (database, mut all) = (server.database(), Vec::new());
@@ -98,8 +127,14 @@ async fn dump(server: &TestServer) -> Vec<(String, Vec<Document>)> {
 async fn restore(server: &TestServer, dump: Vec<(String, Vec<Document>)>) {
     let database = server.database();
     database.drop().await.expect("it is dropped");
-    for (name, documents) in dump.into_iter().filter(|(_, documents)| !documents.is_empty()) {
-        database.collection::<Document>(&name).insert_many(documents).await.expect("they are back");
+    for (name, documents) in dump {
+        for document in documents {
+            let named = doc! {"_id": document.get("_id").expect("an id").clone()};
+            // The server may have written what it writes by itself, such as its entry in the registry.
+            let replaced =
+                database.collection::<Document>(&name).replace_one(named, document).upsert(true).await;
+            replaced.expect("it is back");
+        }
     }
 }
 

@@ -2,15 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use mongodb::error::ErrorKind;
+use mongodb::options::FindOptions;
 
 use super::driver::Store;
 use super::error::{ConnectError, StoreError};
+use super::ids::read_id;
 use super::index_state::IndexState;
 
 /// The code by which MongoDB says that there is no such collection.
 const NAMESPACE_NOT_FOUND: i32 = 26;
+/// How many idempotency keys with several tasks are parted in one go: they are found one by one.
+const MAX_DOUBLES: usize = 100;
 /// How long indexes may take to be made again. Nobody waits for it but the job that has them made.
 const MAKING: Duration = Duration::from_secs(3600);
 
@@ -49,7 +53,15 @@ impl Store {
         let store = self.clone();
         let preparation = async move {
             store.check_schema().await?;
-            store.make_indexes().await.map_err(|error| ConnectError::Indexes(error.to_string()))?;
+            let mut made = store.make_indexes().await;
+            for _ in 0..MAX_DOUBLES {
+                let Err(error) = &made else { break };
+                if !store.part_doubles(error).await {
+                    break;
+                }
+                made = store.make_indexes().await;
+            }
+            made.map_err(|error| ConnectError::Indexes(error.to_string()))?;
             store.raise_schema().await
         };
         let made =
@@ -58,6 +70,30 @@ impl Store {
             tracing::error!(%error, "the indexes that are missing could not be made");
             StoreError::Unindexed
         })
+    }
+
+    /// Where tasks that have one idempotency key stand in the way of an index, takes it from all but the oldest: that is the
+    /// one whose answer a repetition gets from then on. They were created while there was no index. Returns whether it
+    /// helped.
+    async fn part_doubles(&self, error: &mongodb::error::Error) -> bool {
+        let value = |field| {
+            let values = error.server_response()?.get_document("keyValue").ok()?;
+            Bson::try_from(values.get(field).ok()??).ok()
+        };
+        let (Some(Bson::String(tenant)), Some(key)) = (value("tenant"), value("idempotency_key")) else {
+            return false;
+        };
+        let mut options = FindOptions::builder().max_time(self.timeout).build();
+        options.projection = Some(doc! { "_id": 1 });
+        options.sort = Some(doc! { "_id": 1 });
+        let same = doc! { "tenant": &tenant, "idempotency_key": key };
+        let found = self.documents("doubles", self.tasks.name(), same, options).await.unwrap_or_default();
+        let later: Vec<_> = found.iter().filter_map(|task| read_id(task.get("_id")?)).skip(1).collect();
+        tracing::warn!(
+            count = later.len(),
+            "tasks with the idempotency key of an older one: it is taken from them"
+        );
+        !later.is_empty() && self.forget_idempotency_keys(&tenant, &later, self.step_deadline()).await.is_ok()
     }
 
     /// The indexes of a collection that are ready.
