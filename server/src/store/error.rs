@@ -19,10 +19,10 @@ pub enum StoreError {
         "the database did not say whether it was applied: repeat the call with the same idempotency key, claim id or lease token"
     )]
     OutcomeUnknown,
-    /// An index is missing without which it might be applied twice. Nothing was applied.
+    /// An index is missing without which it would read everything, or might be applied twice. Nothing was applied.
     #[error(
-        "the database has lost indexes, as after a drop or a restore, and could not tell whether this is a repetition: \
-         nothing was applied, they are being made again, try again later"
+        "the database has lost indexes that this needs, as after a drop or a restore: nothing was applied, they are being \
+         made again, try again later"
     )]
     Unindexed,
     /// The document is there, but this server cannot read it; one of another version may. Nothing was applied.

@@ -45,11 +45,11 @@ impl IndexState {
         self.known.lock().told = Some(Box::new(tell));
     }
 
-    /// Takes note of why a call failed: reads name their index.
-    pub(in crate::store) fn heed(&self, error: &mongodb::error::Error) {
-        let ErrorKind::Command(command) = &*error.kind else { return };
+    /// Takes note of why a call failed: reads name their index. Returns whether it was for lack of one.
+    pub(in crate::store) fn heed(&self, error: &mongodb::error::Error) -> bool {
+        let ErrorKind::Command(command) = &*error.kind else { return false };
         if command.code != BAD_VALUE || !command.message.contains("hint") {
-            return;
+            return false;
         }
         let mut known = self.known.lock();
         if !known.is_suspected
@@ -58,6 +58,7 @@ impl IndexState {
             tell();
         }
         known.is_suspected = true;
+        true
     }
 
     /// Takes note of what the database has said.

@@ -159,8 +159,7 @@ impl Store {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(error))) => {
                 tracing::warn!(what, %error, "a database call failed");
-                self.indexes.heed(&error);
-                Err(StoreError::Unavailable)
+                Err(if self.indexes.heed(&error) { StoreError::Unindexed } else { StoreError::Unavailable })
             }
             Ok(Err(error)) => {
                 tracing::error!(what, %error, "a database call was cut off");
