@@ -132,6 +132,12 @@ fn many() -> Vec<Scenario> {
         entry!("two-servers-drain", "draining on two servers, 4 workers", |b| scenario::two_servers_drain(b)),
         entry!("two-servers-wake-up", "waking a worker on the other server", |b| scenario::wake_elsewhere(b)),
         entry!("waiting", "10 000 waiting claims, idle server", |b| scenario::waiting(b)),
+        entry!("waiting-tags-500", "500 claims that wait with a tag each, waking some", |b| {
+            scenario::waiting_with_tags(b, 500)
+        }),
+        entry!("waiting-tags-1000", "1 000 claims that wait with a tag each, waking some", |b| {
+            scenario::waiting_with_tags(b, 1_000)
+        }),
         entry!("backlog-10k", "claims, 64 workers, 10 000 ready", |b| scenario::shortest_backlog(b)),
         entry!("backlog-100k", "claims, 64 workers, 100 000 ready", |b| scenario::backlog(b, 100_000)).long(),
         entry!("backlog-1m", "claims, 64 workers, 1 000 000 ready", |b| scenario::backlog(b, 1_000_000))

@@ -19,5 +19,5 @@ pub(crate) use create::{batches as create_batches, idle_calls, singles as create
 pub(crate) use drain::one_server as drain;
 pub(crate) use life::{batches as lives_in_batches, payload, singles as lives};
 pub(crate) use two_servers::{claims as two_servers_claims, drains as two_servers_drain};
-pub(crate) use waiting::waiting;
+pub(crate) use waiting::{waiting, with_tags as waiting_with_tags};
 pub(crate) use wake::{elsewhere as wake_elsewhere, here as wake};

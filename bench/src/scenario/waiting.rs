@@ -3,17 +3,19 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use mongodb::bson::{Bson, Document};
-use task_repo_client::TaskClient;
-use tokio::io::AsyncWriteExt;
+use task_repo_client::{NewTask, Tags, TaskClient};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::bench::{Bench, Measured};
+use crate::load::{Sample, histogram, micros};
 use crate::machine;
 use crate::meter::Meter;
 use crate::server::API_KEY;
+use crate::work::{QUEUE, TEXT_CHARS, task};
 
 /// Claims that wait.
 const WAITING_CLAIMS: usize = 10_000;
@@ -25,6 +27,8 @@ const QUEUES: usize = 100;
 const MAX_CONNECTING: usize = 128;
 /// Longest that all claims may take to arrive: half of their wait, so that the first still waits with the last.
 const MAX_ARRIVAL_TIME: Duration = Duration::from_secs(15);
+/// The pause between two tasks that wake a claim: longer than a look of the waker and a read.
+const BETWEEN_WAKES: Duration = Duration::from_millis(50);
 /// How the service counts them.
 const GAUGE: &str = "task_repo_waiting_claims ";
 
@@ -59,8 +63,65 @@ pub(crate) async fn waiting(bench: &Bench) -> Result<Measured> {
     measured
 }
 
+/// Database operations while claims wait with a tag each on one server, and how long each of some takes that is woken by a
+/// task which the other server was given.
+pub(crate) async fn with_tags(bench: &Bench, count: usize) -> Result<Measured> {
+    let running = bench.start_servers(2).await?;
+    let (server, client, creator) = (&running.servers[1], running.servers[1].client(), running.client());
+    let connections = stream::iter(0..count).map(|number| wait_for_tag(server.port(), number));
+    let mut connections: Vec<TcpStream> = connections.buffered(MAX_CONNECTING).try_collect().await?;
+    all_arrived(client, count).await?;
+    let before = bench.server_status().await?;
+    let began = Instant::now();
+    tokio::time::sleep(bench.pick(Duration::from_secs(2), Duration::from_secs(8))).await;
+    let quiet = began.elapsed();
+    let after = bench.server_status().await?;
+    let operations_when_quiet = operations(&after) - operations(&before) - session_upkeep(&before, &after);
+    let mut latencies = histogram()?;
+    let meter = Meter::start(&running.processes);
+    let woken = bench.pick(20, 100);
+    for (number, connection) in connections.iter_mut().enumerate().take(woken) {
+        let tags = Tags::from([("worker", &*number.to_string())]);
+        let task = NewTask { tags: Some(tags), ..task(QUEUE, TEXT_CHARS)? };
+        let sent = Instant::now();
+        creator.create_task(&task).await?;
+        let mut answer = [0; 512];
+        let length = connection.read(&mut answer).await?;
+        ensure!(answer[..length].starts_with(b"HTTP/1.1 200"), "a claim that waits was not answered well");
+        latencies.saturating_record(micros(sent.elapsed()));
+        tokio::time::sleep(BETWEEN_WAKES).await;
+    }
+    let (elapsed, usage) = meter.stop();
+    let last = bench.server_status().await?;
+    let operations_when_waking = operations(&last) - operations(&after) - session_upkeep(&after, &last);
+    // Not a rate: between the tasks nothing was done on purpose.
+    let sample = Sample { items: 0, elapsed, latencies, usage };
+    let mut measured = running.close(sample).await?;
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    measured.notes.extend([
+        ("waiting", count as f64),
+        ("database_operations_per_second", operations_when_quiet as f64 / quiet.as_secs_f64()),
+        (
+            "database_operations_per_second_while_waking",
+            operations_when_waking as f64 / elapsed.as_secs_f64(),
+        ),
+    ]);
+    drop(connections);
+    Ok(measured)
+}
+
 async fn wait_by_hand(port: u16, queue: usize) -> Result<TcpStream> {
-    let body = format!(r#"{{"task_types":["empty-{queue}"],"worker_id":"bench","wait_ms":30000}}"#);
+    send_claim(port, &format!(r#"{{"task_types":["empty-{queue}"],"worker_id":"bench","wait_ms":30000}}"#))
+        .await
+}
+
+async fn wait_for_tag(port: u16, number: usize) -> Result<TcpStream> {
+    let tags = format!(r#"{{"worker":"{number}"}}"#);
+    let body = format!(r#"{{"task_types":["{QUEUE}"],"worker_id":"bench","wait_ms":30000,"tags":{tags}}}"#);
+    send_claim(port, &body).await
+}
+
+async fn send_claim(port: u16, body: &str) -> Result<TcpStream> {
     let head = format!(
         "POST /api/v1/tasks/claim HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {API_KEY}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
