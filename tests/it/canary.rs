@@ -1,5 +1,7 @@
 //! A caller who drives the server program through all it can do, with a canary wherever text may stand.
 
+use bson::{Document, doc};
+use mongodb::Database;
 use serde_json::{Value, json};
 use task_repo_tests::{SYSTEM_ROUTES, eventually};
 use uuid::Uuid;
@@ -204,6 +206,20 @@ pub(crate) async fn read(caller: &Caller) {
     for (path, _) in SYSTEM_ROUTES {
         let answer = caller.http.get(format!("{}{path}?", caller.url)).bearer_auth(&caller.key).send().await;
         assert!(answer.expect("an answer").status().is_success(), "{path}");
+    }
+}
+
+/// A task that cannot be read, with something secret in odd places of what is stored.
+pub(crate) async fn unreadable(caller: &Caller, database: &Database) {
+    let task = json!({"task_type": "odd", "request": CANARY, "user_id": CANARY});
+    let (_, task) = caller.post("/tasks", task).await;
+    let odd = doc! {"$set": {"attempt": CANARY, "lease": {"token": CANARY}, "claim_ids": [CANARY]}};
+    let tasks = database.collection::<Document>("tasks");
+    tasks.update_one(doc! {"task_type": "odd"}, odd).await.expect("an answer");
+    let path = format!("/unreadable-tasks/{}", task["id"].as_str().expect("an id"));
+    for (method, path) in [("GET", "/unreadable-tasks"), ("GET", &path), ("DELETE", &path)] {
+        let (status, answer) = caller.send(method, path, &[], "").await;
+        assert!((200..300).contains(&status), "{method} {path}: {answer}");
     }
 }
 
