@@ -14,7 +14,8 @@ use super::request::call::Call;
 const POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
 
 /// The OpenAPI document.
-#[utoipa::path(get, path = "/api/v1/openapi.json", tag = "system", security(()), responses((status = 200, body = Object)))]
+#[utoipa::path(get, path = "/openapi.json", operation_id = "get_openapi", tag = "system",
+    security(()), responses((status = 200, description = "The document", body = Object)))]
 #[allow(clippy::unused_async, reason = "as every handler")]
 pub(super) async fn openapi(call: Call) -> HandlerResult {
     call.no_params()?;
@@ -22,8 +23,8 @@ pub(super) async fn openapi(call: Call) -> HandlerResult {
 }
 
 /// The OpenAPI document as a page.
-#[utoipa::path(get, path = "/api/v1/docs", tag = "system", security(()),
-    responses((status = 200, body = String, content_type = "text/html")))]
+#[utoipa::path(get, path = "/docs", operation_id = "get_docs", tag = "system", security(()),
+    responses((status = 200, description = "The page", body = String, content_type = "text/html")))]
 #[allow(clippy::unused_async, reason = "as every handler")]
 pub(super) async fn page(call: Call) -> HandlerResult {
     call.no_params()?;
@@ -50,8 +51,9 @@ pub(super) async fn page(call: Call) -> HandlerResult {
 }
 
 /// A part of that page.
-#[utoipa::path(get, path = "/api/v1/docs/{asset}", tag = "system", security(()), params(("asset" = String, Path)),
-    responses((status = 200, body = String, content_type = "*/*")))]
+#[utoipa::path(get, path = "/docs/{asset}", operation_id = "get_docs_asset", tag = "system",
+    security(()), params(("asset" = String, Path)),
+    responses((status = 200, description = "The file", body = String, content_type = "*/*")))]
 #[allow(clippy::unused_async, reason = "as every handler")]
 pub(super) async fn asset(call: Call) -> HandlerResult {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from(path::OPENAPI)));

@@ -11,8 +11,8 @@ use super::request::size::MAX_BODY;
 use super::response::json;
 
 /// Issues a key. Its secret is shown this once.
-#[utoipa::path(post, path = "/api/v1/keys", tag = "keys", request_body = NewKey,
-    responses((status = 201, body = IssuedKey)))]
+#[utoipa::path(post, path = "/api/v1/keys", operation_id = "issue_key", tag = "keys", request_body = NewKey,
+    responses((status = 201, description = "The key with its secret", body = IssuedKey)))]
 pub(super) async fn issue(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
@@ -22,7 +22,8 @@ pub(super) async fn issue(mut call: Call) -> HandlerResult {
 }
 
 /// Lists keys without their secrets, newest first: those of `X-Tenant-ID`, or all.
-#[utoipa::path(get, path = "/api/v1/keys", tag = "keys", responses((status = 200, body = KeyList)))]
+#[utoipa::path(get, path = "/api/v1/keys", operation_id = "list_keys", tag = "keys",
+    responses((status = 200, description = "The keys, without secrets", body = KeyList)))]
 pub(super) async fn list(call: Call) -> HandlerResult {
     call.no_params()?;
     let keys: Vec<KeyInfo> = call.app.keys.list_keys(&call.caller, call.named_tenant()).await?;
@@ -30,8 +31,10 @@ pub(super) async fn list(call: Call) -> HandlerResult {
 }
 
 /// Replaces a key's secret; the old one stays good until the overlap ends.
-#[utoipa::path(post, path = "/api/v1/keys/{key_id}/rotate", tag = "keys", request_body(content = Option<KeyRotation>),
-    params(("key_id" = String, Path, format = Uuid)), responses((status = 200, body = IssuedKey)))]
+#[utoipa::path(post, path = "/api/v1/keys/{key_id}/rotate", operation_id = "rotate_key", tag = "keys",
+    request_body(content = Option<KeyRotation>),
+    params(("key_id" = String, Path, format = Uuid)),
+    responses((status = 200, description = "The key with its new secret", body = IssuedKey)))]
 pub(super) async fn rotate(mut call: Call) -> HandlerResult {
     let body = call.optional_body(MAX_BODY).await?;
     call.no_params()?;
@@ -41,8 +44,9 @@ pub(super) async fn rotate(mut call: Call) -> HandlerResult {
 }
 
 /// Revokes a key: refused from then on, everywhere within 5 seconds.
-#[utoipa::path(delete, path = "/api/v1/keys/{key_id}", tag = "keys",
-    params(("key_id" = String, Path, format = Uuid)), responses((status = 204)))]
+#[utoipa::path(delete, path = "/api/v1/keys/{key_id}", operation_id = "revoke_key", tag = "keys",
+    params(("key_id" = String, Path, format = Uuid)),
+    responses((status = 204, description = "The key is revoked; there is no body")))]
 pub(super) async fn revoke(call: Call) -> HandlerResult {
     call.no_params()?;
     call.app.keys.revoke_key(&call.caller, call.key_id()?).await?;

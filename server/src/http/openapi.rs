@@ -1,6 +1,6 @@
 //! What the OpenAPI document says of every operation. The operations themselves stand at their handlers.
 
-use task_repo_protocol::{ErrorCode, path};
+use task_repo_protocol::ErrorCode;
 use utoipa::Modify;
 use utoipa::openapi::example::{Example, ExampleBuilder};
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
@@ -11,7 +11,6 @@ use utoipa::openapi::{
 };
 
 use super::examples;
-use super::mounts::is_at_root;
 
 /// What holds for every operation, said once.
 pub(super) struct WhatHoldsForAll;
@@ -39,24 +38,6 @@ impl Modify for WhatHoldsForAll {
                 complete(operation, route, has_body);
             }
         }
-        // Probes, metrics and documentation stand at the root as well.
-        let at_root = |path: &str| {
-            let path = path.strip_prefix(path::BASE).filter(|path| is_at_root(path))?;
-            Some(path.to_owned())
-        };
-        let copies: Vec<_> = document
-            .paths
-            .paths
-            .iter()
-            .filter_map(|(path, item)| Some((at_root(path)?, item.clone())))
-            .map(|(path, mut item)| {
-                if let Some(operation) = item.get.as_mut() {
-                    operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_at_root"));
-                }
-                (path, item)
-            })
-            .collect();
-        document.paths.paths.extend(copies);
     }
 }
 
@@ -170,9 +151,56 @@ fn may_answer(route: &str, has_body: bool, code: ErrorCode) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
     use task_repo_protocol::ErrorCode;
 
     use super::examples;
+
+    fn document() -> Value {
+        serde_json::to_value(crate::http::openapi_document()).expect("a document")
+    }
+
+    /// Every operation with what it is called in the failure of a test.
+    fn operations(document: &Value) -> impl Iterator<Item = (String, &Value)> {
+        let paths = document["paths"].as_object().expect("paths");
+        paths.iter().flat_map(|(path, item)| {
+            let operations = item.as_object().expect("operations").iter();
+            operations.map(move |(method, operation)| (format!("{method} {path}"), operation))
+        })
+    }
+
+    #[test]
+    fn every_response_has_a_description() {
+        for (name, operation) in operations(&document()) {
+            for (status, response) in operation["responses"].as_object().expect("responses") {
+                let description = response["description"].as_str().unwrap_or_default();
+                assert!(!description.is_empty(), "{name} {status} has no description");
+            }
+        }
+    }
+
+    #[test]
+    fn no_operation_id_stands_twice() {
+        let mut seen = BTreeSet::new();
+        for (name, operation) in operations(&document()) {
+            let id = operation["operationId"].as_str().expect("an id");
+            assert!(seen.insert(id.to_owned()), "{name}: {id} stands twice");
+        }
+    }
+
+    #[test]
+    fn tags_come_in_the_order_in_which_they_are_needed_and_each_operation_has_one() {
+        let document = document();
+        let tags: Vec<_> =
+            document["tags"].as_array().expect("tags").iter().map(|tag| &tag["name"]).collect();
+        assert_eq!(tags, ["tasks", "work", "keys", "system"]);
+        for (name, operation) in operations(&document) {
+            let own = operation["tags"].as_array().expect("tags");
+            assert!(own.len() == 1 && tags.contains(&&own[0]), "{name}: {own:?}");
+        }
+    }
 
     #[test]
     fn every_code_that_a_route_may_answer_has_an_example() {

@@ -20,7 +20,8 @@ const MAX_SHOWN: usize = 20;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The process lives. Never touches the database.
-#[utoipa::path(get, path = "/api/v1/health", tag = "system", security(()), responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/health", operation_id = "get_health", tag = "system",
+    security(()), responses((status = 200, description = "The process lives", body = Health)))]
 #[allow(clippy::unused_async, reason = "as every handler")]
 pub(super) async fn health(call: Call) -> HandlerResult {
     call.no_params()?;
@@ -28,8 +29,8 @@ pub(super) async fn health(call: Call) -> HandlerResult {
 }
 
 /// The service can do its work: the database takes writes and has its indexes, and the server is not about to stop.
-#[utoipa::path(get, path = "/api/v1/health/ready", tag = "system", security(()),
-    responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/health/ready", operation_id = "get_readiness", tag = "system", security(()),
+    responses((status = 200, description = "The service can do its work", body = Health)))]
 pub(super) async fn ready(call: Call) -> HandlerResult {
     call.no_params()?;
     if call.app.background.is_draining() {
@@ -44,7 +45,9 @@ pub(super) async fn ready(call: Call) -> HandlerResult {
 }
 
 /// Each dependency and background job.
-#[utoipa::path(get, path = "/api/v1/health/detailed", tag = "system", responses((status = 200, body = DetailedHealth)))]
+#[utoipa::path(get, path = "/health/detailed", operation_id = "get_detailed_health", tag = "system",
+    responses((status = 200, description = "The database, the jobs, the servers on this database",
+        body = DetailedHealth)))]
 pub(super) async fn detailed(call: Call) -> HandlerResult {
     call.no_params()?;
     let database = match call.app.store.ping(call.caller.deadline.at()).await {
@@ -111,8 +114,9 @@ fn unreadable(call: &Call) -> Unreadable {
 }
 
 /// Prometheus text.
-#[utoipa::path(get, path = "/api/v1/metrics", tag = "system",
-    responses((status = 200, body = String, content_type = "text/plain; version=0.0.4")))]
+#[utoipa::path(get, path = "/metrics", operation_id = "get_metrics", tag = "system",
+    responses((status = 200, description = "Every metric of this server",
+        body = String, content_type = "text/plain; version=0.0.4")))]
 #[allow(clippy::unused_async, reason = "as every handler")]
 pub(super) async fn metrics(call: Call) -> HandlerResult {
     call.no_params()?;

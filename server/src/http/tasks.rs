@@ -40,10 +40,12 @@ fn task_answer(status: u16, task: TaskRecord) -> HttpResponse {
 }
 
 /// Creates a task.
-#[utoipa::path(post, path = "/api/v1/tasks", tag = "tasks", request_body = NewTask,
+#[utoipa::path(post, path = "/api/v1/tasks", operation_id = "create_task", tag = "tasks",
+    request_body = NewTask,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call safe to repeat for 24 h.",
         min_length = 1, max_length = 255, pattern = "^[\\x21-\\x7e]+$")),
-    responses((status = 201, body = Task, headers(("Location" = String), ("ETag" = String)))))]
+    responses((status = 201, description = "The task",
+        body = Task, headers(("Location" = String), ("ETag" = String)))))]
 pub(super) async fn create(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
@@ -78,10 +80,12 @@ fn replayed(mut response: HttpResponse, replayed: bool) -> HttpResponse {
 }
 
 /// Creates up to 1000 tasks; a bad one does not stop the others.
-#[utoipa::path(post, path = "/api/v1/tasks/batch", tag = "tasks", request_body = TaskBatch,
+#[utoipa::path(post, path = "/api/v1/tasks/batch", operation_id = "create_tasks", tag = "tasks",
+    request_body = TaskBatch,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call safe to repeat for 24 h.",
         min_length = 1, max_length = 255, pattern = "^[\\x21-\\x7e]+$")),
-    responses((status = 200, body = BatchAnswer)))]
+    responses((status = 200, description = "For each item, in order, its task or its problem",
+        body = BatchAnswer)))]
 pub(super) async fn create_batch(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BATCH_BYTES).await?;
     call.no_params()?;
@@ -121,9 +125,9 @@ pub(super) async fn create_batch(mut call: Call) -> HandlerResult {
 }
 
 /// Reads a task; with `wait_ms`, as soon as it is final or at the end of the wait.
-#[utoipa::path(get, path = "/api/v1/tasks/{task_id}", tag = "tasks",
+#[utoipa::path(get, path = "/api/v1/tasks/{task_id}", operation_id = "get_task", tag = "tasks",
     params(("task_id" = String, Path, format = Uuid), ("wait_ms" = Option<u64>, Query, minimum = 0, maximum = 30000)),
-    responses((status = 200, body = Task, headers(("ETag" = String)))))]
+    responses((status = 200, description = "The task", body = Task, headers(("ETag" = String)))))]
 pub(super) async fn get(call: Call) -> HandlerResult {
     let mut params = call.params()?;
     let wait = params.number("wait_ms", 0..=MAX_WAIT_MS)?.unwrap_or(0);
@@ -138,8 +142,9 @@ pub(super) async fn get(call: Call) -> HandlerResult {
 }
 
 /// Reads where a task stands, without its payloads.
-#[utoipa::path(get, path = "/api/v1/tasks/{task_id}/status", tag = "tasks",
-    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = StatusReport)))]
+#[utoipa::path(get, path = "/api/v1/tasks/{task_id}/status", operation_id = "get_task_status", tag = "tasks",
+    params(("task_id" = String, Path, format = Uuid)),
+    responses((status = 200, description = "Where the task stands", body = StatusReport)))]
 pub(super) async fn status(call: Call) -> HandlerResult {
     call.no_params()?;
     let task = call.service().peek(&call.caller, call.task_id()?).await?;
@@ -147,8 +152,9 @@ pub(super) async fn status(call: Call) -> HandlerResult {
 }
 
 /// Reads a task's attempts, newest first.
-#[utoipa::path(get, path = "/api/v1/tasks/{task_id}/executions", tag = "tasks",
-    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = ExecutionList)))]
+#[utoipa::path(get, path = "/api/v1/tasks/{task_id}/executions", operation_id = "list_task_executions", tag = "tasks",
+    params(("task_id" = String, Path, format = Uuid)),
+    responses((status = 200, description = "The latest attempts, newest first", body = ExecutionList)))]
 pub(super) async fn executions(call: Call) -> HandlerResult {
     call.no_params()?;
     let task = call.service().peek(&call.caller, call.task_id()?).await?;
@@ -156,15 +162,17 @@ pub(super) async fn executions(call: Call) -> HandlerResult {
 }
 
 /// Finds the newest task that produced a result.
-#[utoipa::path(get, path = "/api/v1/tasks/by-result/{result_id}", tag = "tasks",
-    params(("result_id" = String, Path)), responses((status = 200, body = Task, headers(("ETag" = String)))))]
+#[utoipa::path(get, path = "/api/v1/tasks/by-result/{result_id}", operation_id = "find_task_by_result", tag = "tasks",
+    params(("result_id" = String, Path)),
+    responses((status = 200, description = "The newest task with this result",
+        body = Task, headers(("ETag" = String)))))]
 pub(super) async fn by_result(call: Call) -> HandlerResult {
     call.no_params()?;
     Ok(task_answer(200, call.service().by_result(&call.caller, &call.part("result_id")).await?))
 }
 
 /// Lists tasks: `pending` alone in claim order, anything else newest first.
-#[utoipa::path(get, path = "/api/v1/tasks", tag = "tasks",
+#[utoipa::path(get, path = "/api/v1/tasks", operation_id = "list_tasks", tag = "tasks",
     params(
         ("status" = Option<Vec<String>>, Query, explode = true, 
             description = "A status, or `any`; default `pending`, with `id` or a time of the end `any`."),
@@ -180,7 +188,7 @@ pub(super) async fn by_result(call: Call) -> HandlerResult {
         ("cursor" = Option<String>, Query),
         ("include" = Option<String>, Query, pattern = "^payload$"),
     ),
-    responses((status = 200, body = TaskPage)))]
+    responses((status = 200, description = "A page of tasks", body = TaskPage)))]
 pub(super) async fn list(call: Call) -> HandlerResult {
     let query = list_query(&call)?;
     let page = call.service().list(&call.caller, &query).await?;
@@ -256,10 +264,11 @@ fn list_query(call: &Call) -> Result<ListQuery, Rejection> {
 }
 
 /// Changes the given fields of a task that nobody works on.
-#[utoipa::path(put, path = "/api/v1/tasks/{task_id}", tag = "tasks", request_body = TaskEdit,
+#[utoipa::path(put, path = "/api/v1/tasks/{task_id}", operation_id = "edit_task", tag = "tasks",
+    request_body = TaskEdit,
     params(("task_id" = String, Path, format = Uuid),
         ("If-Match" = Option<String>, Header, description = "The version that is to be changed, as in `ETag`.")),
-    responses((status = 200, body = Task, headers(("ETag" = String)))))]
+    responses((status = 200, description = "The task as it is now", body = Task, headers(("ETag" = String)))))]
 pub(super) async fn edit(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
@@ -271,8 +280,9 @@ pub(super) async fn edit(mut call: Call) -> HandlerResult {
 }
 
 /// Hides a task at once; it is kept for audit until its retention ends.
-#[utoipa::path(delete, path = "/api/v1/tasks/{task_id}", tag = "tasks",
-    params(("task_id" = String, Path, format = Uuid), ("force" = Option<bool>, Query)), responses((status = 204)))]
+#[utoipa::path(delete, path = "/api/v1/tasks/{task_id}", operation_id = "delete_task", tag = "tasks",
+    params(("task_id" = String, Path, format = Uuid), ("force" = Option<bool>, Query)),
+    responses((status = 204, description = "The task is hidden; there is no body")))]
 pub(super) async fn delete(call: Call) -> HandlerResult {
     let mut params = call.params()?;
     let force = params.flag("force")?;
@@ -282,10 +292,11 @@ pub(super) async fn delete(call: Call) -> HandlerResult {
 }
 
 /// Moves a task whose work the calling service runs itself.
-#[utoipa::path(put, path = "/api/v1/tasks/{task_id}/status", tag = "tasks", request_body = StatusChange,
+#[utoipa::path(put, path = "/api/v1/tasks/{task_id}/status", operation_id = "set_task_status", tag = "tasks",
+    request_body = StatusChange,
     params(("task_id" = String, Path, format = Uuid),
         ("If-Match" = Option<String>, Header, description = "The version that is to be moved, as in `ETag`.")),
-    responses((status = 200, body = Task, headers(("ETag" = String)))))]
+    responses((status = 200, description = "The task as it is now", body = Task, headers(("ETag" = String)))))]
 pub(super) async fn set_status(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
@@ -308,8 +319,10 @@ pub(super) async fn set_status(mut call: Call) -> HandlerResult {
 }
 
 /// Asks for a cancellation or, with a lease token, acknowledges it.
-#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/cancel", tag = "tasks", request_body(content = Option<Cancel>),
-    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/cancel", operation_id = "cancel_task", tag = "tasks",
+    request_body(content = Option<Cancel>),
+    params(("task_id" = String, Path, format = Uuid)),
+    responses((status = 200, description = "Where the task stands now", body = Receipt)))]
 pub(super) async fn cancel(mut call: Call) -> HandlerResult {
     let body = call.optional_body(MAX_BODY).await?;
     // The role depends on the body, and goes before its form.
@@ -328,8 +341,10 @@ pub(super) async fn cancel(mut call: Call) -> HandlerResult {
 }
 
 /// Makes a task ready now, or again, or at the time given, with new limits where the body has some.
-#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/execute", tag = "tasks", request_body(content = Option<Execute>),
-    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/execute", operation_id = "execute_task", tag = "tasks",
+    request_body(content = Option<Execute>),
+    params(("task_id" = String, Path, format = Uuid)),
+    responses((status = 200, description = "Where the task stands now", body = Receipt)))]
 pub(super) async fn execute(mut call: Call) -> HandlerResult {
     let body = call.optional_body(MAX_BODY).await?;
     call.no_params()?;

@@ -23,8 +23,10 @@ use crate::dispatch::Delivery;
 use crate::usecases::Failure;
 
 /// Claims work: up to `limit` tasks in order of priority, then age.
-#[utoipa::path(post, path = "/api/v1/tasks/claim", tag = "work", request_body = Claim,
-    responses((status = 200, body = Claimed)))]
+#[utoipa::path(post, path = "/api/v1/tasks/claim", operation_id = "claim_tasks", tag = "work",
+    request_body = Claim,
+    responses((status = 200, description = "The claimed tasks with their leases; none if there was no work",
+        body = Claimed)))]
 pub(super) async fn claim(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
@@ -74,8 +76,10 @@ impl MessageBody for DeliveryBody {
 }
 
 /// Claims one known task.
-#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/claim", tag = "work", request_body = ClaimOne,
-    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Task)))]
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/claim", operation_id = "claim_task", tag = "work",
+    request_body = ClaimOne,
+    params(("task_id" = String, Path, format = Uuid)),
+    responses((status = 200, description = "The task with its lease", body = Task)))]
 pub(super) async fn claim_one(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
@@ -85,8 +89,10 @@ pub(super) async fn claim_one(mut call: Call) -> HandlerResult {
 }
 
 /// Brings the result.
-#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/complete", tag = "work", request_body = Complete,
-    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/complete", operation_id = "complete_task", tag = "work",
+    request_body = Complete,
+    params(("task_id" = String, Path, format = Uuid)),
+    responses((status = 200, description = "Where the task stands now", body = Receipt)))]
 pub(super) async fn complete(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
@@ -96,8 +102,10 @@ pub(super) async fn complete(mut call: Call) -> HandlerResult {
 }
 
 /// Gives up this attempt.
-#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/fail", tag = "work", request_body = Fail,
-    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/fail", operation_id = "fail_task", tag = "work",
+    request_body = Fail,
+    params(("task_id" = String, Path, format = Uuid)),
+    responses((status = 200, description = "Where the task stands now", body = Receipt)))]
 pub(super) async fn fail(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
@@ -106,8 +114,10 @@ pub(super) async fn fail(mut call: Call) -> HandlerResult {
 }
 
 /// Gives the task back; the attempt does not count.
-#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/release", tag = "work", request_body = Release,
-    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = Receipt)))]
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/release", operation_id = "release_task", tag = "work",
+    request_body = Release,
+    params(("task_id" = String, Path, format = Uuid)),
+    responses((status = 200, description = "Where the task stands now", body = Receipt)))]
 pub(super) async fn release(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
@@ -116,8 +126,10 @@ pub(super) async fn release(mut call: Call) -> HandlerResult {
 }
 
 /// Renews the lease, and keeps the progress.
-#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/heartbeat", tag = "work", request_body = Heartbeat,
-    params(("task_id" = String, Path, format = Uuid)), responses((status = 200, body = HeartbeatReceipt)))]
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/heartbeat", operation_id = "heartbeat_task", tag = "work",
+    request_body = Heartbeat,
+    params(("task_id" = String, Path, format = Uuid)),
+    responses((status = 200, description = "The renewed lease", body = HeartbeatReceipt)))]
 pub(super) async fn heartbeat(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
@@ -126,8 +138,10 @@ pub(super) async fn heartbeat(mut call: Call) -> HandlerResult {
 }
 
 /// Renews up to 1000 leases; a bad one does not stop the others.
-#[utoipa::path(post, path = "/api/v1/tasks/heartbeat", tag = "work", request_body = Heartbeats,
-    responses((status = 200, body = HeartbeatsAnswer)))]
+#[utoipa::path(post, path = "/api/v1/tasks/heartbeat", operation_id = "heartbeat_tasks", tag = "work",
+    request_body = Heartbeats,
+    responses((status = 200, description = "For each heartbeat, in order, the renewed lease or its problem",
+        body = HeartbeatsAnswer)))]
 pub(super) async fn heartbeat_many(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BATCH_BYTES).await?;
     call.no_params()?;
@@ -150,8 +164,10 @@ pub(super) async fn heartbeat_many(mut call: Call) -> HandlerResult {
 }
 
 /// Settles up to 1000 tasks and, with `claim`, brings the next work.
-#[utoipa::path(post, path = "/api/v1/tasks/outcomes", tag = "work", request_body = Outcomes,
-    responses((status = 200, body = OutcomesAnswer)))]
+#[utoipa::path(post, path = "/api/v1/tasks/outcomes", operation_id = "settle_tasks", tag = "work",
+    request_body = Outcomes,
+    responses((status = 200, description = "For each outcome, in order, its receipt or its problem, and the tasks that `claim` brought",
+        body = OutcomesAnswer)))]
 pub(super) async fn outcomes(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BATCH_BYTES).await?;
     call.no_params()?;
