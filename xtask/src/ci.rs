@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::process;
-use crate::{chaos, checker_check, dependencies, fingerprint, fuzz, seed, test, tidy};
+use crate::{chaos, checker_check, dependencies, fingerprint, fuzz, openapi, seed, test, tidy};
 
 /// Runs all steps; the first that fails ends it.
 pub(crate) async fn run() -> Result<()> {
@@ -33,6 +33,7 @@ async fn steps(report: &mut Report) -> Result<()> {
     let (seed, origin) = seed::of_commit().await;
     println!("\n{origin}");
     report.step("fuzz", fuzz::run(&fuzz::Args::short(seed))).await?;
+    report.skippable("openapi", openapi()).await?;
     report.step("chaos", chaos::run(&chaos::Args::short(seed))).await?;
     report.skippable("injected faults", injected_faults()).await
 }
@@ -69,6 +70,14 @@ async fn dependencies() -> Result<Outcome> {
             Ok(Outcome::Passed)
         }
         Err(error) => Ok(Outcome::Skipped(format!("cargo-deny could not be installed: {error:#}"))),
+    }
+}
+
+async fn openapi() -> Result<Outcome> {
+    match openapi::tools().await {
+        Ok(tools) => openapi::run(&tools).await.map(|()| Outcome::Passed),
+        Err(error) if openapi::may_be_left_out() => Ok(Outcome::Skipped(format!("{error:#}"))),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask start | test | ci | fuzz | bench | chaos | audit | tidy | release`.
+//! The project's own commands: `cargo xtask start | test | ci | fuzz | openapi | bench | chaos | audit | tidy | release`.
 //!
 //! Whatever a person, a script or CI does with this repository beyond plain `cargo` is a command here, so that all
 //! of them do it in the same way. Every command that needs a database brings one along: see [`mongod`].
@@ -12,6 +12,7 @@ mod fingerprint;
 mod fuzz;
 mod layout;
 mod mongod;
+mod openapi;
 mod process;
 mod release;
 mod seed;
@@ -46,6 +47,8 @@ enum Command {
     Ci,
     /// Send the service requests made from its own OpenAPI document, and check every answer
     Fuzz(fuzz::Args),
+    /// Check the OpenAPI document, and clients generated from it, against the service
+    Openapi,
     /// Measure how fast the service is here, next to what its database alone would do
     Bench(bench::Args),
     /// Break servers, databases and connections under load, and check that nothing was lost
@@ -79,6 +82,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Fixture => process::unless_interrupted(Box::pin(test::write_fixture())).await,
         Command::Ci => process::unless_interrupted(Box::pin(ci::run())).await,
         Command::Fuzz(args) => process::unless_interrupted(Box::pin(fuzz::run(&args))).await,
+        Command::Openapi => process::unless_interrupted(Box::pin(openapi::run_with_tools())).await,
         Command::Bench(args) => process::unless_interrupted(Box::pin(bench::run(&args))).await,
         Command::Chaos(args) => process::unless_interrupted(Box::pin(chaos::run(&args))).await,
         Command::Audit => process::unless_interrupted(dependencies::audit()).await,

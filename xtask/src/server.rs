@@ -20,6 +20,9 @@ pub(crate) const NAME: &str = "task-repo-server";
 /// The longest a server may take from its start to its first request.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The longest answer that is read, in bytes; the OpenAPI document has less than a tenth of that.
+const MAX_ANSWER: u64 = 4 << 20;
+
 /// The settings a server is started with here; all others come from the environment or are defaults.
 pub(crate) struct Settings<'a> {
     /// What to connect to.
@@ -108,6 +111,16 @@ impl Server {
         self.group.exited().map_or(Ok(()), |status| Err(died(&what, status, &self.said(), &self.log)))
     }
 
+    /// The body of what the server answers to a `GET`.
+    pub(crate) async fn get(&self, path: &str) -> Result<Vec<u8>> {
+        let answer = answer_to_get(self.port, path).await?;
+        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").context("no answer in HTTP")?;
+        match status_in(&String::from_utf8_lossy(&answer[..head])) {
+            Some(200) => Ok(answer[head + 4..].to_vec()),
+            status => bail!("GET {path} answered {status:?}"),
+        }
+    }
+
     /// Asks the server to finish what it has begun and end.
     pub(crate) fn ask_to_stop(&self) {
         self.group.ask_to_stop();
@@ -122,18 +135,22 @@ impl Server {
     }
 }
 
-/// The status of a `GET`. The few lines of HTTP spare every command a client library.
 async fn status_of(port: u16, path: &str) -> Result<u16> {
+    let answer = answer_to_get(port, path).await?;
+    status_in(&String::from_utf8_lossy(&answer)).context("no answer in HTTP")
+}
+
+/// The whole answer to a `GET`. The few lines of HTTP spare every command a client library.
+async fn answer_to_get(port: u16, path: &str) -> Result<Vec<u8>> {
     let exchange = async {
         let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
-        stream.take(64 * 1024).read_to_end(&mut answer).await?;
+        stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
         Ok::<_, anyhow::Error>(answer)
     };
-    let answer = timeout(Duration::from_secs(5), exchange).await.context("no answer")??;
-    status_in(&String::from_utf8_lossy(&answer)).context("no answer in HTTP")
+    timeout(Duration::from_secs(5), exchange).await.context("no answer")?
 }
 
 fn status_in(answer: &str) -> Option<u16> {
