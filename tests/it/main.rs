@@ -85,3 +85,4 @@ mod verbs;
 mod waiting_cost;
 mod waiting_keys;
 mod worker;
+mod worker_script;

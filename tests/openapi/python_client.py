@@ -9,10 +9,10 @@ import uuid
 folder, url, key = sys.argv[1:]
 sys.path.insert(0, folder)
 
-from task_service import AuthenticatedClient  # noqa: E402
-from task_service.api.tasks import create_task, get_task, list_tasks  # noqa: E402
-from task_service.api.work import claim_tasks, complete_task, heartbeat_task, settle_tasks  # noqa: E402
-from task_service.models import (  # noqa: E402
+from task_service import AuthenticatedClient
+from task_service.api.tasks import create_task, get_task, list_tasks
+from task_service.api.work import claim_tasks, complete_task, heartbeat_task, settle_tasks
+from task_service.models import (
     Claim,
     Claimed,
     Complete,
