@@ -99,7 +99,7 @@ pub struct HttpSettings {
     pub http_body_timeout_ms: u64,
     /// How long an answer may wait for its reader, in milliseconds.
     pub http_answer_timeout_ms: u64,
-    /// How long a graceful stop waits for requests in flight, in seconds.
+    /// How long a graceful stop waits for requests in flight, in seconds; what follows takes 5 at most.
     pub shutdown_grace_seconds: u64,
 }
 
@@ -116,7 +116,7 @@ impl Default for HttpSettings {
             http_head_timeout_ms: 5_000,
             http_body_timeout_ms: 20_000,
             http_answer_timeout_ms: 30_000,
-            shutdown_grace_seconds: 30,
+            shutdown_grace_seconds: 20,
         }
     }
 }

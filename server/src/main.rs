@@ -26,7 +26,11 @@ fn main() -> anyhow::Result<()> {
     }
     let settings = Settings::from_env()?;
     telemetry::start_logging(&settings.log).map_err(anyhow::Error::msg)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(settings))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(run(settings));
+    // What has not ended by now, such as a look-up of a host's name, is not waited for.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn run(settings: Settings) -> anyhow::Result<()> {

@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use bson::doc;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use task_repo_tests::{API_KEY, TestServer, eventually, unique_type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::fail_point::FailPoint;
 use crate::verbs::{claim, create_many, ids, tasks};
 
 /// Far longer than a stop takes, far shorter than the wait of a claim.
@@ -144,4 +146,16 @@ async fn nothing_is_lost_under_load() {
     assert!(given.iter().all(|id| held.contains(id)));
     let rest = claim(&other, &claimed_from, json!({"limit": 1000})).await;
     assert_eq!(tasks(&rest).len(), 1000 - given.len(), "what is left goes on at the other server");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_wait_for_a_database_that_does_not_answer() {
+    let server = TestServer::start_with(|settings| settings.database.mongodb_timeout_ms = 60_000).await;
+    let other = server.sibling().await;
+    // Longer than the stop may take; and the fail point cannot be ended before.
+    let hangs = doc! { "blockConnection": true, "blockTimeMS": 12_000 };
+    let fail_point = FailPoint::set_on(&other, "servers", "delete", "alwaysOn", hangs).await;
+    let limit = Duration::from_secs(10);
+    tokio::time::timeout(limit, server.stop()).await.expect("the stop returns");
+    assert_eq!(fail_point.end().await, 1, "the server has tried to leave the list of servers");
 }
