@@ -36,7 +36,7 @@ class Refused(Exception):
     """The service's own answer is no: a problem with a code."""
 
     def __init__(self, status, problem):
-        super().__init__(f"{status} {problem['code']}: {problem.get('detail')}")
+        super().__init__(f"{status} {problem['code']}: {problem.get('detail')} (request {problem.get('request_id')})")
         self.status, self.retryable = status, problem.get("retryable", False)
         self.retry_after = problem.get("retry_after_seconds") or 0
 
@@ -355,7 +355,7 @@ class Worker:
             for job in jobs:
                 if now >= job.deadline and job.outcome is None:
                     job.tell("timeout")
-            due = [job for job in jobs if job.heartbeat_at <= now][:1000]
+            due = [job for job in jobs if job.heartbeat_at <= now][:100]  # The next round takes the others.
             if due:
                 self.renew(due, now)
 
