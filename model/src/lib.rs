@@ -1,5 +1,5 @@
 //! A model of the protocol by which workers claim, hold and settle tasks: what `server/src/lifecycle/`,
-//! `server/src/store/guarded_write.rs` and the sweeper do, small enough that every order of steps can be tried.
+//! `server/src/store/write/guard.rs` and the sweeper do, small enough that every order of steps can be tried.
 //!
 //! | module | what it holds |
 //! |---|---|
