@@ -14,7 +14,7 @@ use crate::process::{interrupted, unless_interrupted};
 use crate::server::{self, Server, Settings};
 use crate::spinner::Spinner;
 
-/// A server stops within 25 s unless SHUTDOWN_GRACE_SECONDS says otherwise; what takes longer is stuck.
+/// A server stops within 25 s unless `SHUTDOWN_GRACE_SECONDS` says otherwise; what takes longer is stuck.
 const STOP_GRACE: Duration = Duration::from_secs(40);
 
 /// Options of `cargo xtask start`.
