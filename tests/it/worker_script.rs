@@ -185,12 +185,12 @@ async fn failures_say_why_and_a_stop_gives_back_what_runs() {
         let error = server.task(id_of(task)).await["error"].take();
         assert!(error["message"].as_str().is_some_and(|message| message.contains(why)), "{error}");
     }
-    let long = server.create(json!({"task_type": "example.wait", "request": {"steps": 1_000_000}})).await;
-    eventually("it is begun", async || is_in(&server, &long, "processing").await).await;
+    let endless = server.create(json!({"task_type": "example.wait", "request": {"steps": 1_000_000}})).await;
+    eventually("it is begun", async || is_in(&server, &endless, "processing").await).await;
     script.ask_to_stop().await;
     let (code, log) = script.ended().await;
     assert_eq!(code, Some(0), "{log}");
-    let task = server.task(id_of(&long)).await;
+    let task = server.task(id_of(&endless)).await;
     assert_eq!(
         (&task["status"], &task["attempt"], &task["losses"]),
         (&json!("pending"), &json!(0), &json!(0))
