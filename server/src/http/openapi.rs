@@ -195,7 +195,7 @@ mod tests {
         let document = document();
         let tags: Vec<_> =
             document["tags"].as_array().expect("tags").iter().map(|tag| &tag["name"]).collect();
-        assert_eq!(tags, ["tasks", "work", "keys", "system"]);
+        assert_eq!(tags, ["tasks", "work", "keys", "operation", "system"]);
         for (name, operation) in operations(&document) {
             let own = operation["tags"].as_array().expect("tags");
             assert!(own.len() == 1 && tags.contains(&&own[0]), "{name}: {own:?}");

@@ -69,6 +69,7 @@ macro_rules! routes {
                 (name = "tasks", description = "Tasks as their owners see them."),
                 (name = "work", description = "Tasks as workers see them: claim, heartbeat, settle."),
                 (name = "keys", description = "API keys. Every call needs the role `admin`."),
+                (name = "operation", description = "Stored tasks that the service cannot read, for those who run it."),
                 (name = "system", description = "Health, metrics and this document. The paths work below `/api/v1` too.")
             ),
             modifiers(&WhatHoldsForAll),

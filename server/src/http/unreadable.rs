@@ -16,7 +16,8 @@ fn strays(call: &Call) -> StrayTasks {
 /// Lists stored tasks that the server cannot read.
 #[utoipa::path(get, path = "/api/v1/unreadable-tasks", tag = "operation", operation_id = "list_unreadable_tasks",
     params(("limit" = Option<u64>, Query, minimum = 1, maximum = 100), ("cursor" = Option<String>, Query)),
-    responses((status = 200, body = UnreadableTaskPage)))]
+    responses((status = 200, description = "The tasks that cannot be read; a page may be short, or empty, and not the last",
+        body = UnreadableTaskPage)))]
 pub(super) async fn list(call: Call) -> HandlerResult {
     let mut params = call.params()?;
     let limit = params.number("limit", 1..=100)?.unwrap_or(10);
@@ -30,7 +31,7 @@ pub(super) async fn list(call: Call) -> HandlerResult {
 /// Shows one of them as it is stored, without secrets.
 #[utoipa::path(get, path = "/api/v1/unreadable-tasks/{task_id}", tag = "operation",
     operation_id = "get_unreadable_task", params(("task_id" = String, Path)),
-    responses((status = 200, body = UnreadableTaskDetail)))]
+    responses((status = 200, description = "The task as it is stored, without secrets", body = UnreadableTaskDetail)))]
 pub(super) async fn show(call: Call) -> HandlerResult {
     call.no_params()?;
     let task = call.service().unreadable_task(&call.caller, strays(&call), &call.part("task_id")).await?;
@@ -39,7 +40,8 @@ pub(super) async fn show(call: Call) -> HandlerResult {
 
 /// Removes one of them for good. A task that the server can read is 404 here.
 #[utoipa::path(delete, path = "/api/v1/unreadable-tasks/{task_id}", tag = "operation",
-    operation_id = "delete_unreadable_task", params(("task_id" = String, Path)), responses((status = 204)))]
+    operation_id = "delete_unreadable_task", params(("task_id" = String, Path)),
+    responses((status = 204, description = "The task is removed; there is no body")))]
 pub(super) async fn delete(call: Call) -> HandlerResult {
     call.no_params()?;
     call.service().remove_unreadable(&call.caller, strays(&call), &call.part("task_id")).await?;
