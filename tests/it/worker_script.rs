@@ -204,7 +204,7 @@ async fn leases_are_renewed_and_a_handler_hears_that_its_task_is_cancelled_or_go
     let Some(python) = python(name) else { return };
     let server = TestServer::start().await;
     let script =
-        Script::start(&python, &server.url(), API_KEY, &["--concurrency", "1", "--lease-seconds", "3"]);
+        Script::start(&python, &server.url(), API_KEY, &["--concurrency", "1", "--lease-seconds", "6"]);
     let wait = json!({"task_type": "example.wait", "request": {"steps": 1_000_000}});
     let expiry = async |task: &Value| server.task(id_of(task)).await["lease"]["expires_at"].clone();
 
