@@ -44,6 +44,7 @@ mod malformed;
 mod memory;
 mod moves;
 mod newer_values;
+mod night_off;
 mod outcomes;
 mod overload;
 mod parameters;

@@ -1,5 +1,6 @@
 //! The real server program, as a process of its own.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command as StdCommand, Stdio};
@@ -32,26 +33,61 @@ pub(crate) struct Program {
     child: Child,
     /// `http://127.0.0.1:PORT`.
     pub(crate) url: String,
+    /// The file it logs into.
+    log: PathBuf,
 }
 
 impl Program {
     /// Starts it on that database; ready when this returns.
     pub(crate) async fn start(database: &TestDatabase, api_key: &str) -> Self {
+        Self::start_with(database, api_key, &[]).await
+    }
+
+    /// The same, with more variables.
+    pub(crate) async fn start_with(
+        database: &TestDatabase,
+        api_key: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        Self::start_by(Command::new(&*PROGRAM), database, api_key, variables).await
+    }
+
+    /// The same, by that command.
+    pub(crate) async fn start_by(
+        mut command: Command,
+        database: &TestDatabase,
+        api_key: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        // The client of HTTP insists on a provider of cryptography, though these calls are plain.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let port = free_port();
-        let mut command = Command::new(&*PROGRAM);
+        let log = std::env::temp_dir().join(format!("task-repo-{}.log", uuid::Uuid::now_v7().simple()));
         command.env("MONGODB_URI", database.uri()).env("MONGODB_DATABASE", database.name());
         command.env("API_KEY", api_key);
         command.env("HOST", "127.0.0.1").env("PORT", port.to_string()).env("LOG_LEVEL", "warn");
-        command.stdout(Stdio::null()).kill_on_drop(true);
-        let mut child = command.spawn().expect("the program starts");
-        let url = format!("http://127.0.0.1:{port}");
-        let ready = format!("{url}/health/ready");
+        command.envs(variables.iter().copied());
+        command.stdout(File::create(&log).expect("a file for its log")).kill_on_drop(true);
+        let child = command.spawn().expect("the program starts");
+        let mut program = Self { child, url: format!("http://127.0.0.1:{port}"), log };
+        let ready = format!("{}/health/ready", program.url);
         eventually("the program is ready", async || {
-            assert!(child.try_wait().expect("its state").is_none(), "it has ended");
+            assert!(program.child.try_wait().expect("its state").is_none(), "it has ended");
             reqwest::get(&ready).await.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
-        Self { child, url }
+        program
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("its log")
+    }
+
+    /// What Linux lets it have.
+    pub(crate) fn limits(&self) -> String {
+        let pid = self.child.id().expect("it runs");
+        std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("what Linux says of it")
     }
 
     /// The most memory it ever had, in MiB.
@@ -60,5 +96,12 @@ impl Program {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("what Linux says of it");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
         peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // A log that stays behind does no harm.
+        let _ = std::fs::remove_file(&self.log);
     }
 }

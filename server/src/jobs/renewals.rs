@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use parking_lot::Mutex;
 
 use crate::store::{Outage, Store, StoreError};
@@ -14,13 +15,16 @@ const STALL: Duration = Duration::from_secs(2);
 /// Outages, as far as this server knows.
 pub(super) struct Renewals {
     store: Store,
+    /// When this server began to look. An outage that ended before then has been told by another.
+    began: DateTime<Utc>,
     /// When leases were known to be renewed for the last time, and when they could not be.
     known: Mutex<Option<(Instant, Option<Outage>)>>,
 }
 
 impl Renewals {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, known: Mutex::new(None) }
+        let began = store.clock().now();
+        Self { store, began, known: Mutex::new(None) }
     }
 
     /// The latest outage, from a check that is at most half a second old.
@@ -42,23 +46,52 @@ impl Renewals {
             outage = self.store.record_renewal(silence(), STALL).await?;
         }
         let before = known.and_then(|(_, outage)| outage);
-        if let Some(new) = outage.as_ref().filter(|new| before.as_ref() != Some(new)) {
-            self.warn(new).await;
+        let is_new = |new: &&Outage| before.as_ref() != Some(*new) && new.ended_at >= self.began;
+        if let Some(new) = outage.as_ref().filter(is_new) {
+            self.tell(new).await;
         }
         *self.known.lock() = Some((clock.instant(), outage.clone()));
         Ok(outage)
     }
 
-    async fn warn(&self, outage: &Outage) {
-        let seconds = outage.lasted.as_seconds_f64();
+    async fn tell(&self, outage: &Outage) {
+        let (seconds, lasted) = (outage.lasted.as_seconds_f64(), in_words(outage.lasted));
+        let why = "because no server ran or the database took no writes";
+        // Where the database does not say, the worse is told.
         if self.store.any_lease().await.unwrap_or(true) {
             tracing::warn!(
                 seconds,
-                "for so long no worker's heartbeat could be heard; leases of then hold longer by that, each by its own \
-                 length at most, so that no worker loses its task for it"
+                "no heartbeat of a worker could be taken for {lasted}, {why}. Tasks that were leased when it began are not taken \
+                 back yet: each lease holds that much longer, by its own length at most, so that a worker that still runs keeps \
+                 its task. Nothing has to be done"
             );
         } else {
-            tracing::info!(seconds, "for so long no worker's heartbeat could be heard; no task was leased");
+            tracing::info!(
+                seconds,
+                "no heartbeat of a worker could be taken for {lasted}, {why}. No task was leased, so nothing follows from it"
+            );
         }
+    }
+}
+
+/// How long that is, in the two largest units it has.
+fn in_words(lasted: TimeDelta) -> String {
+    let seconds = lasted.num_seconds();
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, seconds) => format!("{seconds} s"),
+        (0, 0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (0, hours, minutes, _) => format!("{hours} h {minutes} min"),
+        (days, hours, ..) => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_in_its_two_largest_units() {
+        let told = |seconds| in_words(TimeDelta::seconds(seconds));
+        assert_eq!([3, 61, 31_980, 200_000].map(told), ["3 s", "1 min 1 s", "8 h 53 min", "2 d 7 h"]);
     }
 }
