@@ -27,6 +27,7 @@ mod fields;
 mod heartbeats;
 mod held;
 mod helpful_errors;
+mod hidden_causes;
 mod history;
 mod idempotency;
 mod index_loss;

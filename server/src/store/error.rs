@@ -43,6 +43,27 @@ pub enum ConnectError {
          whatever is no letter or digit in user and password percent-encoded, and options that MongoDB knows."
     )]
     Uri,
+    /// The name of a `mongodb+srv` URI has no records. It is not repeated, as above.
+    #[error(
+        "the name in MONGODB_URI cannot be resolved: mongodb+srv:// asks DNS for the SRV and TXT records of that name. Check the \
+         name, and that this machine's DNS answers; with mongodb://HOST:PORT none is asked."
+    )]
+    Unresolved,
+    /// A file that the URI names cannot be used.
+    #[error("the TLS options in MONGODB_URI cannot be used: {0}")]
+    Tls(String),
+    /// It was started as a member of a set, and there is none.
+    #[error(
+        "MongoDB at MONGODB_URI waits for its replica set: the set was never initiated, or has this member no more. Run \
+         rs.initiate() on it once (mongosh --eval 'rs.initiate()'); one member is enough."
+    )]
+    NotInitiated,
+    /// All that answered belong to another set.
+    #[error(
+        "no server at MONGODB_URI belongs to the replica set that replicaSet= names there. rs.status().set says the name of \
+         theirs."
+    )]
+    OtherSet,
     /// No answer, or no permission.
     #[error(
         "MongoDB at MONGODB_URI does not answer: {0}. Check that it runs, and the address, user and password."
@@ -69,4 +90,40 @@ pub enum ConnectError {
     /// The indexes could not be made.
     #[error("the indexes could not be made: {0}")]
     Indexes(String),
+}
+
+impl ConnectError {
+    /// Why no server could be asked, by what the driver says of those it knows.
+    pub(super) fn unreachable(said: String) -> Self {
+        if said.contains("Type: RsGhost") {
+            Self::NotInitiated
+        } else if said.contains("Set Name: ") && !said.contains("Servers: ") {
+            // The driver forgets servers of other sets.
+            Self::OtherSet
+        } else {
+            Self::Unreachable(said)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_driver_says_is_told_by_its_cause() {
+        let said = |topology: &str| {
+            let text =
+                format!("Kind: Server selection timeout: No available servers. Topology: {{ {topology} }}");
+            ConnectError::unreachable(text).to_string()
+        };
+        let member = |kind| format!("Servers: [ {{ Address: 127.0.0.1:1, Type: {kind} }} ]");
+        let never = said(&format!("Type: Unknown, {}", member("RsGhost, Average RTT: 1.7ms")));
+        assert!(never.contains("rs.initiate()"), "{never}");
+        let other = said("Type: ReplicaSetNoPrimary, Set Name: wrong");
+        assert!(other.contains("replicaSet="), "{other}");
+        let away =
+            said(&format!("Type: ReplicaSetNoPrimary, Set Name: rs0, {}", member("Unknown, Error: refused")));
+        assert!(away.contains("does not answer") && away.contains("refused"), "{away}");
+    }
 }

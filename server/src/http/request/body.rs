@@ -137,7 +137,14 @@ fn refused(body: &str, violations: Violations<'_>) -> Rejection {
 /// The text of a body that is JSON.
 fn json_text(bytes: &[u8]) -> Result<&str, Rejection> {
     serde_json::from_slice::<&RawValue>(bytes).map(RawValue::get).map_err(|malformed| {
-        Rejection::new(ErrorCode::MalformedJson, format!("the body is not JSON: {malformed}"))
+        let why = match bytes {
+            [0xef, 0xbb, 0xbf, ..] => {
+                "it begins with a byte order mark (the bytes EF BB BF); leave it out".to_owned()
+            }
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it is in UTF-16; send it in UTF-8".to_owned(),
+            _ => malformed.to_string(),
+        };
+        Rejection::new(ErrorCode::MalformedJson, format!("the body is not JSON: {why}"))
     })
 }
 

@@ -191,7 +191,11 @@ pub(in crate::http) fn check_number(
     // serde_json reads -0 as a float.
     let is_whole = raw != "-0" && raw.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
     if has_type(form, "integer") && !is_whole {
-        return violation("type_error");
+        let (kind, message) = ("type_error", format!("{} is expected, not {}", in_words(forms), found(raw)));
+        // Adding 0 takes the sign from -0.
+        let meant = raw.parse::<f64>().ok().filter(|number| number.fract() == 0.0 && number.abs() < 9e15);
+        let advice = meant.map_or_else(String::new, |number| format!("; write it as {:.0}", number + 0.0));
+        return Err((kind, format!("{message}{advice}")));
     }
     let Some(number) = raw.parse::<f64>().ok().filter(|number| number.is_finite()) else {
         return violation("value_error");

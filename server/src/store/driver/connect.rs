@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bson::doc;
 use mongodb::Client;
+use mongodb::error::{Error, ErrorKind};
 use mongodb::event::EventHandler;
 use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, SelectionCriteria, WriteConcern};
@@ -29,7 +30,7 @@ impl Store {
     pub async fn connect(settings: &DatabaseSettings, clock: Arc<Clock>) -> Result<Self, ConnectError> {
         let mut options = options(settings).await?;
         options.sdam_event_handler = Some(hearing(&clock));
-        let client = Client::with_options(options).map_err(|_| ConnectError::Uri)?;
+        let client = Client::with_options(options).map_err(|error| unusable(&error))?;
         let database = client.database(&settings.mongodb_database);
         let store = Self {
             tasks: database.collection(&settings.mongodb_tasks_collection),
@@ -57,7 +58,10 @@ impl Store {
             .database
             .run_command(doc! { "hello": 1 })
             .await
-            .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+            .map_err(|error| ConnectError::unreachable(error.to_string()))?;
+        if hello.get_bool("isreplicaset").unwrap_or(false) {
+            return Err(ConnectError::NotInitiated);
+        }
         if !hello.contains_key("setName") && hello.get_str("msg").ok() != Some("isdbgrid") {
             return Err(ConnectError::Standalone);
         }
@@ -109,9 +113,40 @@ fn hearing(clock: &Arc<Clock>) -> EventHandler<SdamEvent> {
     })
 }
 
+/// Why the URI cannot be used.
+fn unusable(error: &Error) -> ConnectError {
+    match &*error.kind {
+        ErrorKind::DnsResolve { .. } => ConnectError::Unresolved,
+        ErrorKind::InvalidTlsConfig { message, .. } => ConnectError::Tls(message.clone()),
+        _ => ConnectError::Uri,
+    }
+}
+
+/// Says which options of the URI are not used, because the service sets them itself.
+fn warn_of_options_that_do_not_count(options: &ClientOptions) {
+    for (option, is_set, instead) in [
+        ("maxPoolSize", options.max_pool_size.is_some(), "MONGODB_MAX_CONNECTIONS sets it"),
+        ("minPoolSize", options.min_pool_size.is_some(), "it follows MONGODB_MAX_CONNECTIONS"),
+        (
+            "serverSelectionTimeoutMS",
+            options.server_selection_timeout.is_some(),
+            "MONGODB_TIMEOUT_MS sets it",
+        ),
+        ("connectTimeoutMS", options.connect_timeout.is_some(), "it is 2 s"),
+        ("heartbeatFrequencyMS", options.heartbeat_freq.is_some(), "it is 1 s"),
+        ("readConcernLevel", options.read_concern.is_some(), "it is majority"),
+        ("readPreference", options.selection_criteria.is_some(), "it is primary"),
+    ] {
+        if is_set {
+            tracing::warn!(option, "MONGODB_URI has an option that is not used: {instead}");
+        }
+    }
+}
+
 async fn options(settings: &DatabaseSettings) -> Result<ClientOptions, ConnectError> {
     let mut options =
-        ClientOptions::parse(settings.mongodb_uri.expose()).await.map_err(|_| ConnectError::Uri)?;
+        ClientOptions::parse(settings.mongodb_uri.expose()).await.map_err(|error| unusable(&error))?;
+    warn_of_options_that_do_not_count(&options);
     if let Some(w) = options.write_concern.take().and_then(|concern| concern.w)
         && w != Acknowledgment::Majority
     {
