@@ -1,20 +1,21 @@
 //! Settings: read once from the environment, one documented struct per area.
 
 mod check;
+mod env_file;
+mod environment;
+mod error;
 mod fields;
+mod values;
 
-use std::borrow::Cow;
-use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
-use fields::fields;
+use environment::Environment;
 
-/// The key the service comes with; refused on a public address.
-pub const DEFAULT_API_KEY: &str = "dev_api_key";
+pub use error::SettingsError;
+pub use values::DEFAULT_API_KEY;
 
 /// Text that never shows in logs or debug output.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -79,7 +80,8 @@ impl Default for DatabaseSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct HttpSettings {
-    /// The address to listen on.
+    /// The address to listen on. A name stands for one address: its first IPv4 one, else its first.
+    #[serde(deserialize_with = "values::address")]
     pub host: IpAddr,
     /// The port to listen on; 0 takes a free one.
     pub port: u16,
@@ -87,6 +89,8 @@ pub struct HttpSettings {
     pub service_name: String,
     /// The bootstrap key: all tenants, all roles.
     pub api_key: Secret,
+    /// The bootstrap key before that, good beside it while callers move from one to the other; empty: none.
+    pub api_key_previous: Secret,
     /// Threads that serve requests; 0: one per core.
     pub http_workers: usize,
     /// Most open connections per thread.
@@ -99,6 +103,8 @@ pub struct HttpSettings {
     pub http_body_timeout_ms: u64,
     /// How long an answer may wait for its reader, in milliseconds.
     pub http_answer_timeout_ms: u64,
+    /// How long a connection without a request stays open, in seconds.
+    pub http_keep_alive_seconds: u64,
     /// How long a graceful stop waits for requests in flight, in seconds; what follows takes 5 at most.
     pub shutdown_grace_seconds: u64,
 }
@@ -110,12 +116,15 @@ impl Default for HttpSettings {
             port: 8503,
             service_name: "task-repo-service".to_owned(),
             api_key: DEFAULT_API_KEY.into(),
+            api_key_previous: "".into(),
             http_workers: 0,
             http_max_connections: 25_000,
             http_max_body_bytes_in_flight: 128 << 20,
             http_head_timeout_ms: 5_000,
             http_body_timeout_ms: 20_000,
             http_answer_timeout_ms: 30_000,
+            // Longer than the balancers in front: theirs are 60 s (AWS) and 600 s (Google Cloud).
+            http_keep_alive_seconds: 620,
             shutdown_grace_seconds: 20,
         }
     }
@@ -160,7 +169,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct LogSettings {
-    /// `json` or `pretty`.
+    /// `json` or `pretty`, in any case.
+    #[serde(deserialize_with = "values::word")]
     pub log_format: LogFormat,
     /// A filter such as `info` or `info,task_repo_server=debug`.
     pub log_level: String,
@@ -183,36 +193,6 @@ pub struct Settings {
     pub tasks: TaskSettings,
     /// What is logged.
     pub log: LogSettings,
-}
-
-/// A setting that does not let the service start.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// Values that cannot be read together, though each can alone.
-    #[error("the settings cannot be read: {0}. The README's settings table says what each variable expects.")]
-    Unreadable(#[from] envy::Error),
-    /// A `.env` file that is there and cannot be read.
-    #[error("the .env file cannot be read: {0}")]
-    EnvFile(String),
-    /// A value that is no text. It is not shown: it may be a secret.
-    #[error("{0}: text in UTF-8 is expected")]
-    NoText(String),
-    /// A value that is out of bounds.
-    #[error("{variable}: {expected} is expected, found {found}")]
-    OutOfBounds {
-        /// The environment variable.
-        variable: Cow<'static, str>,
-        /// What it may be.
-        expected: &'static str,
-        /// What it is.
-        found: String,
-    },
-    /// The default key on an address that others can reach.
-    #[error(
-        "API_KEY is the default '{DEFAULT_API_KEY}' and HOST {0} can be reached from outside. \
-         Set API_KEY to a secret of your own, or HOST to 127.0.0.1."
-    )]
-    DefaultKeyInPublic(IpAddr),
 }
 
 impl Settings {
@@ -255,73 +235,6 @@ impl Settings {
     }
 }
 
-/// All variables.
-struct Environment {
-    variables: Vec<(String, String)>,
-    /// Names of those whose value is no text. It is nobody's business here unless one of them is a setting.
-    no_text: Vec<String>,
-}
-
-impl Environment {
-    /// The process's own, and those of a `.env` file that it does not have.
-    fn read() -> Result<Self, SettingsError> {
-        match dotenvy::dotenv() {
-            Ok(_) => {}
-            // The usual case.
-            Err(error) if error.not_found() => {}
-            // The line is not shown: it may hold a secret.
-            Err(dotenvy::Error::LineParse(..)) => {
-                return Err(SettingsError::EnvFile("a line is not NAME=VALUE".into()));
-            }
-            Err(error) => return Err(SettingsError::EnvFile(error.to_string())),
-        }
-        Ok(Self::of(std::env::vars_os()))
-    }
-
-    /// `std::env::vars` would panic at a value that is no text, and print it.
-    fn of(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
-        let mut read = Self { variables: Vec::new(), no_text: Vec::new() };
-        for (name, value) in variables {
-            let name = name.to_string_lossy().into_owned();
-            match value.into_string() {
-                Ok(value) => read.variables.push((name, value)),
-                Err(_) => read.no_text.push(name),
-            }
-        }
-        read
-    }
-
-    /// One area's settings. Every variable of an area has a default, so that each can be read alone.
-    fn settings<T: DeserializeOwned>(&self) -> Result<T, SettingsError> {
-        let is_ours = |name: &&String| fields::<T>().contains(&name.to_lowercase().as_str());
-        if let Some(name) = self.no_text.iter().find(is_ours) {
-            return Err(SettingsError::NoText(name.clone()));
-        }
-        envy::from_iter(self.variables.iter().cloned()).map_err(|error| {
-            let unreadable =
-                |variable: &&(String, String)| envy::from_iter::<_, T>([(*variable).clone()]).is_err();
-            match self.variables.iter().find(unreadable) {
-                Some((name, value)) => SettingsError::OutOfBounds {
-                    variable: name.to_uppercase().into(),
-                    expected: expected(name),
-                    found: value.clone(),
-                },
-                None => SettingsError::Unreadable(error),
-            }
-        })
-    }
-}
-
-/// What a variable holds that is not any text.
-fn expected(variable: &str) -> &'static str {
-    match variable.to_uppercase().as_str() {
-        "HOST" => "an IP address such as 127.0.0.1 or 0.0.0.0",
-        "PORT" => "a whole number from 0 to 65535",
-        "LOG_FORMAT" => "json or pretty",
-        _ => "a whole number without a unit",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,7 +242,7 @@ mod tests {
     #[test]
     fn the_defaults_do_not_start_on_a_public_address() {
         let mut settings = Settings::default();
-        assert!(matches!(settings.check(), Err(SettingsError::DefaultKeyInPublic(_))));
+        assert!(matches!(settings.check(), Err(SettingsError::DefaultKeyInPublic { .. })));
         settings.http.host = IpAddr::from([127, 0, 0, 1]);
         assert!(settings.check().is_ok());
     }
@@ -338,50 +251,5 @@ mod tests {
     fn secrets_are_not_printed() {
         let printed = format!("{:?}", Settings::default());
         assert!(!printed.contains("password") && !printed.contains(DEFAULT_API_KEY), "{printed}");
-    }
-
-    #[test]
-    fn a_value_that_cannot_be_read_names_its_variable() {
-        fn refused<T: DeserializeOwned>(name: &str, value: &str) -> String {
-            let variables = [("PATH", "/bin"), (name, value), ("SERVICE_NAME", "s")];
-            let environment =
-                Environment::of(variables.map(|(name, value)| (name.into(), value.into())).into_iter());
-            environment.settings::<T>().err().map(|error| error.to_string()).unwrap_or_default()
-        }
-        for (name, value, expected) in [
-            ("PORT", "eighty", "PORT: a whole number from 0 to 65535 is expected, found eighty"),
-            ("PORT", "65536", "PORT: a whole number from 0 to 65535 is expected, found 65536"),
-            (
-                "HOST",
-                "localhost",
-                "HOST: an IP address such as 127.0.0.1 or 0.0.0.0 is expected, found localhost",
-            ),
-        ] {
-            assert_eq!(refused::<HttpSettings>(name, value), expected);
-        }
-        assert_eq!(
-            refused::<LogSettings>("LOG_FORMAT", "xml"),
-            "LOG_FORMAT: json or pretty is expected, found xml"
-        );
-        let refused = refused::<DatabaseSettings>("MONGODB_TIMEOUT_MS", "5s");
-        assert!(
-            refused.contains("MONGODB_TIMEOUT_MS: a whole number") && refused.ends_with("found 5s"),
-            "{refused}"
-        );
-    }
-
-    #[test]
-    fn a_value_that_is_no_text_counts_only_where_it_is_a_setting() {
-        use std::os::unix::ffi::OsStringExt as _;
-        let refused = |name: &str| {
-            let variable = (name.into(), OsString::from_vec(vec![b'a', 0xff]));
-            let environment = Environment::of([variable].into_iter());
-            let database = environment.settings::<DatabaseSettings>().err();
-            database.or(environment.settings::<HttpSettings>().err()).map(|error| error.to_string())
-        };
-        assert_eq!(refused("LS_COLORS"), None);
-        for ours in ["API_KEY", "mongodb_uri"] {
-            assert_eq!(refused(ours), Some(format!("{ours}: text in UTF-8 is expected")));
-        }
     }
 }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod dispatch;
 pub mod events;
 mod fault_injection;
+pub mod file_descriptors;
 pub mod http;
 pub mod jobs;
 pub mod json_value;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use task_repo_server::{Server, Settings, telemetry};
+use task_repo_server::{Server, Settings, file_descriptors, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Tasks are many small allocations, made on one thread and freed on another. The system's allocator had 15 % of the
@@ -26,6 +26,7 @@ fn main() -> anyhow::Result<()> {
     }
     let settings = Settings::from_env()?;
     telemetry::start_logging(&settings.log).map_err(anyhow::Error::msg)?;
+    file_descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(run(settings));
     // What has not ended by now, such as a look-up of a host's name, is not waited for.
@@ -51,6 +52,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 /// Asks the server on this machine whether it lives: the container's health check.
 fn health() -> anyhow::Result<()> {
     let http: task_repo_server::config::HttpSettings = task_repo_server::Settings::http_from_env()?;
+    if http.port == 0 {
+        bail!("PORT is 0, a free one that only the server knows: set PORT to the one it listens on");
+    }
     let host = if http.host.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { http.host };
     let timeout = Duration::from_secs(3);
     let mut stream = TcpStream::connect_timeout(&SocketAddr::new(host, http.port), timeout)?;

@@ -5,14 +5,14 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
-use actix_web::middleware::{Compress, from_fn};
-use actix_web::{App as ActixApp, HttpServer, web};
+use actix_web::web;
 use tokio::task::JoinHandle;
 
 use crate::background::Background;
 use crate::clock::Clock;
 use crate::config::{Settings, SettingsError};
 use crate::dispatch::Dispatch;
+use crate::file_descriptors;
 use crate::http::{self, App};
 use crate::jobs::Jobs;
 use crate::store::{ConnectError, Store};
@@ -67,7 +67,8 @@ impl Server {
         let http = settings.http;
         let background = Background::new();
         let dispatch = Dispatch::new(store.clone(), background.clone());
-        let keys = Keys::new(store.clone(), http.api_key.expose(), background.clone());
+        let bootstrap_keys = [http.api_key.expose(), http.api_key_previous.expose()];
+        let keys = Keys::new(store.clone(), &bootstrap_keys, background.clone());
         let service =
             TaskService::new(store.clone(), settings.tasks, Arc::clone(&dispatch), background.clone());
         let jobs = Jobs::new(store.clone(), background.clone());
@@ -86,41 +87,16 @@ impl Server {
             started: Instant::now(),
             in_flight: http::InFlight::default(),
         });
-        let shared = app.clone();
-        let factory = move || {
-            ActixApp::new()
-                .app_data(shared.clone())
-                .wrap(Compress::default())
-                .wrap(from_fn(http::edge))
-                .configure(http::configure)
-        };
-        let wanted = SocketAddr::new(http.host, http.port);
         let workers = match http.http_workers {
             0 => std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             workers => workers,
         };
-        let answer_timeout = Duration::from_millis(http.http_answer_timeout_ms);
-        let bound = HttpServer::new(factory)
-            .workers(workers)
-            .max_connections(http.http_max_connections)
-            .client_request_timeout(Duration::from_millis(http.http_head_timeout_ms))
-            .client_disconnect_timeout(Duration::from_secs(5))
-            .keep_alive(Duration::from_secs(75))
-            // Without this a caller that has gone is not noticed, and a waiting claim hands tasks to nobody.
-            .h1_allow_half_closed(false)
-            .disable_signals()
-            .tcp_nodelay(true)
-            .on_connect(move |connection, _| {
-                if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
-                    cut_off_after(stream, answer_timeout);
-                }
-            })
-            .bind(wanted)
-            .map_err(|error| StartError::Listen(wanted, error))?;
-        let addr = bound.addrs().first().copied().unwrap_or(wanted);
-        let running = bound.run();
-        let handle = running.handle();
-        let listener = tokio::spawn(running);
+        let to_database = settings.database.mongodb_max_connections as usize;
+        let most = file_descriptors::connections_per_worker(http.http_max_connections, workers, to_database);
+        let listener = http::Listener::bind(&app, &http, workers, most)
+            .map_err(|error| StartError::Listen(SocketAddr::new(http.host, http.port), error))?;
+        let (addr, handle) = (listener.addr, listener.handle());
+        let listener = tokio::spawn(listener.server);
         app.jobs.run(settings.tasks, &dispatch, &app.service, &app.keys);
         let upkeep = tokio::spawn(async {
             loop {
@@ -190,16 +166,4 @@ impl Server {
         }
         tracing::info!("stopped");
     }
-}
-
-/// Has the connection closed when what was sent on it is not read for that long: a waiting answer keeps memory.
-///
-/// This is `TCP_USER_TIMEOUT`, which counts while the other side takes nothing in (RFC 5482, `tcp(7)`). Only Linux has it.
-fn cut_off_after(stream: &actix_web::rt::net::TcpStream, timeout: Duration) {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout)) {
-        tracing::debug!(%error, "a connection without a limit for its answers");
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (stream, timeout);
 }

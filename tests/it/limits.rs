@@ -167,7 +167,7 @@ async fn a_body_is_refused_as_soon_as_it_is_too_large() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_head_is_not_waited_for() {
     let server = TestServer::start_with(|settings| settings.http.http_head_timeout_ms = 300).await;
-    for head in ["", "G", "GET /health HTTP/1.1\r\n", "GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
+    for head in ["G", "GET /health HTTP/1.1\r\n", "GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
         let answer = said_to(&server, head.as_bytes()).await;
         assert!(matches!(status_of(&answer), Some(408) | None), "{head}: {answer}");
     }

@@ -43,6 +43,26 @@ async fn a_weaker_write_concern_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_the_uri_is_named() {
+    let database = TestDatabase::create().await;
+    let hosts = database.uri().split('?').next().unwrap();
+    for (uri, cause) in [
+        ("mongodb+srv://u:c4n4ry@no-such-cluster.example.invalid/".to_owned(), "cannot be resolved"),
+        (format!("{hosts}?replicaSet=another"), "replicaSet="),
+        (format!("{hosts}?tls=true&tlsCAFile=/no/such/ca.pem"), "/no/such/ca.pem"),
+        ("mongodb://u:c4n4ry@host:notaport/".to_owned(), "percent-encoded"),
+    ] {
+        let error = refusal(|settings| {
+            settings.database.mongodb_uri = uri.as_str().into();
+            settings.database.mongodb_timeout_ms = 1000;
+        })
+        .await;
+        assert!(error.contains("MONGODB_URI") && error.contains(cause), "{uri}: {error}");
+        assert!(!error.contains("c4n4ry"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_default_key_is_refused_where_others_can_reach_it() {
     let default = Settings::default().http.api_key;
     for host in [
@@ -87,8 +107,11 @@ fn health_with(env_file: &str) -> (bool, String) {
 async fn the_health_check_asks_where_the_env_file_says() {
     let server = TestServer::start().await;
     let port = server.url().rsplit_once(':').expect("a port").1.to_owned();
-    let good = format!("HOST=127.0.0.1\nPORT={port}\n");
-    assert_eq!(health_with(&good), (true, String::new()));
+    for host in ["127.0.0.1", "localhost", "0.0.0.0"] {
+        assert_eq!(health_with(&format!("HOST={host}\nPORT={port}\n")), (true, String::new()), "{host}");
+    }
+    let (is_well, said) = health_with("HOST=127.0.0.1\nPORT=0\n");
+    assert!(!is_well && said.contains("PORT"), "nobody knows which one it is: {said}");
     let (is_well, said) = health_with(&format!("HOST=127.0.0.1\nPORT={}\n", free_port()));
     assert!(!is_well, "nobody listens there: {said}");
     let (is_well, said) = health_with("a c4n4ry secret\n");

@@ -18,7 +18,7 @@ const MAX_CACHED: Duration = Duration::from_secs(60);
 
 /// The keys this server has seen.
 pub(crate) struct KeyCache {
-    pub(crate) bootstrap: SecretHash,
+    bootstrap: Vec<SecretHash>,
     pub(crate) seen: Cache<[u8; 32], Seen>,
     pub(crate) touched: Cache<Uuid, ()>,
     known: Mutex<Known>,
@@ -44,7 +44,7 @@ struct Known {
 }
 
 impl KeyCache {
-    pub(crate) fn new(bootstrap: SecretHash) -> Self {
+    pub(crate) fn new(bootstrap: Vec<SecretHash>) -> Self {
         Self {
             bootstrap,
             seen: Cache::builder().max_capacity(10_000).time_to_live(MAX_CACHED).build(),
@@ -52,6 +52,11 @@ impl KeyCache {
             known: Mutex::default(),
             changed: watch::Sender::default(),
         }
+    }
+
+    /// Whether a bootstrap key has this hash. All of them are compared, so that the time does not tell which one it is.
+    pub(crate) fn is_bootstrap(&self, hash: &[u8; 32]) -> bool {
+        self.bootstrap.iter().fold(false, |found, key| key.is(hash) | found)
     }
 
     /// Takes note of how often keys had changed when that was asked.
@@ -92,7 +97,7 @@ mod tests {
 
     #[test]
     fn what_was_found_is_believed_until_a_key_changes_or_nothing_is_heard() {
-        let cache = KeyCache::new(SecretHash::new([0; 32]));
+        let cache = KeyCache::new(vec![SecretHash::new([0; 32])]);
         assert!(!cache.epoch().1, "nothing is known yet");
         let now = Instant::now();
         cache.hear(3, now);

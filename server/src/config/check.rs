@@ -3,11 +3,21 @@
 use std::borrow::Cow;
 
 use task_repo_protocol::page::MAX_BATCH_BYTES;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
-use super::{DEFAULT_API_KEY, Settings, SettingsError};
+use super::{DEFAULT_API_KEY, DatabaseSettings, HttpSettings, Settings, SettingsError, TaskSettings};
 
+/// Databases that are MongoDB's own. It takes names that differ from others only by case for the same.
+const TAKEN_DATABASES: [&str; 3] = ["admin", "config", "local"];
 /// Collections that are for something else than tasks.
 const TAKEN_COLLECTIONS: [&str; 4] = ["api_keys", "installation", "job_leases", "servers"];
+/// How the names of collections end that lie beside the tasks: another server's tasks may stand there.
+const TAKEN_ENDINGS: [&str; 3] = ["_pulse", "_checkpoints", "_logs"];
+/// Longest API key, in characters: a request's head has room for it.
+const MAX_KEY: usize = 4096;
+/// Longest name that health answers show, in characters.
+const MAX_SERVICE_NAME: usize = 128;
 
 impl Settings {
     /// Checks what a type cannot say.
@@ -15,105 +25,227 @@ impl Settings {
     /// # Errors
     /// The first rule broken.
     pub fn check(&self) -> Result<(), SettingsError> {
-        let bounds = |variable, holds: bool, expected, found: String| {
-            if holds {
-                Ok(())
-            } else {
-                Err(SettingsError::OutOfBounds { variable: Cow::Borrowed(variable), expected, found })
-            }
-        };
-        let (database, http, tasks) = (&self.database, &self.http, &self.tasks);
+        check_database(&self.database)?;
+        check_http(&self.http)?;
+        check_tasks(self.tasks)?;
         bounds(
-            "API_KEY",
-            !http.api_key.expose().is_empty(),
-            "a key of one character or more",
-            String::new(),
-        )?;
-        bounds(
-            "MONGODB_DATABASE",
-            is_name(&database.mongodb_database),
-            "1 to 63 letters, digits, '-' or '_'",
-            database.mongodb_database.clone(),
-        )?;
-        bounds(
-            "MONGODB_TASKS_COLLECTION",
-            is_name(&database.mongodb_tasks_collection)
-                && !TAKEN_COLLECTIONS.contains(&&*database.mongodb_tasks_collection),
-            "1 to 63 letters, digits, '-' or '_', and none of api_keys, installation, job_leases, servers",
-            database.mongodb_tasks_collection.clone(),
-        )?;
-        bounds(
-            "MONGODB_MAX_CONNECTIONS",
-            (4..=1000).contains(&database.mongodb_max_connections),
-            "4 to 1000",
-            database.mongodb_max_connections.to_string(),
-        )?;
-        bounds(
-            "MONGODB_TIMEOUT_MS",
-            (100..=60_000).contains(&database.mongodb_timeout_ms),
-            "100 to 60000 milliseconds",
-            database.mongodb_timeout_ms.to_string(),
-        )?;
-        bounds(
-            "SWEEP_INTERVAL_MS",
-            (50..=900).contains(&tasks.sweep_interval_ms),
-            "50 to 900 milliseconds",
-            tasks.sweep_interval_ms.to_string(),
-        )?;
-        bounds(
-            "WAKE_INTERVAL_MS",
-            (20..=200).contains(&tasks.wake_interval_ms),
-            "20 to 200 milliseconds",
-            tasks.wake_interval_ms.to_string(),
-        )?;
-        bounds(
-            "RETENTION_INTERVAL_MS",
-            (50..=3_600_000).contains(&tasks.retention_interval_ms),
-            "50 to 3600000 milliseconds",
-            tasks.retention_interval_ms.to_string(),
-        )?;
-        bounds(
-            "TASK_RETENTION_SECONDS",
-            tasks.task_retention_seconds <= 31_536_000,
-            "0 to 31536000 seconds",
-            tasks.task_retention_seconds.to_string(),
-        )?;
-        for (variable, millis) in [
-            ("HTTP_HEAD_TIMEOUT_MS", http.http_head_timeout_ms),
-            ("HTTP_BODY_TIMEOUT_MS", http.http_body_timeout_ms),
-            ("HTTP_ANSWER_TIMEOUT_MS", http.http_answer_timeout_ms),
-        ] {
-            let expected = "100 to 600000 milliseconds";
-            bounds(variable, (100..=600_000).contains(&millis), expected, millis.to_string())?;
-        }
-        bounds(
-            "SHUTDOWN_GRACE_SECONDS",
-            http.shutdown_grace_seconds <= 3600,
-            "0 to 3600 seconds",
-            http.shutdown_grace_seconds.to_string(),
-        )?;
-        bounds(
-            "HTTP_MAX_CONNECTIONS",
-            (1..=1_000_000).contains(&http.http_max_connections),
-            "1 to 1000000",
-            http.http_max_connections.to_string(),
-        )?;
-        bounds(
-            "HTTP_MAX_BODY_BYTES_IN_FLIGHT",
-            (MAX_BATCH_BYTES..=1 << 40).contains(&http.http_max_body_bytes_in_flight),
-            "16777216, which is the largest body, to 1099511627776 bytes",
-            http.http_max_body_bytes_in_flight.to_string(),
-        )?;
-        bounds("HTTP_WORKERS", http.http_workers <= 256, "0 to 256", http.http_workers.to_string())?;
-        if http.api_key.expose() == DEFAULT_API_KEY && !http.host.is_loopback() {
-            return Err(SettingsError::DefaultKeyInPublic(http.host));
-        }
-        Ok(())
+            "LOG_LEVEL",
+            is_filter(&self.log.log_level),
+            "trace, debug, info, warn, error or off, alone or with levels of parts as in info,task_repo_server=debug,",
+            &self.log.log_level,
+        )
     }
+}
+
+fn bounds(
+    variable: &'static str,
+    holds: bool,
+    expected: &'static str,
+    found: &(impl ToString + ?Sized),
+) -> Result<(), SettingsError> {
+    if holds {
+        return Ok(());
+    }
+    Err(SettingsError::OutOfBounds { variable: Cow::Borrowed(variable), expected, found: found.to_string() })
+}
+
+/// The same for what may be a secret.
+fn secret(variable: &'static str, holds: bool, expected: &'static str) -> Result<(), SettingsError> {
+    if holds { Ok(()) } else { Err(SettingsError::Unfit { variable: Cow::Borrowed(variable), expected }) }
+}
+
+fn check_database(database: &DatabaseSettings) -> Result<(), SettingsError> {
+    let uri = database.mongodb_uri.expose();
+    secret(
+        "MONGODB_URI",
+        !uri.is_empty() && uri.trim() == uri,
+        "mongodb://USER:PASSWORD@HOST:PORT/DATABASE?replicaSet=NAME, without white space at its ends,",
+    )?;
+    let name = &database.mongodb_database;
+    bounds(
+        "MONGODB_DATABASE",
+        is_name(name) && !TAKEN_DATABASES.iter().any(|taken| name.eq_ignore_ascii_case(taken)),
+        "1 to 63 letters of a-z, digits, '-' or '_', and none of admin, config, local",
+        name,
+    )?;
+    let name = &database.mongodb_tasks_collection;
+    bounds(
+        "MONGODB_TASKS_COLLECTION",
+        is_name(name)
+            && !TAKEN_COLLECTIONS.contains(&&**name)
+            && !TAKEN_ENDINGS.iter().any(|ending| name.ends_with(ending)),
+        "1 to 63 letters of a-z, digits, '-' or '_', none of api_keys, installation, job_leases, servers, and no name that \
+         ends in _pulse, _checkpoints or _logs",
+        name,
+    )?;
+    bounds(
+        "MONGODB_MAX_CONNECTIONS",
+        (4..=1000).contains(&database.mongodb_max_connections),
+        "4 to 1000",
+        &database.mongodb_max_connections,
+    )?;
+    bounds(
+        "MONGODB_TIMEOUT_MS",
+        (100..=60_000).contains(&database.mongodb_timeout_ms),
+        "100 to 60000 milliseconds",
+        &database.mongodb_timeout_ms,
+    )
+}
+
+fn check_http(http: &HttpSettings) -> Result<(), SettingsError> {
+    let is_plain = |character: char| !character.is_control();
+    bounds(
+        "SERVICE_NAME",
+        (1..=MAX_SERVICE_NAME).contains(&http.service_name.chars().count())
+            && http.service_name.chars().all(is_plain)
+            && http.service_name.trim() == http.service_name,
+        "1 to 128 characters in one line, without white space at its ends,",
+        &http.service_name,
+    )?;
+    let (key, previous) = (http.api_key.expose(), http.api_key_previous.expose());
+    secret("API_KEY", is_key(key), KEY)?;
+    secret("API_KEY_PREVIOUS", previous.is_empty() || is_key(previous), KEY)?;
+    secret("API_KEY_PREVIOUS", previous != key, "another key than API_KEY")?;
+    for (variable, key) in [("API_KEY", key), ("API_KEY_PREVIOUS", previous)] {
+        if key == DEFAULT_API_KEY && !http.host.is_loopback() {
+            return Err(SettingsError::DefaultKeyInPublic { variable, host: http.host });
+        }
+    }
+    for (variable, millis) in [
+        ("HTTP_HEAD_TIMEOUT_MS", http.http_head_timeout_ms),
+        ("HTTP_BODY_TIMEOUT_MS", http.http_body_timeout_ms),
+        ("HTTP_ANSWER_TIMEOUT_MS", http.http_answer_timeout_ms),
+    ] {
+        bounds(variable, (100..=600_000).contains(&millis), "100 to 600000 milliseconds", &millis)?;
+    }
+    bounds(
+        "HTTP_KEEP_ALIVE_SECONDS",
+        (1..=7200).contains(&http.http_keep_alive_seconds),
+        "1 to 7200 seconds",
+        &http.http_keep_alive_seconds,
+    )?;
+    bounds(
+        "SHUTDOWN_GRACE_SECONDS",
+        http.shutdown_grace_seconds <= 3600,
+        "0 to 3600 seconds",
+        &http.shutdown_grace_seconds,
+    )?;
+    bounds(
+        "HTTP_MAX_CONNECTIONS",
+        (1..=1_000_000).contains(&http.http_max_connections),
+        "1 to 1000000",
+        &http.http_max_connections,
+    )?;
+    bounds(
+        "HTTP_MAX_BODY_BYTES_IN_FLIGHT",
+        (MAX_BATCH_BYTES..=1 << 40).contains(&http.http_max_body_bytes_in_flight),
+        "16777216, which is the largest body, to 1099511627776 bytes",
+        &http.http_max_body_bytes_in_flight,
+    )?;
+    bounds("HTTP_WORKERS", http.http_workers <= 256, "0 to 256", &http.http_workers)
+}
+
+fn check_tasks(tasks: TaskSettings) -> Result<(), SettingsError> {
+    for (variable, millis, least, most, expected) in [
+        ("SWEEP_INTERVAL_MS", tasks.sweep_interval_ms, 50, 900, "50 to 900 milliseconds"),
+        ("WAKE_INTERVAL_MS", tasks.wake_interval_ms, 20, 200, "20 to 200 milliseconds"),
+        ("RETENTION_INTERVAL_MS", tasks.retention_interval_ms, 50, 3_600_000, "50 to 3600000 milliseconds"),
+    ] {
+        bounds(variable, (least..=most).contains(&millis), expected, &millis)?;
+    }
+    bounds(
+        "TASK_RETENTION_SECONDS",
+        tasks.task_retention_seconds <= 31_536_000,
+        "0 to 31536000 seconds",
+        &tasks.task_retention_seconds,
+    )
 }
 
 /// Names that mean the same in every place MongoDB puts them.
 fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// What a key may be.
+const KEY: &str = "a key of 1 to 4096 visible ASCII characters, without white space at its ends,";
+
+/// Whether a caller can send that key: a header holds ASCII only, and white space at its ends is no part of it.
+fn is_key(key: &str) -> bool {
+    (1..=MAX_KEY).contains(&key.len())
+        && key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+        && key.trim() == key
+}
+
+/// Whether it filters as it is meant. The library takes a word that is no level for the name of a part: `verbose` alone would
+/// silence everything.
+fn is_filter(text: &str) -> bool {
+    let is_level = |part: &str| !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+    let is_meant = |part: &str| part.contains(['=', '[']) || is_level(part);
+    text.split(',').all(is_meant) && EnvFilter::builder().parse(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the check says of the defaults for this machine, changed like that.
+    fn said(change: impl FnOnce(&mut Settings)) -> String {
+        let mut settings = Settings::for_tests("mongodb://127.0.0.1/", "tests");
+        change(&mut settings);
+        settings.check().err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn filters_name_levels() {
+        for good in
+            ["info", "WARN", "off", "info,task_repo_server=debug", "warn,[request]=trace", "mongodb=info"]
+        {
+            assert_eq!(said(|settings| good.clone_into(&mut settings.log.log_level)), "", "{good}");
+        }
+        for wrong in
+            ["", " ", ",", "info,", "verbose", "warning", "info,hyper", "info,hyper=loud", "info;debug"]
+        {
+            let said = said(|settings| wrong.clone_into(&mut settings.log.log_level));
+            assert!(said.starts_with("LOG_LEVEL: trace, debug"), "{wrong}: {said}");
+        }
+    }
+
+    #[test]
+    fn keys_can_be_sent_in_a_header_and_differ() {
+        for good in ["k", "a key", "~!@#$%^&*()"] {
+            assert_eq!(said(|settings| settings.http.api_key = good.into()), "", "{good}");
+        }
+        for wrong in [" k", "k\n", "k\tk", "schlüssel", "密钥", &"k".repeat(MAX_KEY + 1)] {
+            let of_key = said(|settings| settings.http.api_key = wrong.into());
+            let of_previous = said(|settings| settings.http.api_key_previous = wrong.into());
+            assert!(of_key.starts_with("API_KEY: a key") && of_key.ends_with("not shown)"), "{of_key}");
+            assert!(of_previous.starts_with("API_KEY_PREVIOUS: a key"), "{of_previous}");
+        }
+        assert!(said(|settings| settings.http.api_key = "".into()).starts_with("API_KEY: "));
+        assert_eq!(said(|settings| settings.http.api_key_previous = "".into()), "");
+        let same = said(|settings| settings.http.api_key_previous = settings.http.api_key.clone());
+        assert!(same.starts_with("API_KEY_PREVIOUS: another key than API_KEY"), "{same}");
+        let public = said(|settings| {
+            settings.http.host = [192, 0, 2, 1].into();
+            settings.http.api_key_previous = DEFAULT_API_KEY.into();
+        });
+        assert!(public.starts_with("API_KEY_PREVIOUS is the default"), "{public}");
+    }
+
+    #[test]
+    fn names_are_not_those_of_something_else() {
+        let database = |name: &str| said(|settings| name.clone_into(&mut settings.database.mongodb_database));
+        let tasks =
+            |name: &str| said(|settings| name.clone_into(&mut settings.database.mongodb_tasks_collection));
+        for name in ["", "admin", "Config", "local", "a b", "a.b", "a$b", "größe", " a", &"n".repeat(64)] {
+            assert!(database(name).starts_with("MONGODB_DATABASE: "), "{name}");
+        }
+        for name in
+            ["", "api_keys", "installation", "job_leases", "servers", "a_pulse", "a_logs", "a.b", "a "]
+        {
+            assert!(tasks(name).starts_with("MONGODB_TASKS_COLLECTION: "), "{name}");
+        }
+        assert_eq!((database("Tasks-1"), tasks("logs")), (String::new(), String::new()));
+    }
 }

@@ -16,10 +16,11 @@ use actix_web::{Error, HttpMessage as _, web};
 use futures_util::Stream as _;
 use futures_util::stream::poll_fn;
 use task_repo_protocol::key::visible_ascii;
-use task_repo_protocol::{Uuid, path};
+use task_repo_protocol::{ErrorCode, Uuid, path};
 use tracing::Instrument as _;
 
 use super::app::{App, InFlight};
+use super::connections::Connection;
 use super::problems::Rejection;
 use super::request::call::{AuthenticationTime, RequestId, UNKNOWN_KEY, header_text, unauthenticated};
 use super::route_metrics::RouteMetrics;
@@ -94,7 +95,11 @@ pub(crate) async fn edge(
     }
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let unread = keep_chunks(&mut request);
+    let is_spare = request.request().conn_data::<Connection>().is_some_and(|connection| connection.is_spare);
     let mut response = async {
+        if is_spare && !is_about_the_server(request.path()) {
+            return Ok(request.into_response(full().into_response(&request_id)));
+        }
         let asked = Instant::now();
         match authenticate(&request).await {
             Ok(identity) => {
@@ -112,8 +117,8 @@ pub(crate) async fn edge(
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(HeaderName::from_static(path::REQUEST_ID_HEADER), value);
     }
-    if app.is_some_and(|app| app.background.is_draining()) {
-        // A caller that comes back finds another server.
+    if is_spare || app.is_some_and(|app| app.background.is_draining()) {
+        // A caller that comes back finds another server, and one of the last connections is free for the next.
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     note(&span, &response, began);
@@ -173,6 +178,19 @@ fn credential(request: &ServiceRequest) -> Result<&str, &'static str> {
         return Err(NO_CREDENTIAL);
     };
     key.filter(|key| !key.is_empty()).ok_or(wrong_form)
+}
+
+fn full() -> Rejection {
+    Rejection::new(
+        ErrorCode::Overloaded,
+        "more connections are open than this server takes; nothing was applied. Close those that are not used",
+    )
+}
+
+/// Health and metrics, which are answered when everything else is refused.
+fn is_about_the_server(path: &str) -> bool {
+    let path = path.strip_prefix(path::BASE).unwrap_or(path);
+    [path::HEALTH, path::HEALTH_READY, path::HEALTH_DETAILED, path::METRICS].contains(&path)
 }
 
 /// Probes and documentation need no key.

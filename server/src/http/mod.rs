@@ -2,10 +2,12 @@
 
 mod app;
 mod body_room;
+mod connections;
 mod docs;
 mod edge;
 mod examples;
 mod keys;
+mod listener;
 mod mounts;
 mod near_path;
 mod openapi;
@@ -21,6 +23,5 @@ mod work;
 
 pub(crate) use app::{App, InFlight};
 pub(crate) use body_room::BodyRoom;
-pub(crate) use edge::edge;
-pub(crate) use routes::configure;
+pub(crate) use listener::Listener;
 pub use routes::openapi_document;

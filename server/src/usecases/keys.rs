@@ -39,9 +39,10 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Those in that database, and the bootstrap key.
-    pub fn new(store: Store, bootstrap_key: &str, background: Background) -> Arc<Self> {
-        let cache = KeyCache::new(SecretHash::new(hash(bootstrap_key)));
+    /// Those in that database, and the bootstrap keys: the present one, and the one before that if it is still good.
+    pub fn new(store: Store, bootstrap_keys: &[&str], background: Background) -> Arc<Self> {
+        let bootstrap = bootstrap_keys.iter().filter(|key| !key.is_empty());
+        let cache = KeyCache::new(bootstrap.map(|key| SecretHash::new(hash(key))).collect());
         Arc::new(Self { store, cache, background })
     }
 
@@ -56,7 +57,7 @@ impl Keys {
     /// When the database does not answer.
     pub async fn identify(&self, secret: &str, until: Instant) -> Result<Option<Identity>, Failure> {
         let hash = hash(secret);
-        if self.cache.bootstrap.is(&hash) {
+        if self.cache.is_bootstrap(&hash) {
             return Ok(Some(Identity::Bootstrap));
         }
         let Some(key) = self.good_key(hash, until).await? else { return Ok(None) };

@@ -10,13 +10,14 @@ const SERVER: &str = "server/src/";
 const LAYERS: [&str; 5] = ["http", "jobs", "usecases", "dispatch", "store"];
 
 /// What lies below all layers.
-const BELOW: [&str; 12] = [
+const BELOW: [&str; 13] = [
     "access",
     "background",
     "clock",
     "config",
     "events",
     "fault_injection",
+    "file_descriptors",
     "json_value",
     "kept",
     "lifecycle",
