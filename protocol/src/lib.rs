@@ -60,6 +60,7 @@ pub use edit::{Execute, SelfManagedStatus, StatusChange, TaskEdit};
 pub use error::{AttemptEnd, ErrorCode, Problem, Violation};
 pub use json::{Json, Payload};
 pub use key::{IssuedKey, KeyInfo, KeyList, KeyRotation, NewKey, Role};
+pub use limits::MAX_DELAY_SECONDS;
 pub use new_task::{Backoff, NewRetryPolicy, NewTask, NewTemplate, RetryPolicy};
 pub use outcome::{
     Cancel, Complete, Execution, ExecutionList, Fail, Outcome, OutcomeKind, OutcomeResult, Outcomes,

@@ -81,8 +81,8 @@ async fn a_verb_in_the_place_of_an_id_is_told() {
     says(&problem, &["/api/v1/tasks/claim", "POST"]);
     let answer = server.request("PATCH", &format!("/tasks/{}", Uuid::now_v7())).send().await;
     let problem = answer.problem(405, "method_not_allowed");
-    says(&problem, &["GET, PUT, DELETE", "PUT"]);
-    assert_eq!(answer.header("allow"), Some("GET, PUT, DELETE"));
+    says(&problem, &["GET, HEAD, PUT, DELETE", "PUT"]);
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, PUT, DELETE"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,6 +25,7 @@ mod fail_point;
 mod faults;
 mod fields;
 mod file_descriptors;
+mod head;
 mod heartbeats;
 mod held;
 mod helpful_errors;

@@ -17,7 +17,7 @@ fn key(task: &Value) -> bson::Uuid {
     bson::Uuid::parse_str(id(task)).expect("a UUID")
 }
 
-async fn set(server: &TestServer, task: &Value, fields: Document) {
+pub(crate) async fn set(server: &TestServer, task: &Value, fields: Document) {
     let tasks = server.database().collection::<Document>("tasks");
     let set = tasks.update_one(doc! {"_id": key(task)}, doc! {"$set": fields}).await.expect("an answer");
     assert_eq!(set.matched_count, 1);

@@ -16,6 +16,7 @@ use task_repo_tests::{API_KEY, TestDatabase, TestServer, eventually};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::later_release::share_the_load;
+use crate::newer_values::set;
 use crate::verbs::{claim, claim_one, executions, id, post, put_status, settle, token, until_status};
 
 /// Set by the command that writes the fixture.
@@ -70,7 +71,11 @@ async fn make_of_every_kind(server: &TestServer) -> BTreeMap<String, Value> {
     known.insert("pending".into(), server.create(with(json!({}))).await);
     known.insert("pending-with-everything".into(), server.create(with(all)).await);
     known.insert("keyed".into(), keyed);
-    known.insert("delayed".into(), server.create(with(json!({"run_at": "2099-01-01T00:00:00Z"}))).await);
+    let delayed = server.create(with(json!({"delay_seconds": 3600}))).await;
+    // No caller may put a task off for so long, and a fixture has to stay as it is for years.
+    let far = bson::DateTime::from_millis(4_070_908_800_000);
+    set(server, &delayed, doc! {"run_at": far, "ready_at": far}).await;
+    known.insert("delayed".into(), server.task(id(&delayed)).await);
 
     let retrying =
         server.create(with(json!({"retry": {"base_seconds": 86_400, "cap_seconds": 86_400}}))).await;

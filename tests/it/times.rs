@@ -1,6 +1,6 @@
 //! The times of a create: any offset in, UTC out; and the first moment a task may be claimed.
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use task_repo_tests::{TestServer, id_of, in_seconds, unique_type};
 
@@ -11,11 +11,11 @@ async fn times_with_any_offset_are_answered_in_utc() {
     let server = TestServer::start().await;
     for field in ["due_date", "reminder_time", "run_at"] {
         for (given, kept) in [
-            ("2100-01-31T08:00:00Z", "2100-01-31T08:00:00.000Z"),
-            ("2100-01-31T10:00:00+02:00", "2100-01-31T08:00:00.000Z"),
-            ("2100-01-31T02:15:00.5-05:45", "2100-01-31T08:00:00.500Z"),
-            ("2100-01-01T00:30:00.123+01:00", "2099-12-31T23:30:00.123Z"),
-            ("2100-01-31T08:00:00.1231Z", "2100-01-31T08:00:00.123Z"),
+            ("2020-01-31T08:00:00Z", "2020-01-31T08:00:00.000Z"),
+            ("2020-01-31T10:00:00+02:00", "2020-01-31T08:00:00.000Z"),
+            ("2020-01-31T02:15:00.5-05:45", "2020-01-31T08:00:00.500Z"),
+            ("2020-01-01T00:30:00.123+01:00", "2019-12-31T23:30:00.123Z"),
+            ("2020-01-31T08:00:00.1231Z", "2020-01-31T08:00:00.123Z"),
         ] {
             let task = server.create(with(field, &json!(given))).await;
             assert_eq!(task[field], kept, "{field} {given}");
@@ -98,4 +98,40 @@ async fn the_first_moment_it_may_be_claimed() {
     ] {
         server.post("/tasks").json(&both).send().await.problem(422, "validation_failed");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_to_run_is_bounded_as_a_delay_is() {
+    let server = TestServer::start().await;
+    let ahead = |seconds| (server.now() + TimeDelta::seconds(seconds)).to_rfc3339();
+    let (far, near) = (ahead(31_536_100), ahead(31_535_000));
+    let task = server.create(json!({"task_type": "t"})).await;
+    let (edit, execute) = (format!("/tasks/{}", id_of(&task)), format!("/tasks/{}/execute", id_of(&task)));
+    let refused = |problem: &Value, place: &Value| {
+        assert_eq!(problem["errors"][0]["loc"], *place, "{problem:#}");
+        let rule = problem["errors"][0]["msg"].as_str().unwrap();
+        assert!(rule.contains("31536000 seconds") && rule.contains("delay_seconds"), "{rule}");
+    };
+    let create = async |run_at: &str| {
+        server.post("/tasks").json(&json!({"task_type": "t", "run_at": run_at})).send().await
+    };
+    refused(&create(&far).await.problem(422, "validation_failed"), &json!(["body", "run_at"]));
+    create(&near).await.ok();
+    create("2001-01-01T00:00:00Z").await.ok();
+    let batch = json!({"tasks": [{"task_type": "t"}, {"task_type": "t", "run_at": far}]});
+    let answer = server.post("/tasks/batch").json(&batch).send().await.ok();
+    assert!(answer["results"][0]["task"].is_object(), "{answer:#}");
+    refused(&answer["results"][1]["problem"], &json!(["body", "tasks", 1, "run_at"]));
+    let change = async |run_at: &str| server.put(&edit).json(&json!({"run_at": run_at})).send().await;
+    refused(&change(&far).await.problem(422, "validation_failed"), &json!(["body", "run_at"]));
+    let run = async |run_at: &str| server.post(&execute).json(&json!({"run_at": run_at})).send().await;
+    refused(&run(&far).await.problem(422, "validation_failed"), &json!(["body", "run_at"]));
+    assert_eq!(server.task(id_of(&task)).await["run_at"], json!(null), "a refused call changes nothing");
+    change(&near).await.ok();
+    run(&near).await.ok();
+    // Dates for the owner are no delays.
+    server.create(json!({"task_type": "t", "due_date": "2099-01-01T00:00:00Z"})).await;
+    // A task for another user is refused as that.
+    let foreign = json!({"task_type": "t", "user_id": "b", "run_at": far});
+    server.post("/tasks").user("a").json(&foreign).send().await.problem(403, "forbidden");
 }

@@ -145,8 +145,13 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
     config.default_service(web::route().to(no_such_route));
 }
 
+/// The methods that a row answers: `HEAD` is `GET` without the body (RFC 9110, section 9.3.2), which actix leaves out.
+fn answered(method: &Method) -> impl Iterator<Item = &Method> {
+    std::iter::once(method).chain((method == Method::GET).then_some(&Method::HEAD))
+}
+
 fn resource(path: &str, routes: Vec<Route>) -> actix_web::Resource {
-    let allow: Vec<_> = routes.iter().map(|route| route.method.as_str().to_owned()).collect();
+    let allow: Vec<_> = routes.iter().flat_map(|route| answered(&route.method)).map(Method::as_str).collect();
     let allow = allow.join(", ");
     let mut resource = web::resource(path).app_data(RouteMetrics::of(path));
     for Route { method, access, handler, .. } in routes {
@@ -158,7 +163,9 @@ fn resource(path: &str, routes: Vec<Route>) -> actix_web::Resource {
             };
             answer.unwrap_or_else(|rejection| rejection.into_response(&request_id))
         };
-        resource = resource.route(web::route().method(method).to(handle));
+        for method in answered(&method) {
+            resource = resource.route(web::route().method(method.clone()).to(handle));
+        }
     }
     let path = path.to_owned();
     resource.default_service(web::route().to(move |request: HttpRequest| {

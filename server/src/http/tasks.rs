@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::header;
+use chrono::TimeDelta;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use task_repo_protocol::claim::MAX_WAIT_MS;
 use task_repo_protocol::page::{MAX_BATCH_BYTES, MAX_LISTED_IDS};
 use task_repo_protocol::{
-    BatchAnswer, BatchItem, Cancel, Execute, ExecutionList, NewTask, Receipt, Role, Status, StatusChange,
-    StatusReport, Tags, Task, TaskBatch, TaskEdit, TaskPage, key, path,
+    BatchAnswer, BatchItem, Cancel, DateTime, Execute, ExecutionList, MAX_DELAY_SECONDS, NewTask, Receipt,
+    Role, Status, StatusChange, StatusReport, Tags, Task, TaskBatch, TaskEdit, TaskPage, Utc, Violation, key,
+    path,
 };
 use task_repo_protocol::{SelfManagedStatus, task_type_is_valid};
 
@@ -50,11 +53,28 @@ pub(super) async fn create(mut call: Call) -> HandlerResult {
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let key = call.idempotency_key()?;
-    let new: NewTask = parse(&body).map_err(|rejection| or_foreign_user(&call, &body, rejection))?;
+    let new = parse(&body).and_then(|new: NewTask| {
+        is_near(&call, new.run_at, &["body".into()])?;
+        Ok(new)
+    });
+    let new = new.map_err(|rejection| or_foreign_user(&call, &body, rejection))?;
     let key = call.bound(key, &body);
     let created = call.service().create(&call.caller, vec![new], key).await?;
     let task = created.tasks.into_iter().next().unwrap_or(Err(Failure::UserForbidden))?;
     Ok(replayed(task_answer(201, task), created.replayed.is_some()))
+}
+
+/// Refuses a time to run that is further ahead than a delay may be. It goes by the service's time, which is why no rule of the
+/// form can say it.
+fn is_near(call: &Call, run_at: Option<DateTime<Utc>>, place: &[Value]) -> Result<(), Rejection> {
+    let latest = call.service().now() + TimeDelta::seconds(MAX_DELAY_SECONDS);
+    if run_at.is_none_or(|run_at| run_at <= latest) {
+        return Ok(());
+    }
+    let loc = place.iter().cloned().chain(["run_at".into()]).collect();
+    let msg =
+        format!("a time of at most {MAX_DELAY_SECONDS} seconds ahead is expected, as for delay_seconds");
+    Err(Rejection::invalid(vec![Violation { loc, msg, kind: "value_error".to_owned() }]))
 }
 
 /// A task for another user is refused as that, whatever rule it breaks; only its size goes before.
@@ -95,7 +115,11 @@ pub(super) async fn create_batch(mut call: Call) -> HandlerResult {
     let mut problems = Vec::with_capacity(batch.tasks.len());
     let mut tasks = Vec::with_capacity(batch.tasks.len());
     for (index, item) in batch.tasks.iter().enumerate() {
-        match parse_item::<NewTask>(item, "tasks", index) {
+        let task = parse_item(item, "tasks", index).and_then(|new: NewTask| {
+            is_near(&call, new.run_at, &["body".into(), "tasks".into(), index.into()])?;
+            Ok(new)
+        });
+        match task {
             Ok(task) => {
                 tasks.push(task);
                 problems.push(None);
@@ -133,7 +157,8 @@ pub(super) async fn get(call: Call) -> HandlerResult {
     let wait = params.number("wait_ms", 0..=MAX_WAIT_MS)?.unwrap_or(0);
     params.finish()?;
     let id = call.task_id()?;
-    let task = if wait == 0 {
+    // A `HEAD` does not wait: it would not show what it waited for.
+    let task = if wait == 0 || call.is_head() {
         call.service().get(&call.caller, id).await?
     } else {
         call.while_allowed(call.service().wait(&call.caller, id, Duration::from_millis(wait))).await?
@@ -274,6 +299,7 @@ pub(super) async fn edit(mut call: Call) -> HandlerResult {
     call.no_params()?;
     let if_match = call.if_match()?;
     let edit: TaskEdit = parse(&body)?;
+    is_near(&call, edit.run_at.flatten(), &["body".into()])?;
     fits(edit.request.as_ref().and_then(Option::as_ref))?;
     let task = call.service().edit(&call.caller, call.task_id()?, edit, if_match).await?;
     Ok(task_answer(200, task))
@@ -349,5 +375,6 @@ pub(super) async fn execute(mut call: Call) -> HandlerResult {
     let body = call.optional_body(MAX_BODY).await?;
     call.no_params()?;
     let with: Execute = body.map(|body| parse(&body)).transpose()?.unwrap_or_default();
+    is_near(&call, with.run_at, &["body".into()])?;
     Ok(json(200, &call.service().execute(&call.caller, call.task_id()?, with).await?))
 }

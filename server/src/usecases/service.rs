@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use task_repo_protocol::Uuid;
+use task_repo_protocol::{DateTime, Utc, Uuid};
 
 use super::end_waits::EndWaits;
 use super::failure::Failure;
@@ -37,6 +37,11 @@ impl TaskService {
         });
         let end_waits = EndWaits::new(store.hub());
         Arc::new(Self { store, settings, dispatch, end_waits, background })
+    }
+
+    /// The service's time.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.store.clock().now()
     }
 
     /// The calls that wait for the end of a task.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderName};
 use actix_web::web::{Bytes, BytesMut, Payload};
 use actix_web::{HttpMessage as _, HttpRequest};
@@ -84,6 +85,11 @@ impl Call {
         let deadline = Deadline::within(app.store.timeout().saturating_sub(spent));
         let (caller, share) = (Caller { scope, deadline }, app.bodies.share());
         Ok(Self { app, caller, request_id, identity, request, payload, share })
+    }
+
+    /// Whether the answer has no body.
+    pub(in crate::http) fn is_head(&self) -> bool {
+        self.request.method() == Method::HEAD
     }
 
     /// The service behind the edge.
