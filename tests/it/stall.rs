@@ -41,8 +41,10 @@ async fn assert_kept(server: &TestServer, held: &Value) {
 /// Leases outlast a time in which all such commands fail.
 async fn assert_outlasts(collection: &str, command: &str, how: Document) {
     let server = TestServer::start().await;
+    // Its turn may be long in coming. A lease that began before would have run out by then.
+    let broken = FailPoint::set_on(&server, collection, command, "off", how.clone()).await;
     let held = hold(&server).await;
-    let broken = FailPoint::set_on(&server, collection, command, "alwaysOn", how).await;
+    broken.change("alwaysOn", how).await;
     let mut passed = Duration::ZERO;
     // In steps, and a command fails after each: if the sweeper could note that leases can be renewed, it would.
     for hits in 1.. {
