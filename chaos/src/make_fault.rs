@@ -133,10 +133,7 @@ async fn secondaries_down(cluster: &Cluster) -> Result<()> {
 
 /// The number of commands that failed.
 async fn failing_commands(cluster: &Cluster, rng: &mut SmallRng) -> Result<u64> {
-    // One of those that are always on their way, and any others.
-    let mut commands = vec![if rng.random() { "update" } else { "find" }];
-    commands.extend(["insert", "update", "find", "distinct"].iter().filter(|_| rng.random::<bool>()));
-    cluster.fail_commands(doc! { "activationProbability": 0.3 }, failure(&commands, rng)).await?;
+    cluster.fail_commands(doc! { "activationProbability": 0.3 }, failure(rng)).await?;
     tokio::time::sleep(FAULT_DURATION).await;
     cluster.heal_commands().await
 }
@@ -192,15 +189,21 @@ async fn slow_database(world: &World, load: &Load, seed: u32) -> Result<u64> {
     world.cluster.heal_commands().await
 }
 
-/// One way in which commands fail.
-fn failure(commands: &[&str], rng: &mut SmallRng) -> Document {
-    let mut data = doc! { "failCommands": commands };
-    data.extend(match rng.random_range(0..4) {
+/// One way in which commands fail: one of those that are always on their way, and any others.
+fn failure(rng: &mut SmallRng) -> Document {
+    let mut is_of_writes = false;
+    let mut data = match rng.random_range(0..4) {
         0 => doc! { "closeConnection": true },
         1 => doc! { "errorCode": 91, "errorLabels": ["RetryableWriteError"] },
-        2 => doc! { "writeConcernError": { "code": 91, "errmsg": "shutting down", "codeName": "ShutdownInProgress" } },
+        2 => {
+            is_of_writes = true;
+            doc! { "writeConcernError": { "code": 91, "errmsg": "shutting down", "codeName": "ShutdownInProgress" } }
+        }
         _ => doc! { "blockConnection": true, "blockTimeMS": 3000 },
-    });
+    };
+    let mut commands = vec![if is_of_writes || rng.random() { "update" } else { "find" }];
+    commands.extend(["insert", "update", "find", "distinct"].iter().filter(|_| rng.random::<bool>()));
+    data.insert("failCommands", commands);
     data
 }
 
@@ -211,4 +214,22 @@ async fn disturb_requests(world: &World, rates: FaultRates) -> Result<u64> {
     tokio::time::sleep(FAULT_DURATION).await;
     world.set_fault_rates(FaultRates::default());
     Ok(world.faulty_requests() - before)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    fn what_fails_is_always_a_command_that_can_fail_so() {
+        for seed in 0..1000 {
+            let failure = failure(&mut SmallRng::seed_from_u64(seed));
+            let commands = failure.get_array("failCommands").expect("commands");
+            // A read has no write concern.
+            let has_one = |name: &str| commands.iter().any(|command| command.as_str() == Some(name));
+            assert!(has_one("update") || (has_one("find") && !failure.contains_key("writeConcernError")));
+        }
+    }
 }

@@ -4,12 +4,16 @@
 //! the write is still there or not. Nothing that must not be lost hangs on an event: a server that dies between the
 //! commit and the event tells nobody, and what other servers did is not told here.
 
+mod task_move;
+
 use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
 use crate::task::{MoveRecord, Status, TaskRecord};
+
+pub use task_move::{AttemptEnding, AttemptStart, Created, Step, TaskMove, ToldError};
 
 /// A write of one task that has become durable.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ pub(crate) fn move_of(from: Status, version: i64, intent: &Intent, task: &TaskRe
         Intent::Execute(with) => set_anew(with),
         _ => Vec::new(),
     };
-    let verb = intent.verb().as_str();
+    let verb = intent.verb().told();
     Some(MoveRecord { version: task.version, at: task.updated_at, verb, from: Some(from), fields })
 }
 

@@ -27,4 +27,4 @@ pub use parts::{
 pub use raw_view::raw_view;
 pub use record::{StoredPayload, TaskRecord};
 pub use size::input_bytes;
-pub use words::{AttemptStatus, Backoff, Reason, Status, Trigger};
+pub use words::{AttemptStatus, Backoff, MoveVerb, Reason, Status, Trigger};

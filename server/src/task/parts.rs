@@ -11,7 +11,7 @@ use serde_with::{Bytes, serde_as, skip_serializing_none};
 use task_repo_protocol as wire;
 use task_repo_protocol::{Receipt, Uuid};
 
-use super::words::{AttemptStatus, Backoff, Reason, Status, Trigger};
+use super::words::{AttemptStatus, Backoff, MoveVerb, Reason, Status, Trigger};
 use crate::kept::Kept;
 
 /// The lease under which a worker has a task.
@@ -195,7 +195,7 @@ pub struct MoveRecord {
     /// The task's `updated_at` of that version; in the text in milliseconds.
     pub at: DateTime<Utc>,
     /// The verb that made it.
-    pub verb: &'static str,
+    pub verb: MoveVerb,
     /// Where the task stood before; absent for a creation.
     pub from: Option<Status>,
     /// Of an edit, or of an `execute` with new limits: the names of the fields.
@@ -210,7 +210,7 @@ impl MoveRecord {
         let mut text = String::with_capacity(48 * moves.len());
         for (place, it) in moves.iter().enumerate() {
             text.push(if place == 0 { '[' } else { ',' });
-            let _ = write!(text, "[{},{},\"{}\"", it.version, it.at.timestamp_millis(), it.verb);
+            let _ = write!(text, "[{},{},\"{}\"", it.version, it.at.timestamp_millis(), it.verb.as_str());
             if let Some(from) = &it.from {
                 let _ = write!(text, ",\"{}\"", from.as_str());
             }

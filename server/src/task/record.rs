@@ -14,12 +14,9 @@ use super::parts::{
     AttemptRecord, ErrorRecord, LeaseRecord, LimitsRecord, MoveRecord, ProgressRecord, ReceiptRecord,
     RetryRecord, UsageRecord, is_false,
 };
-use super::words::{Reason, Status};
+use super::words::{MoveVerb, Reason, Status};
 use crate::access::Scope;
 use crate::kept::Kept;
-
-/// The name of a creation among the verbs of moves.
-const CREATE: &str = "create";
 
 /// A task, whole or (where a read leaves them out) without its payloads.
 #[serde_as]
@@ -274,7 +271,7 @@ impl TaskRecord {
         MoveRecord {
             version: self.version,
             at: self.updated_at,
-            verb: CREATE,
+            verb: MoveVerb::Create,
             from: None,
             fields: Vec::new(),
         }

@@ -18,7 +18,7 @@ pub(crate) fn stored(task: Uuid, text: &str) -> Uuid {
 }
 
 /// A stored token, or the stored id of an attempt, as answers about this task show it.
-pub(super) fn seen_from_outside(task: Uuid, stored: Uuid) -> Uuid {
+pub(crate) fn seen_from_outside(task: Uuid, stored: Uuid) -> Uuid {
     with_id_of(task, stored)
 }
 

@@ -93,6 +93,46 @@ words! {
     }
 }
 
+words! {
+    /// What was done to a task, as it is told: its creation, or a verb of the lifecycle.
+    pub enum MoveVerb {
+        /// It was created.
+        Create = "create",
+        /// A worker took it.
+        Claim = "claim",
+        /// Its worker reported progress.
+        Heartbeat = "heartbeat",
+        /// Its claim was answered once more: no version of it, and never told.
+        Repeat = "repeat",
+        /// Its worker brought the result.
+        Complete = "complete",
+        /// Its worker gave the attempt up.
+        Fail = "fail",
+        /// Its worker gave it back.
+        Release = "release",
+        /// A claim was undone.
+        Withdraw = "withdraw",
+        /// Its worker acknowledged the cancellation.
+        AcknowledgeCancel = "acknowledge_cancel",
+        /// The lease or the attempt ran out.
+        Expire = "expire",
+        /// Its time came.
+        Promote = "promote",
+        /// Its owner asked for its cancellation.
+        Cancel = "cancel",
+        /// Its owner wanted it now, or again.
+        Execute = "execute",
+        /// Its owner changed fields.
+        Edit = "edit",
+        /// Its owner removed it.
+        Delete = "delete",
+        /// A service began its own work on it.
+        Begin = "begin",
+        /// A service ended its own work on it.
+        End = "end",
+    }
+}
+
 impl Status {
     /// Whether only `execute` leads out of it.
     pub const fn is_final(self) -> bool {
