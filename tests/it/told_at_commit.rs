@@ -25,7 +25,7 @@ async fn listening(database: &TestDatabase) -> (Store, Heard) {
     let heard = Heard::default();
     let ear = Arc::clone(&heard);
     store.hub().subscribe(move |event| {
-        let verbs = event.moves.iter().map(|it| it.verb).collect();
+        let verbs = event.moves.iter().map(|it| it.verb.as_str()).collect();
         let before = event.before.map(|status| status.to_string());
         ear.lock().unwrap().push((before, verbs, event.task.status.to_string()));
     });
