@@ -23,6 +23,7 @@ mod errors;
 mod executing;
 mod fail_point;
 mod faults;
+mod feed;
 mod fields;
 mod file_descriptors;
 mod head;
