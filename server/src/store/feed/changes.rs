@@ -23,9 +23,9 @@ use crate::task::{LeaseRecord, ProgressRecord, Reason, Status, TaskRecord};
 
 /// Most changes that one read brings.
 pub(in crate::store) const BATCH: i32 = 1000;
-/// The position is not in the database's history any more, or was never one of this collection: `CappedPositionLost`,
-/// `InvalidResumeToken`, `ChangeStreamFatalError`, `ChangeStreamHistoryLost`, and the number of an older form of the token.
-const LOST: [i32; 5] = [136, 260, 280, 286, 50_811];
+/// The position is not in the database's history any more: `CappedPositionLost`, `ChangeStreamFatalError`,
+/// `ChangeStreamHistoryLost`. Or it is none: `FailedToParse`, `Overflow`, `InvalidResumeToken`, and numbers of the same kind.
+const LOST: [i32; 9] = [136, 280, 286, 9, 15, 260, 40_647, 40_649, 50_811];
 
 /// An open change stream.
 pub struct ChangeStream {
