@@ -41,6 +41,8 @@ pub const KEYS: &str = "/keys";
 pub const KEY: &str = "/keys/{key_id}";
 /// `POST` replaces a key's secret.
 pub const KEY_ROTATE: &str = "/keys/{key_id}/rotate";
+/// `GET` lists which failures there were.
+pub const FAILURES: &str = "/failures";
 /// `GET` lists stored tasks that the server cannot read.
 pub const UNREADABLE_TASKS: &str = "/unreadable-tasks";
 /// `GET` shows one of them, `DELETE` removes it.

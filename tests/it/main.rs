@@ -22,6 +22,7 @@ mod edit;
 mod errors;
 mod executing;
 mod fail_point;
+mod failures;
 mod faults;
 mod feed;
 mod fields;

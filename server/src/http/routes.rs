@@ -18,7 +18,7 @@ use super::openapi::WhatHoldsForAll;
 use super::problems::{HandlerResult, Rejection};
 use super::request::call::{Call, RequestId, RouteAccess};
 use super::route_metrics::RouteMetrics;
-use super::{docs, keys, system, tasks, unreadable, work};
+use super::{docs, failures, keys, system, tasks, unreadable, work};
 
 type Handler = fn(Call) -> Pin<Box<dyn Future<Output = HandlerResult>>>;
 
@@ -69,7 +69,7 @@ macro_rules! routes {
                 (name = "tasks", description = "Tasks as their owners see them."),
                 (name = "work", description = "Tasks as workers see them: claim, heartbeat, settle."),
                 (name = "keys", description = "API keys. Every call needs the role `admin`."),
-                (name = "operation", description = "Stored tasks that the service cannot read, for those who run it."),
+                (name = "operation", description = "For those who run the service and its workers: failures, stored tasks that the service cannot read."),
                 (name = "system", description = "Health, metrics and this document. The paths work below `/api/v1` too.")
             ),
             modifiers(&WhatHoldsForAll),
@@ -104,6 +104,7 @@ routes! {
     GET KEYS ADMIN => keys::list;
     DELETE KEY ADMIN => keys::revoke;
     POST KEY_ROTATE ADMIN => keys::rotate;
+    GET FAILURES ANY_KEY => failures::list;
     GET UNREADABLE_TASKS OPERATOR => unreadable::list;
     GET UNREADABLE_TASK OPERATOR => unreadable::show;
     DELETE UNREADABLE_TASK OPERATOR => unreadable::delete;

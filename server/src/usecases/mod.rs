@@ -7,6 +7,7 @@
 //! | [`settle`] | what workers report |
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
 //! | [`query`] | reading and listing |
+//! | [`failures`] | which failures there were |
 //! | [`unreadable`] | what an operator sees of, and removes among, tasks that cannot be read |
 //! | [`wait`], [`end_waits`] | waiting for the end of a task |
 //! | [`keys`], [`key_end`] | issuing, rotating and checking API keys, and calls that wait under a key that ends |
@@ -19,6 +20,7 @@ mod create;
 mod draft;
 mod end_waits;
 mod failure;
+mod failures;
 mod idempotency;
 mod key_end;
 mod keys;
@@ -32,6 +34,7 @@ mod wait;
 pub use create::Created;
 pub(crate) use end_waits::EndWaits;
 pub use failure::{Failure, shortened};
+pub use failures::FailuresAsked;
 pub use idempotency::IdempotencyKey;
 pub use key_end::KeyEnd;
 pub use keys::Keys;

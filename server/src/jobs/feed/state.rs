@@ -14,10 +14,15 @@ const FRESH: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub struct FeedState(Mutex<Option<Known>>);
 
+/// A position.
 #[derive(Debug, Clone, Copy)]
-struct Known {
-    number: i64,
-    as_of: Option<DateTime<Utc>>,
+pub struct Known {
+    /// The number of the latest document of the log.
+    pub number: i64,
+    /// The time up to which everything is in the log.
+    pub as_of: Option<DateTime<Utc>>,
+    /// When the latest time began of which the log knows nothing.
+    pub last_gap_at: Option<DateTime<Utc>>,
     is_behind: bool,
 }
 
@@ -25,17 +30,13 @@ impl FeedState {
     /// Notes a position.
     pub(super) fn set(&self, position: &FeedPosition) {
         let FeedPosition { number, as_of, is_behind, .. } = *position;
-        *self.0.lock() = Some(Known { number, as_of, is_behind });
+        let last_gap_at = position.gaps.last().map(|gap| gap.from);
+        *self.0.lock() = Some(Known { number, as_of, last_gap_at, is_behind });
     }
 
-    /// The number of the latest document of the log that is known; 0 before the first.
-    pub fn number(&self) -> i64 {
-        self.0.lock().map_or(0, |known| known.number)
-    }
-
-    /// The time up to which everything is in the log.
-    pub fn as_of(&self) -> Option<DateTime<Utc>> {
-        self.0.lock().and_then(|known| known.as_of)
+    /// The latest position that is known.
+    pub fn known(&self) -> Option<Known> {
+        *self.0.lock()
     }
 
     /// The age of what was read last; zero when nothing waits.
@@ -58,7 +59,7 @@ mod tests {
         let lag = |age, is_behind| {
             let state = FeedState::default();
             let as_of = Some(now - TimeDelta::seconds(age));
-            *state.0.lock() = Some(Known { number: 1, as_of, is_behind });
+            *state.0.lock() = Some(Known { number: 1, as_of, last_gap_at: None, is_behind });
             state.lag(now).as_secs()
         };
         assert_eq!([lag(1, false), lag(1, true), lag(20, false)], [0, 1, 20]);
