@@ -286,3 +286,39 @@ async fn the_log_keeps_its_hours_and_goes_on_with_its_numbers() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_retention_removes_is_counted_no_more_also_where_a_removal_was_cut_off() {
+    let server = TestServer::start().await;
+    create_many(&server, 30, |_| json!({"task_type": "t", "retention_seconds": 60})).await;
+    let held = claim(&server, "t", json!({"limit": 20})).await;
+    for (n, task) in tasks(&held).iter().enumerate() {
+        settle(&server, task, if n % 2 == 0 { "complete" } else { "fail" }, json!({})).await;
+    }
+    for task in &tasks(&held)[..4] {
+        assert_eq!(server.delete(&format!("/tasks/{}", id(task))).send().await.status, 204);
+    }
+    until_counted(&server).await;
+    // As a server leaves it that dies after it has written down what it is about to remove.
+    let gone = all(&server, "tasks")
+        .await
+        .into_iter()
+        .find(|task| text(task, "status") == "completed" && !task.contains_key("deleted_at"));
+    let gone = gone.expect("a completed task");
+    let note = doc! {
+        "_id": "removal", "batch": bson::Uuid::new(), "due": bson::DateTime::from_chrono(server.now() + chrono::TimeDelta::hours(1)),
+        "tasks": [{ "_id": gone.get("_id"), "as_one_of": { "tenant": "default", "task_type": "t", "status": "completed" } }],
+    };
+    server.database().collection::<Document>("tasks_feed").insert_one(note).await.unwrap();
+    let before = all(&server, "tasks").await.len();
+    eventually("it is removed", async || all(&server, "tasks").await.len() < before).await;
+    until_counted(&server).await;
+    server.let_pass(std::time::Duration::from_secs(120)).await;
+    let final_ones = doc! { "remove_at": { "$exists": true } };
+    let tasks = server.database().collection::<Document>("tasks");
+    eventually("all that is final is removed", async || {
+        tasks.count_documents(final_ones.clone()).await.expect("a count") == 0
+    })
+    .await;
+    until_counted(&server).await;
+}

@@ -5,6 +5,7 @@
 
 use bson::{Bson, Document, doc};
 use chrono::{DateTime, Utc};
+use mongodb::error::TRANSIENT_TRANSACTION_ERROR;
 use mongodb::options::{ReadConcern, TransactionOptions};
 use mongodb::{ClientSession, Database};
 
@@ -14,6 +15,9 @@ use crate::events::{Effects, FailureKey, HourKey, Moves, Standing, TypeKey};
 use crate::store::driver::Store;
 use crate::store::error::StoreError;
 use crate::task::Status;
+
+/// How often a transaction is tried that others get in the way of.
+const TRIES: u32 = 5;
 
 /// What the reader has made of what it read.
 #[derive(Debug)]
@@ -61,26 +65,50 @@ impl Store {
         }
         let statements = statements.into_iter().filter(|(_, statements)| !statements.is_empty());
         commands.extend(statements.map(|(name, statements)| update(&self.beside(name), statements)));
+        self.in_one_transaction("advance the feed", commands).await
+    }
+
+    /// Carries these commands out, all or none. `false`: the first of them found nothing to change.
+    pub(super) async fn in_one_transaction(
+        &self,
+        what: &'static str,
+        mut commands: Vec<Document>,
+    ) -> Result<bool, StoreError> {
         let (client, database) = (self.client.clone(), self.database.clone());
-        self.call("advance the feed", self.step_deadline(), async move {
-            let mut session = client.start_session().await?;
+        self.call(what, self.step_deadline(), async move {
             if let [alone] = &mut commands[..] {
                 alone.insert("writeConcern", doc! { "w": "majority", "j": true });
                 return Ok(matched(&database.run_command(alone.clone()).await?) == 1);
             }
-            // A collection that somebody has dropped is made again, which no other read concern allows.
-            let options = TransactionOptions::builder().read_concern(ReadConcern::local()).build();
-            session.start_transaction().with_options(options).await?;
-            let is_reader = run(&database, &mut session, commands).await;
-            if !matches!(is_reader, Ok(true)) {
-                let _ = session.abort_transaction().await;
-                return is_reader;
+            let mut session = client.start_session().await?;
+            for _ in 1..TRIES {
+                match transact(&database, &mut session, &commands).await {
+                    // Somebody else has changed the same counts.
+                    Err(error) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => {}
+                    done => return done,
+                }
             }
-            session.commit_transaction().await?;
-            Ok(true)
+            transact(&database, &mut session, &commands).await
         })
         .await
     }
+}
+
+async fn transact(
+    database: &Database,
+    session: &mut ClientSession,
+    commands: &[Document],
+) -> mongodb::error::Result<bool> {
+    // A collection that somebody has dropped is made again, which no other read concern allows.
+    let options = TransactionOptions::builder().read_concern(ReadConcern::local()).build();
+    session.start_transaction().with_options(options).await?;
+    let is_found = run(database, session, commands).await;
+    if !matches!(is_found, Ok(true)) {
+        let _ = session.abort_transaction().await;
+        return is_found;
+    }
+    session.commit_transaction().await?;
+    Ok(true)
 }
 
 /// A position that was never written has no number.
@@ -88,14 +116,14 @@ fn number_filter(number: i64) -> Bson {
     if number == 0 { doc! { "$in": [0_i64, Bson::Null] }.into() } else { number.into() }
 }
 
-/// Runs the commands; the first is that of the position.
+/// Runs the commands; where the first finds nothing, only that one.
 async fn run(
     database: &Database,
     session: &mut ClientSession,
-    commands: Vec<Document>,
+    commands: &[Document],
 ) -> mongodb::error::Result<bool> {
-    for (place, command) in commands.into_iter().enumerate() {
-        let reply = database.run_command(command).session(&mut *session).await?;
+    for (place, command) in commands.iter().enumerate() {
+        let reply = database.run_command(command.clone()).session(&mut *session).await?;
         if let Ok([error, ..]) = reply.get_array("writeErrors").map(Vec::as_slice) {
             return Err(mongodb::error::Error::custom(error.to_string()));
         }
@@ -110,7 +138,7 @@ fn matched(reply: &Document) -> i32 {
     reply.get_i32("n").unwrap_or_default()
 }
 
-fn update(collection: &str, statements: Vec<Document>) -> Document {
+pub(super) fn update(collection: &str, statements: Vec<Document>) -> Document {
     doc! { "update": collection, "updates": statements }
 }
 

@@ -6,6 +6,7 @@
 //! | [`position`] | how far it has been read, by whom, and how the counts stand |
 //! | [`advance`] | stores a batch: log document, effects and new position in one transaction |
 //! | [`recount`] | counts the tasks anew, piece by piece, while the feed goes on |
+//! | [`removals`] | takes out of the counts what retention removes |
 //! | [`event_log`] | reads the event log, and removes what is old |
 //! | [`type_counts`] | how many tasks of a type there are |
 //! | [`failures`] | which failures there were |
@@ -16,6 +17,7 @@ mod event_log;
 mod failures;
 mod position;
 mod recount;
+mod removals;
 mod type_counts;
 
 pub use advance::FeedBatch;
@@ -25,6 +27,7 @@ pub use changes::{
 pub use event_log::{LogDocument, LogGap};
 pub use failures::{FailureQuery, FailureRow};
 pub use position::{ClusterTime, FeedPosition, Recount};
+pub(super) use removals::{Counted, Kind, Removal};
 pub use type_counts::{CountedTypes, TypeCounts};
 
 use super::driver::Store;

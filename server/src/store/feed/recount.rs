@@ -34,6 +34,10 @@ impl Store {
         passed: ClusterTime,
     ) -> Result<Option<FeedPosition>, StoreError> {
         let Some(recount) = &before.recount else { return Ok(Some(before.clone())) };
+        if self.noted_removal().await?.is_some() {
+            // Whoever removes is about to finish, or another server does.
+            return Ok(Some(before.clone()));
+        }
         let mut position = before.clone();
         let counted = self.read_piece(recount.after()).await?;
         let mut statements = Vec::new();
