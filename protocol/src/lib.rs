@@ -14,6 +14,7 @@
 //! | [`key`] | issued API keys and their roles |
 //! | [`system`] | health answers |
 //! | [`unreadable`] | stored tasks that a server cannot read |
+//! | [`logs`] | what a worker logs about a task |
 //! | [`failures`] | which failures there were |
 //! | [`error`] | problems and their stable codes |
 //! | [`path`] | every URL, spelled once |
@@ -38,6 +39,7 @@ mod finite;
 pub mod json;
 pub mod key;
 mod limits;
+pub mod logs;
 pub mod new_task;
 pub mod outcome;
 pub mod page;
@@ -56,6 +58,7 @@ pub mod word;
 
 pub use chrono::{DateTime, Utc};
 pub use failures::{FailureGroup, FailurePage};
+pub use logs::{LogLevel, LogLine, LogPage, NewLogLine, NewLogLines};
 pub use uuid::Uuid;
 
 pub use claim::{Claim, Claimed, Heartbeat, HeartbeatItem, HeartbeatReceipt, HeartbeatResult};

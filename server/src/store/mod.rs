@@ -18,6 +18,7 @@
 //! | [`removal`], [`beside`] | removing tasks whose retention has ended, and what lies beside them |
 //! | [`feed`] | the one reader of the change stream, the event log, counts and roll-ups |
 //! | [`keys`] | issued API keys |
+//! | [`task_logs`] | what workers log about their tasks |
 //! | [`servers`] | which servers there are, and what all of them must know |
 //! | [`job_lease`] | what only one server does at a time |
 
@@ -39,6 +40,7 @@ mod removal;
 mod renewals;
 mod schema;
 mod servers;
+mod task_logs;
 mod unreadable;
 mod unreadable_tasks;
 mod write;
@@ -59,6 +61,7 @@ pub use removal::Removed;
 pub use renewals::Outage;
 pub use schema::{SCHEMA, SchemaVersion};
 pub use servers::{Changes, ServerRecord};
+pub use task_logs::{LogQuery, LoggedLine};
 pub use unreadable::{Unreadable, UnreadableDocument};
 pub use unreadable_tasks::{ScanPlace, UnreadableScan, UnreadableTask};
 pub use write::{Applied, Change, ClaimWrite, NotApplied};

@@ -7,6 +7,7 @@
 //! | [`settle`] | what workers report |
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
 //! | [`query`] | reading and listing |
+//! | [`logs`] | what workers log about their tasks |
 //! | [`failures`] | which failures there were |
 //! | [`unreadable`] | what an operator sees of, and removes among, tasks that cannot be read |
 //! | [`wait`], [`end_waits`] | waiting for the end of a task |
@@ -24,6 +25,7 @@ mod failures;
 mod idempotency;
 mod key_end;
 mod keys;
+mod logs;
 mod operate;
 mod query;
 mod service;
@@ -38,6 +40,7 @@ pub use failures::FailuresAsked;
 pub use idempotency::IdempotencyKey;
 pub use key_end::KeyEnd;
 pub use keys::Keys;
+pub use logs::LogsAsked;
 pub use query::{ListQuery, Page, WrongCursor};
 pub use service::TaskService;
 pub use settle::Settled;
