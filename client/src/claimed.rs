@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use task_repo_protocol::{
-    Cancel, Complete, Fail, Heartbeat, HeartbeatReceipt, Json, Outcome, OutcomeKind, ProgressUpdate, Receipt,
-    Release, Task, Uuid, path,
+    Cancel, Complete, Fail, Heartbeat, HeartbeatReceipt, Json, Outcome, OutcomeKind, Payload, ProgressUpdate,
+    Receipt, Release, Task, Uuid, path,
 };
 
 use crate::client::TaskClient;
@@ -120,7 +120,29 @@ impl ClaimedTask {
     /// # Errors
     /// `lease_lost`: the work no longer counts; `task_not_found`; see [`ClientError`].
     pub async fn heartbeat(&self, progress: Option<ProgressUpdate>) -> Result<HeartbeatReceipt> {
-        let body = Heartbeat { lease_token: self.lease_token().to_owned(), lease_seconds: None, progress };
+        self.send_heartbeat(Heartbeat { progress, ..Heartbeat::default() }).await
+    }
+
+    /// Renews the lease, and keeps a checkpoint of up to 64 KiB of JSON for the next attempt, in place of the one before. It
+    /// comes with the next claim, in [`checkpoint`](Self::checkpoint).
+    ///
+    /// # Errors
+    /// `lease_lost`: the work no longer counts; `task_not_found`, `validation_failed`; see [`ClientError`].
+    pub async fn keep_checkpoint<T: Serialize + ?Sized>(&self, checkpoint: &T) -> Result<HeartbeatReceipt> {
+        let checkpoint = Payload::Json(Json::of(checkpoint).map_err(ClientError::Encode)?);
+        self.send_heartbeat(Heartbeat { checkpoint, ..Heartbeat::default() }).await
+    }
+
+    /// The checkpoint that an earlier attempt has left; `None` without one.
+    ///
+    /// # Errors
+    /// When it is no `T`.
+    pub fn checkpoint<T: DeserializeOwned>(&self) -> std::result::Result<Option<T>, serde_json::Error> {
+        self.task.checkpoint.json().map(|json| serde_json::from_str(json.as_str())).transpose()
+    }
+
+    async fn send_heartbeat(&self, body: Heartbeat) -> Result<HeartbeatReceipt> {
+        let body = Heartbeat { lease_token: self.lease_token().to_owned(), ..body };
         let request =
             ApiRequest::post(path::TASK_HEARTBEAT, Repeat::Always).at(&self.id().to_string())?.json(&body)?;
         self.client.send(request).await?.json()
@@ -179,6 +201,7 @@ pub(crate) async fn settle_one(
         retry_after_seconds,
         delay_seconds,
         usage,
+        checkpoint,
     } = ending.outcome(id, lease_token);
     let post = |endpoint| ApiRequest::post(endpoint, Repeat::UntilSettled).at(&id);
     let request = match outcome {
@@ -188,9 +211,18 @@ pub(crate) async fn settle_one(
         OutcomeKind::Failed => {
             // The outcome of a failure always has an error.
             let error = error.unwrap_or_default();
-            post(path::TASK_FAIL)?.json(&Fail { lease_token, error, retry, retry_after_seconds, usage })?
+            post(path::TASK_FAIL)?.json(&Fail {
+                lease_token,
+                error,
+                retry,
+                retry_after_seconds,
+                usage,
+                checkpoint,
+            })?
         }
-        OutcomeKind::Released => post(path::TASK_RELEASE)?.json(&Release { lease_token, delay_seconds })?,
+        OutcomeKind::Released => {
+            post(path::TASK_RELEASE)?.json(&Release { lease_token, delay_seconds, checkpoint })?
+        }
         OutcomeKind::Cancelled => {
             post(path::TASK_CANCEL)?.json(&Cancel { lease_token: Some(lease_token) })?
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use task_repo_protocol::{Json, Outcome, OutcomeKind, UsageReport, Uuid};
+use task_repo_protocol::{Json, Outcome, OutcomeKind, Payload, UsageReport, Uuid};
 
 use crate::error::{ClientError, Result};
 use crate::failure::{TaskFailure, whole_seconds};
@@ -76,6 +76,7 @@ impl Ending {
             retry_after_seconds: None,
             delay_seconds: None,
             usage: None,
+            checkpoint: Payload::Omitted,
         };
         match self {
             Self::Completed(Completion { result, result_id, usage }) => Outcome {

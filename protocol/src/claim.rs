@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::Problem;
-use crate::json::maybe_object;
-use crate::rules::{are_tags, is_task_type};
+use crate::json::{Payload, maybe_object};
+use crate::rules::{are_tags, is_checkpoint, is_task_type};
 use crate::tags::Tags;
 use crate::task::Task;
 use crate::timestamp;
@@ -94,6 +94,11 @@ pub struct Heartbeat {
     #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub progress: Option<ProgressUpdate>,
+    /// What the next attempt goes on from: any JSON of up to 64 KiB, kept exactly as sent; `null` removes it.
+    #[serde(default, skip_serializing_if = "Payload::is_omitted")]
+    #[garde(custom(is_checkpoint))]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
+    pub checkpoint: Payload,
 }
 
 /// One of the heartbeats of `POST /tasks/heartbeat`.
@@ -116,13 +121,18 @@ pub struct HeartbeatItem {
     #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub progress: Option<ProgressUpdate>,
+    /// What the next attempt goes on from: any JSON of up to 64 KiB, kept exactly as sent; `null` removes it.
+    #[serde(default, skip_serializing_if = "Payload::is_omitted")]
+    #[garde(custom(is_checkpoint))]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
+    pub checkpoint: Payload,
 }
 
 impl HeartbeatItem {
     /// The task's id as sent, and its heartbeat.
     pub fn split(self) -> (String, Heartbeat) {
-        let Self { id, lease_token, lease_seconds, progress } = self;
-        (id, Heartbeat { lease_token, lease_seconds, progress })
+        let Self { id, lease_token, lease_seconds, progress, checkpoint } = self;
+        (id, Heartbeat { lease_token, lease_seconds, progress, checkpoint })
     }
 }
 

@@ -12,3 +12,5 @@ pub const MAX_CLAIM_TYPES: usize = 100;
 pub const MAX_CLAIM: u32 = 1000;
 /// Longest a claim may wait, in milliseconds.
 pub const MAX_WAIT_MS: u64 = 30_000;
+/// Most bytes of JSON text of a checkpoint.
+pub(crate) const MAX_CHECKPOINT_BYTES: usize = 64 << 10;

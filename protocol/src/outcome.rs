@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use crate::claim::Claim;
 use crate::error::Problem;
-use crate::json::{Json, maybe_object, object};
+use crate::json::{Json, Payload, maybe_object, object};
 use crate::limits::MAX_DELAY_SECONDS;
 use crate::report::{ErrorReport, TaskError, Usage, UsageReport};
-use crate::rules::is_payload;
+use crate::rules::{is_checkpoint, is_payload};
 use crate::state::{Reason, Status};
 use crate::task::Task;
 use crate::timestamp;
@@ -67,6 +67,11 @@ pub struct Fail {
     #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub usage: Option<UsageReport>,
+    /// What the next attempt goes on from: any JSON of up to 64 KiB, kept exactly as sent; `null` removes it.
+    #[serde(default, skip_serializing_if = "Payload::is_omitted")]
+    #[garde(custom(is_checkpoint))]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
+    pub checkpoint: Payload,
 }
 
 /// Body of `POST /tasks/{id}/release`.
@@ -83,6 +88,11 @@ pub struct Release {
     #[garde(range(min = 0, max = MAX_DELAY_SECONDS))]
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_536_000))]
     pub delay_seconds: Option<i64>,
+    /// What the next attempt goes on from: any JSON of up to 64 KiB, kept exactly as sent; `null` removes it.
+    #[serde(default, skip_serializing_if = "Payload::is_omitted")]
+    #[garde(custom(is_checkpoint))]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
+    pub checkpoint: Payload,
 }
 
 /// Body of `POST /tasks/{id}/cancel`; may be left out.
@@ -169,6 +179,11 @@ pub struct Outcome {
     #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     #[garde(dive, custom(belongs_to(self.outcome, &[OutcomeKind::Completed, OutcomeKind::Failed])))]
     pub usage: Option<UsageReport>,
+    /// With `failed` and `released`. What the next attempt goes on from: any JSON of up to 64 KiB, kept exactly as sent; `null` removes it.
+    #[serde(default, skip_serializing_if = "Payload::is_omitted")]
+    #[garde(custom(is_checkpoint), custom(goes_on(self.outcome)))]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
+    pub checkpoint: Payload,
 }
 
 fn belongs_to<T>(
@@ -181,6 +196,16 @@ fn belongs_to<T>(
         } else {
             let kinds: Vec<_> = kinds.iter().map(|kind| format!("{kind:?}").to_lowercase()).collect();
             Err(garde::Error::new(format!("the field goes with the outcome {} only", kinds.join(" or "))))
+        }
+    }
+}
+
+fn goes_on(kind: OutcomeKind) -> impl FnOnce(&Payload, &()) -> garde::Result {
+    move |checkpoint, ()| {
+        if checkpoint.is_omitted() || matches!(kind, OutcomeKind::Failed | OutcomeKind::Released) {
+            Ok(())
+        } else {
+            Err(garde::Error::new("the field goes with the outcome failed or released only"))
         }
     }
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::json::{Json, Payload};
-use crate::limits::MAX_METADATA_BYTES;
+use crate::limits::{MAX_CHECKPOINT_BYTES, MAX_METADATA_BYTES};
 use crate::payload::{self, Numbers};
 use crate::tags::Tags;
 
@@ -49,6 +49,15 @@ pub(crate) fn is_payload(json: &Json, _: &()) -> garde::Result {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "garde's signature")]
 pub(crate) fn is_parameters(parameters: &Payload, context: &()) -> garde::Result {
     parameters.json().map_or(Ok(()), |json| is_payload(json, context))
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "garde's signature")]
+pub(crate) fn is_checkpoint(checkpoint: &Payload, context: &()) -> garde::Result {
+    let Some(json) = checkpoint.json() else { return Ok(()) };
+    if json.as_str().len() > MAX_CHECKPOINT_BYTES {
+        return Err(garde::Error::new("a checkpoint may have 64 KiB at most"));
+    }
+    is_payload(json, context)
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "garde's signature")]

@@ -84,6 +84,10 @@ pub struct Task {
     pub lease: Option<Lease>,
     /// The latest its worker reported.
     pub progress: Option<Progress>,
+    /// What an attempt has left for the next one, exactly as sent. Only claims and `GET /tasks/{id}` show it.
+    #[serde(default, skip_serializing_if = "Payload::is_omitted")]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
+    pub checkpoint: Payload,
     /// When its cancellation was asked for.
     #[serde(with = "timestamp::option")]
     pub cancel_requested_at: Option<DateTime<Utc>>,

@@ -8,6 +8,7 @@ mod background;
 mod batch;
 mod bulk;
 mod canary;
+mod checkpoints;
 mod claim_by_id;
 mod claim_on_creation;
 mod claim_repeats;

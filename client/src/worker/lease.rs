@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use task_repo_protocol::{DateTime, HeartbeatItem, ProgressUpdate, Task, Utc};
+use task_repo_protocol::{DateTime, HeartbeatItem, Payload, ProgressUpdate, Task, Utc};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -181,6 +181,7 @@ impl HeldLease {
             lease_token: self.token.as_ref().to_owned(),
             lease_seconds: None,
             progress: state.progress.take(now),
+            checkpoint: Payload::Omitted,
         }
     }
 

@@ -1,8 +1,9 @@
 //! Claimed tasks on their way to their caller. What does not reach the caller goes back to the queue.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use task_repo_protocol::{Task, Uuid};
+use task_repo_protocol::{Json, Task, Uuid};
 
 use super::claim_id::ClaimIdLock;
 use crate::access::Scope;
@@ -21,6 +22,8 @@ pub(super) type Delivered = Result<Delivery, StoreError>;
 #[must_use]
 pub struct Delivery {
     tasks: Vec<TaskRecord>,
+    /// What earlier attempts have left, as JSON text.
+    checkpoints: HashMap<Uuid, String>,
     /// Delivered before, to a claim with the same id: a repeat does not give them back.
     is_repeat: bool,
     claim_id: Option<ClaimIdLock>,
@@ -30,7 +33,7 @@ pub struct Delivery {
 impl Delivery {
     /// Tasks that were claimed just now.
     pub(super) fn of(tasks: Vec<TaskRecord>, claim_id: Option<ClaimIdLock>, give_back: &GiveBack) -> Self {
-        Self { tasks, is_repeat: false, claim_id, give_back: give_back.clone() }
+        Self { tasks, checkpoints: HashMap::new(), is_repeat: false, claim_id, give_back: give_back.clone() }
     }
 
     /// Tasks that an earlier claim with the same id has taken.
@@ -39,12 +42,27 @@ impl Delivery {
         claim_id: Option<ClaimIdLock>,
         give_back: &GiveBack,
     ) -> Self {
-        Self { tasks, is_repeat: true, claim_id, give_back: give_back.clone() }
+        Self { tasks, checkpoints: HashMap::new(), is_repeat: true, claim_id, give_back: give_back.clone() }
+    }
+
+    /// The tasks that have a checkpoint beside them.
+    pub fn with_checkpoint(&self) -> Vec<Uuid> {
+        self.tasks.iter().filter(|task| task.has_checkpoint).map(|task| task.id).collect()
+    }
+
+    /// Takes these checkpoints along.
+    pub fn add_checkpoints(&mut self, checkpoints: HashMap<Uuid, String>) {
+        self.checkpoints = checkpoints;
     }
 
     /// The tasks with their payloads and lease tokens, once; they may still go back.
     pub fn present(&mut self) -> Vec<Task> {
-        self.tasks.iter_mut().map(|task| view::view_and_strip(task, true)).collect()
+        let checkpoints = &mut self.checkpoints;
+        let show = |task: &mut TaskRecord| Task {
+            checkpoint: checkpoints.remove(&task.id).map(Json::known).into(),
+            ..view::view_and_strip(task, true)
+        };
+        self.tasks.iter_mut().map(show).collect()
     }
 
     /// The caller has them.

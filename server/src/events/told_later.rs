@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use task_repo_protocol::{Retry, Uuid};
 
 use super::TaskEvent;
-use crate::lifecycle::{self, AttemptFailure, Grant, Intent, Verb, move_of};
+use crate::lifecycle::{self, AttemptFailure, CheckpointChange, Grant, Intent, Verb, move_of};
 use crate::task::{AttemptStatus, ErrorRecord, Reason, Step, TaskMove, TaskRecord, UsageRecord};
 
 /// Applies these intents, ten seconds between two, and says what is told of each at its commit and, of each, what is told
@@ -49,7 +49,12 @@ fn claim(token: u128) -> Intent {
 fn fail(token: u128) -> Intent {
     let error = ErrorRecord { message: "é".repeat(2000), code: Some("c".repeat(200)), details: None };
     let failure = AttemptFailure { error, retry: Retry::Auto, retry_after_seconds: None, jitter: 0.0 };
-    Intent::Fail { token: Uuid::from_u128(token), failure, usage: UsageRecord::default() }
+    Intent::Fail {
+        token: Uuid::from_u128(token),
+        failure,
+        usage: UsageRecord::default(),
+        checkpoint: CheckpointChange::None,
+    }
 }
 
 #[test]

@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 use task_repo_protocol::claim::MAX_WAIT_MS;
 use task_repo_protocol::page::{MAX_BATCH_BYTES, MAX_LISTED_IDS};
 use task_repo_protocol::{
-    BatchAnswer, BatchItem, Cancel, DateTime, Execute, ExecutionList, MAX_DELAY_SECONDS, NewTask, Receipt,
-    Role, Status, StatusChange, StatusReport, Tags, Task, TaskBatch, TaskEdit, TaskPage, Utc, Violation, key,
-    path,
+    BatchAnswer, BatchItem, Cancel, DateTime, Execute, ExecutionList, Json, MAX_DELAY_SECONDS, NewTask,
+    Receipt, Role, Status, StatusChange, StatusReport, Tags, Task, TaskBatch, TaskEdit, TaskPage, Utc,
+    Violation, key, path,
 };
 use task_repo_protocol::{SelfManagedStatus, task_type_is_valid};
 
@@ -29,8 +29,12 @@ use crate::usecases::{Failure, ListQuery};
 
 /// A whole task, with its version as `ETag`.
 fn task_answer(status: u16, task: TaskRecord) -> HttpResponse {
+    shown(status, &view(task, false))
+}
+
+fn shown(status: u16, task: &Task) -> HttpResponse {
     let (id, tag) = (task.id, format!("\"{}\"", task.version));
-    let mut response = json(status, &view(task, false));
+    let mut response = json(status, task);
     let location = format!("{}/tasks/{id}", path::BASE);
     let headers = response.headers_mut();
     if let Ok(tag) = tag.parse() {
@@ -163,7 +167,8 @@ pub(super) async fn get(call: Call) -> HandlerResult {
     } else {
         call.while_allowed(call.service().wait(&call.caller, id, Duration::from_millis(wait))).await?
     };
-    Ok(task_answer(200, task))
+    let checkpoint = call.service().checkpoint(&call.caller, &task).await?;
+    Ok(shown(200, &Task { checkpoint: checkpoint.map(Json::known).into(), ..view(task, false) }))
 }
 
 /// Reads where a task stands, without its payloads.

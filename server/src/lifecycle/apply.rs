@@ -30,6 +30,13 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
     {
         return Err(Refusal::VersionConflict(task.version));
     }
+    if let Intent::Heartbeat { checkpoint, .. }
+    | Intent::Fail { checkpoint, .. }
+    | Intent::Release { checkpoint, .. } = intent
+    {
+        // Before the attempt ends: what is final leaves nothing.
+        settle::leave(task, checkpoint);
+    }
     match intent {
         Intent::Claim(grant) => attempt::claim(task, grant, now),
         Intent::Heartbeat { lease_seconds, progress, .. } => {

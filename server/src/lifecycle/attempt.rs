@@ -116,6 +116,7 @@ pub(super) fn finish(task: &mut TaskRecord, status: Status, reason: Option<Reaso
     task.reason = reason;
     task.completed_at = Some(now);
     task.lost_token = None;
+    (task.has_checkpoint, task.checkpoint) = (false, None);
     task.remove_at = retention_end(task, now);
 }
 

@@ -10,7 +10,7 @@ use task_repo_model::document::{
 };
 use task_repo_protocol::{Receipt as Answered, Retry, Status as Wire, Uuid};
 
-use super::{AttemptFailure, Effect, Grant, Intent, apply};
+use super::{AttemptFailure, CheckpointChange, Effect, Grant, Intent, apply};
 use crate::task::{ErrorRecord, Status as Stored, TaskRecord, UsageRecord};
 
 /// As many claims as the model has room for.
@@ -48,18 +48,21 @@ fn intent(call: TaskIntent, document: &Document) -> Intent {
         TaskIntent::Claim(_) => Intent::Claim(grant(document.claims())),
         TaskIntent::Repeat(token) => Intent::Repeat { token: uuid(token) },
         TaskIntent::Withdraw(token) => Intent::Withdraw { token: uuid(token) },
-        TaskIntent::Heartbeat(token) => {
-            Intent::Heartbeat { token: uuid(token), lease_seconds: None, progress: None }
-        }
+        TaskIntent::Heartbeat(token) => Intent::Heartbeat {
+            token: uuid(token),
+            lease_seconds: None,
+            progress: None,
+            checkpoint: CheckpointChange::None,
+        },
         TaskIntent::Expire => Intent::Expire { jitter: 0.0 },
         TaskIntent::Settle(token, Verb::Complete) => {
             Intent::Complete { token: uuid(token), result: None, result_id: None, usage }
         }
         TaskIntent::Settle(token, Verb::Fail) => {
-            Intent::Fail { token: uuid(token), failure: failure(), usage }
+            Intent::Fail { token: uuid(token), failure: failure(), usage, checkpoint: CheckpointChange::None }
         }
         TaskIntent::Settle(token, Verb::Release) => {
-            Intent::Release { token: uuid(token), delay_seconds: None }
+            Intent::Release { token: uuid(token), delay_seconds: None, checkpoint: CheckpointChange::None }
         }
     }
 }

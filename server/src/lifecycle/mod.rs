@@ -52,6 +52,8 @@ pub enum Intent {
         lease_seconds: Option<u32>,
         /// What changed of the progress.
         progress: Option<ProgressUpdate>,
+        /// What it leaves for the next attempt.
+        checkpoint: CheckpointChange,
     },
     /// See [`Verb::Repeat`].
     Repeat {
@@ -75,6 +77,8 @@ pub enum Intent {
         token: Uuid,
         /// What went wrong.
         failure: AttemptFailure,
+        /// What it leaves for the next attempt.
+        checkpoint: CheckpointChange,
         /// What the attempt used.
         usage: UsageRecord,
     },
@@ -84,6 +88,8 @@ pub enum Intent {
         token: Uuid,
         /// How long nobody should claim it, in seconds; `None`: as [`rest_seconds`] says.
         delay_seconds: Option<u32>,
+        /// What it leaves for the next attempt.
+        checkpoint: CheckpointChange,
     },
     /// See [`Verb::Withdraw`].
     Withdraw {
@@ -133,6 +139,18 @@ pub enum Intent {
         /// The versions it holds for; `None`: any.
         if_match: Option<Vec<i64>>,
     },
+}
+
+/// What becomes of the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum CheckpointChange {
+    /// It stays.
+    #[default]
+    None,
+    /// It is removed.
+    Removed,
+    /// This takes its place: JSON text.
+    Kept(String),
 }
 
 /// A lease to be given.

@@ -57,6 +57,8 @@ pub(super) fn execute(task: &mut TaskRecord, with: &Execute, now: Now) {
         task.completed_at = None;
         task.cancel_requested_at = None;
         task.cancel_receipt = None;
+        // A server that knows no checkpoints may have ended it.
+        task.has_checkpoint = false;
         task.remove_at = None;
     }
     if let Some(max_attempts) = whole(with.max_attempts) {

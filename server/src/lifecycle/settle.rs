@@ -9,11 +9,11 @@ use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{ProgressUpdate, Retry, Uuid};
 
 use super::attempt::{end_attempt, finish, lease_end};
-use super::{AttemptFailure, Effect, Now, Refusal, Verb, backoff, rest_seconds};
+use super::{AttemptFailure, CheckpointChange, Effect, Now, Refusal, Verb, backoff, rest_seconds};
 use crate::fault_injection::{self, InjectedFault};
 use crate::task::{
-    AttemptRecord, AttemptStatus, BeforeClaimRecord, ErrorRecord, Kept, ProgressRecord, Reason, Status,
-    TaskRecord, UsageRecord,
+    AttemptRecord, AttemptStatus, BeforeClaimRecord, Checkpoint, ErrorRecord, Kept, ProgressRecord, Reason,
+    Status, TaskRecord, UsageRecord,
 };
 use chrono::TimeDelta;
 
@@ -56,6 +56,19 @@ fn settled_by(status: AttemptStatus) -> Option<Verb> {
         | AttemptStatus::Timeout
         | AttemptStatus::Withdrawn
         | AttemptStatus::Other(_) => None,
+    }
+}
+
+/// What the attempt under way leaves for the next one.
+pub(super) fn leave(task: &mut TaskRecord, change: &CheckpointChange) {
+    match change {
+        CheckpointChange::None => {}
+        CheckpointChange::Removed => (task.has_checkpoint, task.checkpoint) = (false, None),
+        CheckpointChange::Kept(text) => {
+            let fence = task.attempts.last().map_or(0, |attempt| attempt.started_version);
+            task.has_checkpoint = true;
+            task.checkpoint = Some(Checkpoint { fence, text: text.clone() });
+        }
     }
 }
 
@@ -277,7 +290,11 @@ mod tests {
         };
         let token = claim(&mut task);
         assert_eq!(
-            apply(&mut task, &Intent::Release { token, delay_seconds: None }, now),
+            apply(
+                &mut task,
+                &Intent::Release { token, delay_seconds: None, checkpoint: CheckpointChange::None },
+                now
+            ),
             Ok(Effect::Changed)
         );
         for _ in 0..3 * TaskRecord::MAX_WITHDRAWN {
@@ -325,7 +342,7 @@ mod tests {
         assert_eq!((repeated.version, repeated.lease_until), (claimed.version, claimed.lease_until));
         let refused = apply(&mut repeated.clone(), &Intent::Withdraw { token }, now);
         assert_eq!(refused, Err(Refusal::WrongState(Status::Processing)));
-        let release = Intent::Release { token, delay_seconds: None };
+        let release = Intent::Release { token, delay_seconds: None, checkpoint: CheckpointChange::None };
         assert_eq!(apply(&mut repeated, &release, now), Ok(Effect::Changed), "its holder may give it back");
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use task_repo_protocol::{Execute, ProgressUpdate, Retry, SelfManagedStatus, TaskEdit, Uuid};
 
-use super::{AttemptFailure, Effect, Grant, Intent, apply};
+use super::{AttemptFailure, CheckpointChange, Effect, Grant, Intent, apply};
 use crate::task::{AttemptStatus, ErrorRecord, Status, TaskRecord, UsageRecord};
 
 /// What may happen to a task.
@@ -81,15 +81,17 @@ fn intent(step: Step, task: &TaskRecord, number: u128, now: DateTime<Utc>) -> (I
         Step::Heartbeat { progress } => {
             let text = Some(number.to_string());
             let progress = progress.then_some(ProgressUpdate { value: Some(0.5), text });
-            Intent::Heartbeat { token, lease_seconds: None, progress }
+            Intent::Heartbeat { token, lease_seconds: None, progress, checkpoint: CheckpointChange::None }
         }
         Step::Complete => Intent::Complete { token: late, result: None, result_id: None, usage },
         Step::Fail { never } => {
             let retry = if never { Retry::Never } else { Retry::Auto };
             let failure = AttemptFailure { error, retry, retry_after_seconds: Some(0), jitter: 0.0 };
-            Intent::Fail { token, failure, usage }
+            Intent::Fail { token, failure, usage, checkpoint: CheckpointChange::None }
         }
-        Step::Release { delay_seconds } => Intent::Release { token, delay_seconds },
+        Step::Release { delay_seconds } => {
+            Intent::Release { token, delay_seconds, checkpoint: CheckpointChange::None }
+        }
         Step::Withdraw => Intent::Withdraw { token },
         Step::Expire { timeout } => {
             let at = if timeout { task.timeout_at } else { task.lease_until };

@@ -18,12 +18,14 @@
 //! | [`removal`], [`beside`] | removing tasks whose retention has ended, and what lies beside them |
 //! | [`feed`] | the one reader of the change stream, the event log, counts and roll-ups |
 //! | [`keys`] | issued API keys |
+//! | [`checkpoints`] | what attempts leave for the next one |
 //! | [`task_logs`] | what workers log about their tasks |
 //! | [`servers`] | which servers there are, and what all of them must know |
 //! | [`job_lease`] | what only one server does at a time |
 
 mod beside;
 mod carried;
+mod checkpoints;
 mod driver;
 mod error;
 mod feed;

@@ -26,7 +26,7 @@ pub use parts::{
     ProgressRecord, ReceiptRecord, RetryRecord, UsageRecord,
 };
 pub use raw_view::raw_view;
-pub use record::{StoredPayload, TaskRecord};
+pub use record::{Checkpoint, StoredPayload, TaskRecord};
 pub use size::input_bytes;
 pub use task_move::{AttemptEnding, AttemptStart, Created, Step, TaskMove, ToldError};
 pub use words::{AttemptStatus, Backoff, MoveVerb, Reason, Status, Trigger};

@@ -104,6 +104,12 @@ pub struct TaskRecord {
     pub progress: Option<Kept<ProgressRecord>>,
     /// The version that brought that.
     pub progress_version: Option<i64>,
+    /// Whether a checkpoint lies beside it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub has_checkpoint: bool,
+    /// The checkpoint that the next write of it brings. It is kept beside the task and is no part of the stored form.
+    #[serde(skip)]
+    pub checkpoint: Option<Checkpoint>,
     /// When its cancellation was asked for.
     #[serde_as(as = "Option<Date>")]
     pub cancel_requested_at: Option<DateTime<Utc>>,
@@ -167,6 +173,16 @@ pub struct TaskRecord {
     pub idempotency_limits: Option<Kept<LimitsRecord>>,
 }
 
+/// What an attempt leaves for the next one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The version of the task with which the attempt began. It grows from attempt to attempt, also where `execute` counts
+    /// them anew.
+    pub fence: i64,
+    /// JSON text as sent.
+    pub text: String,
+}
+
 /// A task's payloads: JSON text as sent.
 #[derive(Debug, Default)]
 pub struct StoredPayload {
@@ -219,6 +235,8 @@ impl TaskRecord {
             lost_token: None,
             progress: None,
             progress_version: None,
+            has_checkpoint: false,
+            checkpoint: None,
             cancel_requested_at: None,
             cancel_receipt: None,
             result: None,

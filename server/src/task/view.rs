@@ -66,6 +66,7 @@ pub fn view_without_payload(task: TaskRecord, with_token: bool) -> Task {
         reminder_time: task.reminder_time,
         lease,
         progress: task.progress.map(|progress| progress.into_part().into()),
+        checkpoint: Payload::Omitted,
         cancel_requested_at: task.cancel_requested_at,
         result: Payload::Omitted,
         result_id: task.result_id,

@@ -21,7 +21,8 @@ impl TaskService {
         claim: Claim,
     ) -> Result<impl Future<Output = Result<Delivery, Failure>> + 'a, Failure> {
         self.may_claim(&caller.scope, &claim)?;
-        Ok(self.dispatch.claim(caller, claim).map_err(Failure::from))
+        let claimed = self.dispatch.claim(caller, claim).map_err(Failure::from);
+        Ok(claimed.and_then(|delivery| self.with_checkpoints(caller, delivery)))
     }
 
     /// Refuses a claim of types that the key may not use.
@@ -41,6 +42,16 @@ impl TaskService {
     /// When there is no such task or it is not pending.
     pub async fn claim_one(&self, caller: &Caller, id: Uuid, claim: ClaimOne) -> Result<Delivery, Failure> {
         let claimed = self.dispatch.claim_one(caller, id, claim).await;
-        claimed.map_err(|refused| Failure::of(id, Verb::Claim, &refused))
+        let delivery = claimed.map_err(|refused| Failure::of(id, Verb::Claim, &refused))?;
+        self.with_checkpoints(caller, delivery).await
+    }
+
+    /// Takes along what earlier attempts have left. Where that cannot be read, the tasks go back.
+    async fn with_checkpoints(&self, caller: &Caller, mut delivery: Delivery) -> Result<Delivery, Failure> {
+        let ids = delivery.with_checkpoint();
+        if !ids.is_empty() {
+            delivery.add_checkpoints(self.store.checkpoints(&ids, caller.deadline.at()).await?);
+        }
+        Ok(delivery)
     }
 }

@@ -164,6 +164,17 @@ impl TaskService {
         self.read(caller, id, true).await
     }
 
+    /// What an attempt of it has left for the next one, as JSON text.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn checkpoint(&self, caller: &Caller, task: &TaskRecord) -> Result<Option<String>, Failure> {
+        if !task.has_checkpoint || task.status.is_final() {
+            return Ok(None);
+        }
+        Ok(self.store.checkpoints(&[task.id], caller.deadline.at()).await?.remove(&task.id))
+    }
+
     /// Reads a task without its payloads.
     ///
     /// # Errors

@@ -2,13 +2,13 @@
 
 use rand::RngExt as _;
 use task_repo_protocol::{
-    Complete, Fail, Heartbeat, HeartbeatReceipt, Outcome, OutcomeKind, Receipt, Release, Uuid,
+    Complete, Fail, Heartbeat, HeartbeatReceipt, Outcome, OutcomeKind, Payload, Receipt, Release, Uuid,
 };
 
 use super::failure::Failure;
 use super::service::TaskService;
 use crate::access::Caller;
-use crate::lifecycle::{self, Intent};
+use crate::lifecycle::{self, CheckpointChange, Intent};
 use crate::store::{Applied, Change};
 use crate::task::token;
 
@@ -37,7 +37,7 @@ impl TaskService {
     /// # Errors
     /// When the token does not hold the task.
     pub async fn release(&self, caller: &Caller, id: Uuid, body: Release) -> Settled {
-        self.settle(caller, id, released(id, &body)).await
+        self.settle(caller, id, released(id, body)).await
     }
 
     /// The worker acknowledges the cancellation.
@@ -139,6 +139,15 @@ fn heartbeat(id: Uuid, body: Heartbeat) -> Intent {
         token: token::stored(id, &body.lease_token),
         lease_seconds: whole(body.lease_seconds),
         progress: body.progress,
+        checkpoint: left(body.checkpoint),
+    }
+}
+
+fn left(checkpoint: Payload) -> CheckpointChange {
+    match checkpoint {
+        Payload::Omitted => CheckpointChange::None,
+        Payload::Null => CheckpointChange::Removed,
+        Payload::Json(json) => CheckpointChange::Kept(json.into_text()),
     }
 }
 
@@ -161,11 +170,16 @@ fn failed(id: Uuid, body: Fail) -> Intent {
             jitter: rand::rng().random_range(-1.0..=1.0),
         },
         usage: body.usage.unwrap_or_default().into(),
+        checkpoint: left(body.checkpoint),
     }
 }
 
-fn released(id: Uuid, body: &Release) -> Intent {
-    Intent::Release { token: token::stored(id, &body.lease_token), delay_seconds: whole(body.delay_seconds) }
+fn released(id: Uuid, body: Release) -> Intent {
+    Intent::Release {
+        token: token::stored(id, &body.lease_token),
+        delay_seconds: whole(body.delay_seconds),
+        checkpoint: left(body.checkpoint),
+    }
 }
 
 fn settlement(id: Uuid, outcome: Outcome) -> Intent {
@@ -183,9 +197,13 @@ fn settlement(id: Uuid, outcome: Outcome) -> Intent {
                 retry: outcome.retry,
                 retry_after_seconds: outcome.retry_after_seconds,
                 usage,
+                checkpoint: outcome.checkpoint,
             },
         ),
-        OutcomeKind::Released => released(id, &Release { lease_token, delay_seconds: outcome.delay_seconds }),
+        OutcomeKind::Released => released(
+            id,
+            Release { lease_token, delay_seconds: outcome.delay_seconds, checkpoint: outcome.checkpoint },
+        ),
         OutcomeKind::Cancelled => Intent::AcknowledgeCancel { token: token::stored(id, &lease_token) },
     }
 }

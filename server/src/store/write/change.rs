@@ -85,6 +85,10 @@ impl Store {
             {
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
+            if self.keep_checkpoints(&staged, until).await.is_err() {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                continue;
+            }
             let events: Vec<_> = staged.iter().map(Staged::pending_event).collect();
             let outcomes = self.write(staged, until).await;
             let mut doubt = false;
