@@ -20,6 +20,7 @@ mod same_words;
 pub mod server;
 pub mod store;
 pub mod task;
+pub mod task_types;
 pub mod telemetry;
 pub mod usecases;
 

@@ -243,7 +243,7 @@ mod tests {
     use task_repo_protocol::Retry;
 
     use super::*;
-    use crate::lifecycle::{self, AttemptFailure, Grant, Intent, move_of};
+    use crate::lifecycle::{self, AttemptFailure, DEFAULT_MAX_LOSSES, Grant, Intent, move_of};
     use crate::task::ErrorRecord;
 
     /// Applies these intents, ten seconds between two, and says what is told of each at its commit and, of each, what is told
@@ -330,7 +330,11 @@ mod tests {
         };
         let mut task = TaskRecord::pending(Uuid::from_u128(1));
         let begin = task.created_at;
-        for (intent, at) in [(claim(7), 1), (Intent::Expire { jitter: 0.0 }, 100), (complete, 101)] {
+        for (intent, at) in [
+            (claim(7), 1),
+            (Intent::Expire { jitter: 0.0, max_losses: DEFAULT_MAX_LOSSES }, 100),
+            (complete, 101),
+        ] {
             lifecycle::apply(&mut task, &intent, begin + TimeDelta::seconds(at)).expect("the table lists it");
         }
         let end = |version| {

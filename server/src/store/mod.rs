@@ -18,6 +18,7 @@
 //! | [`removal`], [`beside`] | removing tasks whose retention has ended, and what lies beside them |
 //! | [`keys`] | issued API keys |
 //! | [`servers`] | which servers there are, and what all of them must know |
+//! | [`task_types`] | settings and pauses of task types |
 //! | [`job_lease`] | what only one server does at a time |
 
 mod beside;
@@ -37,6 +38,7 @@ mod removal;
 mod renewals;
 mod schema;
 mod servers;
+mod task_types;
 mod unreadable;
 mod unreadable_tasks;
 mod write;
@@ -53,6 +55,7 @@ pub use removal::Removed;
 pub use renewals::Outage;
 pub use schema::{SCHEMA, SchemaVersion};
 pub use servers::{Changes, ServerRecord};
+pub use task_types::ExpectedSettings;
 pub use unreadable::{Unreadable, UnreadableDocument};
 pub use unreadable_tasks::{ScanPlace, UnreadableScan, UnreadableTask};
 pub use write::{Applied, Change, ClaimWrite, NotApplied};

@@ -45,7 +45,7 @@ impl TaskService {
                     task,
                     Uuid::now_v7(),
                     now,
-                    limits(task, self.settings.task_retention_seconds),
+                    limits(task, self.types.limits(&scope.tenant, &task.task_type)),
                 )?;
                 if let Some(key) = &idempotency
                     && !fault_injection::is_injected(InjectedFault::ForgottenKeys)

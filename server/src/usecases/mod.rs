@@ -7,6 +7,7 @@
 //! | [`settle`] | what workers report |
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
 //! | [`query`] | reading and listing |
+//! | [`task_types`], [`type_figures`], [`type_changes`] | settings and pauses of task types, how they are shown, and hearing of those that other servers have changed |
 //! | [`unreadable`] | what an operator sees of, and removes among, tasks that cannot be read |
 //! | [`wait`], [`end_waits`] | waiting for the end of a task |
 //! | [`keys`], [`key_end`] | issuing, rotating and checking API keys, and calls that wait under a key that ends |
@@ -26,6 +27,9 @@ mod operate;
 mod query;
 mod service;
 mod settle;
+mod task_types;
+mod type_changes;
+mod type_figures;
 mod unreadable;
 mod wait;
 
@@ -38,4 +42,6 @@ pub use keys::Keys;
 pub use query::{ListQuery, Page, WrongCursor};
 pub use service::TaskService;
 pub use settle::Settled;
+pub use task_types::IfMatch;
+pub use type_figures::type_cursor;
 pub use unreadable::{StrayTasks, scan_place};

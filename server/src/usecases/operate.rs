@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use task_repo_protocol::{Execute, Receipt, StatusChange, TaskEdit, Uuid};
+use task_repo_protocol::{Execute, Receipt, SelfManagedStatus, StatusChange, TaskEdit, Uuid};
 
 use super::failure::Failure;
 use super::service::TaskService;
 use crate::access::Caller;
-use crate::lifecycle::Intent;
-use crate::task::TaskRecord;
+use crate::lifecycle::{Intent, Verb};
+use crate::task::{LimitsRecord, TaskRecord};
 
 impl TaskService {
     /// Ends a task that nobody works on; asks its worker to stop otherwise.
@@ -39,8 +39,20 @@ impl TaskService {
         edit: TaskEdit,
         if_match: Option<Vec<i64>>,
     ) -> Result<TaskRecord, Failure> {
-        let intent = Intent::Edit { edit: Box::new(edit), if_match };
+        let defaults = self.defaults_of(caller, id, &edit).await?;
+        let intent = Intent::Edit { edit: Box::new(edit), defaults: Box::new(defaults), if_match };
         Ok(Arc::unwrap_or_clone(self.change(caller, id, intent).await?.task))
+    }
+
+    /// The limits that `null` sets in this edit: those of the task's type. The task is read only where the edit asks for one,
+    /// because its type is not known otherwise. It never changes.
+    async fn defaults_of(&self, caller: &Caller, id: Uuid, edit: &TaskEdit) -> Result<LimitsRecord, Failure> {
+        let asks = edit.max_attempts == Some(None)
+            || edit.retry == Some(None)
+            || edit.lease_seconds == Some(None)
+            || edit.timeout_seconds == Some(None);
+        let task_type = if asks { self.peek(caller, id).await?.task_type } else { String::new() };
+        Ok(self.types.limits(&caller.scope.tenant, &task_type))
     }
 
     /// Hides a task at once; it is kept until its retention ends.
@@ -54,8 +66,8 @@ impl TaskService {
     /// Moves a task whose work the calling service runs itself; answers the whole task.
     ///
     /// # Errors
-    /// When there is no such task, its status does not allow it, a worker holds it, or `if_match` does not name its
-    /// version.
+    /// When there is no such task, its status does not allow it, its type is paused, a worker holds it, or `if_match` does
+    /// not name its version.
     pub async fn self_managed(
         &self,
         caller: &Caller,
@@ -63,6 +75,9 @@ impl TaskService {
         body: StatusChange,
         if_match: Option<Vec<i64>>,
     ) -> Result<TaskRecord, Failure> {
+        if body.status == SelfManagedStatus::Processing {
+            self.is_not_paused(caller, id, Verb::Begin).await?;
+        }
         let intent = Intent::SelfManaged {
             status: body.status,
             result: body.result.map(task_repo_protocol::Json::into_text),

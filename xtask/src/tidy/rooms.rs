@@ -10,7 +10,7 @@ const SERVER: &str = "server/src/";
 const LAYERS: [&str; 5] = ["http", "jobs", "usecases", "dispatch", "store"];
 
 /// What lies below all layers.
-const BELOW: [&str; 13] = [
+const BELOW: [&str; 14] = [
     "access",
     "background",
     "clock",
@@ -23,6 +23,7 @@ const BELOW: [&str; 13] = [
     "lifecycle",
     "same_words",
     "task",
+    "task_types",
     "telemetry",
 ];
 

@@ -237,6 +237,20 @@ impl Call {
         self.request.headers().contains_key(path::IDEMPOTENCY_KEY_HEADER)
     }
 
+    /// Refuses a call on behalf of a user.
+    pub(in crate::http) fn is_for_no_user(&self) -> Result<(), Rejection> {
+        if self.caller.scope.user.is_none() {
+            return Ok(());
+        }
+        let detail = "this is not for calls on behalf of a user: leave X-User-ID out";
+        Err(Rejection::new(ErrorCode::Forbidden, detail))
+    }
+
+    /// Whether the request has `If-Match`.
+    pub(in crate::http) fn has_if_match(&self) -> bool {
+        self.request.headers().contains_key(header::IF_MATCH)
+    }
+
     /// The versions that `If-Match` names; `None`: any.
     pub(in crate::http) fn if_match(&self) -> Result<Option<Vec<i64>>, Rejection> {
         let Some(text) = header_text(&self.request, header::IF_MATCH.as_str()) else { return Ok(None) };
