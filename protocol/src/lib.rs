@@ -15,6 +15,7 @@
 //! | [`system`] | health answers |
 //! | [`task_type`] | task types: their settings, pauses and figures |
 //! | [`unreadable`] | stored tasks that a server cannot read |
+//! | [`failures`] | which failures there were |
 //! | [`error`] | problems and their stable codes |
 //! | [`path`] | every URL, spelled once |
 //! | [`json`], [`payload`] | payloads kept exactly as sent, and their rules |
@@ -33,6 +34,7 @@
 pub mod claim;
 pub mod edit;
 pub mod error;
+pub mod failures;
 mod finite;
 pub mod json;
 pub mod key;
@@ -55,6 +57,7 @@ pub mod unreadable;
 pub mod word;
 
 pub use chrono::{DateTime, Utc};
+pub use failures::{FailureGroup, FailurePage};
 pub use uuid::Uuid;
 
 pub use claim::{Claim, Claimed, Heartbeat, HeartbeatItem, HeartbeatReceipt, HeartbeatResult};

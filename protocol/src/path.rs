@@ -49,6 +49,8 @@ pub const TASK_TYPE: &str = "/task-types/{task_type}";
 pub const TASK_TYPE_PAUSE: &str = "/task-types/{task_type}/pause";
 /// `POST` resumes a task type.
 pub const TASK_TYPE_RESUME: &str = "/task-types/{task_type}/resume";
+/// `GET` lists which failures there were.
+pub const FAILURES: &str = "/failures";
 /// `GET` lists stored tasks that the server cannot read.
 pub const UNREADABLE_TASKS: &str = "/unreadable-tasks";
 /// `GET` shows one of them, `DELETE` removes it.

@@ -36,12 +36,53 @@ pub struct DetailedHealth {
     pub dependencies: BTreeMap<String, Dependency>,
     /// The loops that run beside the requests, by name.
     pub background: BTreeMap<String, BackgroundJob>,
+    /// How far the event log is that tells what moved; absent before the first server has read anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed: Option<Feed>,
+    /// Those who read the event log, by name.
+    #[serde(default)]
+    pub readers: BTreeMap<String, LogReader>,
     /// The servers on this database, the longest running first.
     #[serde(default)]
     pub servers: Vec<ServerEntry>,
     /// Documents that this server has met in the last ten minutes and could not read.
     #[serde(default)]
     pub unreadable: Unreadable,
+}
+
+/// How far the event log is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Feed {
+    /// The number of its latest document.
+    pub position: i64,
+    /// The age of the last event that is in it, in seconds; 0 when nothing waits.
+    pub lag_seconds: f64,
+    /// Why nothing could be read for the last time, if that is so, on the server that was asked.
+    pub last_error: Option<String>,
+    /// The time up to which everything is in it.
+    #[serde(with = "timestamp::option")]
+    pub last_at: Option<DateTime<Utc>>,
+    /// When the latest time began of which the log knows nothing, if there is such a time.
+    #[serde(default, with = "timestamp::option", skip_serializing_if = "Option::is_none")]
+    pub last_gap_at: Option<DateTime<Utc>>,
+}
+
+/// How far a reader of the event log is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LogReader {
+    /// The number of the document that it has read last.
+    pub position: i64,
+    /// The age of the last event that it has read, in seconds; 0 when nothing waits.
+    pub lag_seconds: f64,
+    /// How many events it has not read yet.
+    pub events_ahead: u64,
+    /// Why it could not read for the last time, if that is so.
+    pub last_error: Option<String>,
+    /// When it has read for the last time.
+    #[serde(with = "timestamp::option")]
+    pub last_at: Option<DateTime<Utc>>,
 }
 
 /// A server as the registry knows it.

@@ -142,6 +142,8 @@ pub struct TaskSettings {
     pub wake_interval_ms: u64,
     /// How often tasks are looked for whose retention has ended, in milliseconds.
     pub retention_interval_ms: u64,
+    /// How long the event log goes back, in hours.
+    pub event_log_hours: u32,
 }
 
 impl Default for TaskSettings {
@@ -151,6 +153,7 @@ impl Default for TaskSettings {
             sweep_interval_ms: 400,
             wake_interval_ms: 150,
             retention_interval_ms: 5_000,
+            event_log_hours: 24,
         }
     }
 }

@@ -24,7 +24,7 @@ pub struct HttpCall {
 
 impl HttpCall {
     pub(crate) fn new(http: reqwest::Client, method: Method, server: &str, path: &str) -> Self {
-        let below = [path::TASKS, path::TASK_TYPES, path::KEYS, path::UNREADABLE_TASKS];
+        let below = [path::TASKS, path::TASK_TYPES, path::KEYS, path::UNREADABLE_TASKS, "/failures"];
         let base = if below.iter().any(|first| path.starts_with(first)) { path::BASE } else { "" };
         let url = Url::parse(&format!("{server}{base}{path}")).expect("a URL");
         Self { http, method, url, headers: HeaderMap::new(), body: None }.key(API_KEY)

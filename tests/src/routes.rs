@@ -91,6 +91,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", path::TASK_TYPE_PAUSE, OPERATOR, None),
     route("POST", path::TASK_TYPE_PAUSE, OPERATOR, Some(r#"{"reason":"r"}"#)),
     route("POST", path::TASK_TYPE_RESUME, OPERATOR, None),
+    route("GET", path::FAILURES, ANY, None),
     route("GET", path::UNREADABLE_TASKS, OPERATOR, None),
     route("GET", path::UNREADABLE_TASK, OPERATOR, None),
     route("DELETE", path::UNREADABLE_TASK, OPERATOR, None),

@@ -237,7 +237,7 @@ impl TestServer {
         self.request("DELETE", path)
     }
 
-    /// A raw call. A path that begins with `/tasks`, `/task-types`, `/keys` or `/unreadable-tasks` is meant below `/api/v1`.
+    /// A raw call. A path that begins like one of the contract is meant below `/api/v1`.
     pub fn request(&self, method: &str, path: &str) -> HttpCall {
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         HttpCall::new(self.http.clone(), method, &self.url(), path)

@@ -150,6 +150,7 @@ fn check_tasks(tasks: TaskSettings) -> Result<(), SettingsError> {
         ("SWEEP_INTERVAL_MS", tasks.sweep_interval_ms, 50, 900, "50 to 900 milliseconds"),
         ("WAKE_INTERVAL_MS", tasks.wake_interval_ms, 20, 200, "20 to 200 milliseconds"),
         ("RETENTION_INTERVAL_MS", tasks.retention_interval_ms, 50, 3_600_000, "50 to 3600000 milliseconds"),
+        ("EVENT_LOG_HOURS", tasks.event_log_hours.into(), 1, 168, "1 to 168 hours"),
     ] {
         bounds(variable, (least..=most).contains(&millis), expected, &millis)?;
     }

@@ -4,6 +4,7 @@
 //! the write is still there or not. Nothing that must not be lost hangs on an event: a server that dies between the
 //! commit and the event tells nobody, and what other servers did is not told here.
 
+mod effects;
 mod task_move;
 
 use std::fmt;
@@ -13,6 +14,10 @@ use parking_lot::RwLock;
 
 use crate::task::{MoveRecord, Status, TaskRecord};
 
+pub use effects::{
+    Effects, FailureEffect, FailureKey, HourEffect, HourKey, MAX_CODES, Moves, SeenFailures, Standing, Times,
+    TypeEffect, TypeKey,
+};
 pub use task_move::{AttemptEnding, AttemptStart, Created, Step, TaskMove, ToldError};
 
 /// A write of one task that has become durable.

@@ -111,6 +111,9 @@ pub struct AttemptEnding {
     /// The attempt had been lost, and was completed all the same. This end replaces that loss.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,
+    /// When it had been lost then, where that is known.
+    #[serde_as(as = "Option<Date>")]
+    pub lost_at: Option<DateTime<Utc>>,
 }
 
 /// Why an attempt failed, as far as receivers are told.
@@ -227,6 +230,7 @@ impl AttemptEnding {
             }),
             usage: attempt.usage.as_ref().filter(|_| !was_lost).map(|usage| usage.clone().into_part()),
             late,
+            lost_at: attempt.lost_at.filter(|_| late),
         }
     }
 }

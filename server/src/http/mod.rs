@@ -6,6 +6,7 @@ mod connections;
 mod docs;
 mod edge;
 mod examples;
+mod failures;
 mod keys;
 mod listener;
 mod mounts;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use actix_web::HttpResponse;
 use task_repo_protocol::ErrorCode;
 use task_repo_protocol::system::{
-    BackgroundJob, Dependency, DetailedHealth, Health, ServerEntry, Unreadable,
+    BackgroundJob, Dependency, DetailedHealth, Feed, Health, ServerEntry, Unreadable,
     UnreadableDocument as Document,
 };
 
@@ -81,11 +81,26 @@ pub(super) async fn detailed(call: Call) -> HandlerResult {
             version,
             uptime_seconds: call.app.started.elapsed().as_secs(),
             dependencies: BTreeMap::from([("mongodb".to_owned(), database)]),
+            feed: feed(&call, &background),
+            readers: BTreeMap::new(),
             background,
             servers: servers(&call).await,
             unreadable,
         },
     ))
+}
+
+/// How far the feed is, whichever server reads it.
+fn feed(call: &Call, background: &BTreeMap<String, BackgroundJob>) -> Option<Feed> {
+    let (state, now) = (call.app.jobs.feed(), call.app.store.clock().now());
+    let known = state.known()?;
+    Some(Feed {
+        position: known.number,
+        lag_seconds: state.lag(now).as_secs_f64(),
+        last_error: background.get("feed").and_then(|job| job.detail.clone()),
+        last_at: known.as_of,
+        last_gap_at: known.last_gap_at,
+    })
 }
 
 /// The servers on this database, as far as it says.
@@ -122,6 +137,8 @@ pub(super) async fn metrics(call: Call) -> HandlerResult {
     call.no_params()?;
     // What has changed since a round ended: a job that stands still reports nothing.
     call.app.jobs.states();
+    let lag = call.app.jobs.feed().lag(call.app.store.clock().now());
+    metrics::gauge!("task_repo_feed_lag_seconds").set(lag.as_secs_f64());
     let unreadable = u32::try_from(call.app.store.unreadable().list().len()).unwrap_or(u32::MAX);
     metrics::gauge!("task_repo_unreadable_documents").set(unreadable);
     let text = telemetry::metrics().render();

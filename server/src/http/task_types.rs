@@ -53,7 +53,7 @@ fn given(body: &[u8]) -> String {
     params(("limit" = Option<u64>, Query, minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query)),
     responses((status = 200, description = "A page of task types", body = TaskTypePage)))]
 pub(super) async fn list(call: Call) -> HandlerResult {
-    call.is_for_no_user()?;
+    call.for_no_user()?;
     let mut params = call.params()?;
     let limit = params.number("limit", 1..=1000)?.unwrap_or(100);
     let cursor = params.one("cursor")?;
@@ -68,7 +68,7 @@ pub(super) async fn list(call: Call) -> HandlerResult {
     params(("task_type" = String, Path)),
     responses((status = 200, description = "The task type", body = TaskType, headers(("ETag" = String)))))]
 pub(super) async fn get(call: Call) -> HandlerResult {
-    call.is_for_no_user()?;
+    call.for_no_user()?;
     call.no_params()?;
     Ok(answer(&call.service().task_type(&call.caller, &call.part("task_type")).await?))
 }
@@ -81,7 +81,7 @@ pub(super) async fn get(call: Call) -> HandlerResult {
         ("If-Match" = Option<String>, Header, description = "The version that is to be replaced, as in `ETag`; without settings: 404.")),
     responses((status = 200, description = "The task type", body = TaskType, headers(("ETag" = String)))))]
 pub(super) async fn put(mut call: Call) -> HandlerResult {
-    call.is_for_no_user()?;
+    call.for_no_user()?;
     let body = call.body(MAX_BODY).await?;
     call.no_params()?;
     let if_match = match (call.has_if_match(), call.if_match()?) {
@@ -101,7 +101,7 @@ pub(super) async fn put(mut call: Call) -> HandlerResult {
     params(("task_type" = String, Path)),
     responses((status = 204, description = "The settings are removed; there is no body")))]
 pub(super) async fn delete(call: Call) -> HandlerResult {
-    call.is_for_no_user()?;
+    call.for_no_user()?;
     call.no_params()?;
     call.service().remove_task_type(&call.caller, &call.part("task_type")).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -113,7 +113,7 @@ pub(super) async fn delete(call: Call) -> HandlerResult {
     request_body(content = Option<NewPause>), params(("task_type" = String, Path)),
     responses((status = 200, description = "The task type", body = TaskType, headers(("ETag" = String)))))]
 pub(super) async fn pause(mut call: Call) -> HandlerResult {
-    call.is_for_no_user()?;
+    call.for_no_user()?;
     let body = call.optional_body(MAX_BODY).await?;
     call.no_params()?;
     let name = call.part("task_type").into_owned();
@@ -130,7 +130,7 @@ pub(super) async fn pause(mut call: Call) -> HandlerResult {
     request_body(content = Option<Resume>), params(("task_type" = String, Path)),
     responses((status = 200, description = "The task type", body = TaskType, headers(("ETag" = String)))))]
 pub(super) async fn resume(mut call: Call) -> HandlerResult {
-    call.is_for_no_user()?;
+    call.for_no_user()?;
     let body = call.optional_body(MAX_BODY).await?;
     call.no_params()?;
     body.map(|body| parse::<Resume>(&body)).transpose()?;

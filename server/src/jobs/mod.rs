@@ -10,11 +10,13 @@
 //! | [`waker`] | finds what other servers did, for the calls that wait here |
 //! | [`server_registry`] | renews this server's entry, and asks what has changed that all servers must know |
 //! | [`retention`] | removes tasks whose retention has ended |
+//! | [`feed`] | reads the change stream of the tasks, and writes the event log, counts and roll-ups |
 //! | [`index_check`] | notices that indexes are missing, and makes them again |
 //! | [`runner`], [`alarm`], [`due_moves`] | one runner for all of them, when a job's next round is, and moving due tasks, the most urgent first |
 
 mod alarm;
 mod due_moves;
+mod feed;
 mod index_check;
 mod promoter;
 mod renewals;
@@ -28,6 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use task_repo_protocol::system::BackgroundJob;
 
 use crate::background::Background;
@@ -36,6 +39,8 @@ use crate::dispatch::Dispatch;
 use crate::store::Store;
 use crate::usecases::{Keys, TaskService};
 
+use feed::Feed;
+pub use feed::FeedState;
 use index_check::IndexCheck;
 use promoter::Promoter;
 use retention::Retention;
@@ -50,6 +55,7 @@ pub struct Jobs {
     background: Background,
     runner: Runner,
     server: Arc<ThisServer>,
+    feed: Arc<FeedState>,
 }
 
 impl Jobs {
@@ -57,7 +63,7 @@ impl Jobs {
     pub fn new(store: Store, background: Background) -> Self {
         let runner = Runner::new(Arc::clone(store.clock()), background.clone(), store.timeout());
         let server = Arc::new(ThisServer::new(store.clock().now()));
-        Self { store, background, runner, server }
+        Self { store, background, runner, server, feed: Arc::default() }
     }
 
     /// Starts them; they end with the server's background work.
@@ -68,7 +74,7 @@ impl Jobs {
         service: &Arc<TaskService>,
         keys: &Arc<Keys>,
     ) {
-        let Self { store, background, runner, server } = self;
+        let Self { store, background, runner, server, feed } = self;
         let millis = Duration::from_millis;
         runner.run(Sweeper::new(store, background, service.types(), millis(settings.sweep_interval_ms)));
         let (promoter, alarm) = Promoter::new(store, background);
@@ -77,7 +83,14 @@ impl Jobs {
         runner.run(ServerRegistry::new(store, keys, service, server));
         let (index_check, alarm) = IndexCheck::new(store);
         runner.run_by(index_check, alarm);
+        let log_kept = TimeDelta::hours(settings.event_log_hours.into());
+        runner.run(Feed::new(store, server, feed, log_kept));
         runner.run(Retention::new(store, background, server, millis(settings.retention_interval_ms)));
+    }
+
+    /// How far the feed is.
+    pub fn feed(&self) -> &FeedState {
+        &self.feed
     }
 
     /// How the jobs are doing, by name. The metrics of the jobs are set to the same.
@@ -87,7 +100,8 @@ impl Jobs {
 
     /// This server leaves: what it leaves undone runs out by itself.
     pub async fn sign_off(&self) {
-        let job = self.store.release_job(retention::JOB, self.server.id());
-        let _ = tokio::join!(job, self.store.remove_server(self.server.id()));
+        let release = |job| self.store.release_job(job, self.server.id());
+        let (retention, feed) = (release(retention::JOB), release(feed::JOB));
+        let _ = tokio::join!(retention, feed, self.store.remove_server(self.server.id()));
     }
 }

@@ -74,6 +74,7 @@ fn running(task: &TaskRecord, now: Now) -> AttemptRecord {
         ended_version: None,
         led_to: None,
         lost_version: None,
+        lost_at: None,
         result_id: None,
         error: None,
         truncated: false,

@@ -96,7 +96,7 @@ pub(super) fn complete(
         let version = task.version + 1;
         if let Some(attempt) = task.attempts.iter_mut().rev().find(|attempt| attempt.token == Some(token)) {
             attempt.status = AttemptStatus::Completed;
-            attempt.ended_at = Some(now);
+            attempt.lost_at = attempt.ended_at.replace(now);
             attempt.lost_version = attempt.ended_version.replace(version);
             attempt.led_to = None;
             attempt.result_id = work.1.cloned();

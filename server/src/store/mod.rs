@@ -16,6 +16,7 @@
 //! | [`renewals`] | when leases could not be renewed |
 //! | [`unreadable`], [`unreadable_tasks`] | documents that this server has met and could not read; finding and removing such tasks |
 //! | [`removal`], [`beside`] | removing tasks whose retention has ended, and what lies beside them |
+//! | [`feed`] | the one reader of the change stream, the event log, counts and roll-ups |
 //! | [`keys`] | issued API keys |
 //! | [`servers`] | which servers there are, and what all of them must know |
 //! | [`task_types`] | settings and pauses of task types |
@@ -25,6 +26,7 @@ mod beside;
 mod carried;
 mod driver;
 mod error;
+mod feed;
 mod form;
 mod ids;
 mod index_check;
@@ -46,6 +48,10 @@ mod write;
 pub use carried::{NotInserted, new_stamp};
 pub use driver::Store;
 pub use error::{ConnectError, StoreError};
+pub use feed::{
+    ChangeStream, Changed, ClusterTime, CountedTypes, FailureQuery, FailureRow, FeedBatch, FeedPosition,
+    LogDocument, LogGap, PositionLost, ReadChanges, ReadFrom, Recount, TaskChange, TypeCounts, UpdatedFields,
+};
 pub use ids::StoredId;
 pub use index_state::IndexState;
 pub use read::{

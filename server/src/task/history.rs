@@ -108,6 +108,7 @@ mod tests {
             ended_version: None,
             led_to: None,
             lost_version: None,
+            lost_at: None,
             result_id: None,
             error: Some(error.into()),
             truncated: false,

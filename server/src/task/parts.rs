@@ -89,6 +89,9 @@ pub struct AttemptRecord {
     /// Of an attempt that was lost and completed later: the task's version when it was lost. The other fields about its
     /// end tell of the completion.
     pub lost_version: Option<i64>,
+    /// When that was.
+    #[serde_as(as = "Option<Date>")]
+    pub lost_at: Option<DateTime<Utc>>,
     /// Where its result is kept, if elsewhere.
     pub result_id: Option<String>,
     /// Why it failed.

@@ -8,6 +8,7 @@
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
 //! | [`query`] | reading and listing |
 //! | [`task_types`], [`type_figures`], [`type_changes`] | settings and pauses of task types, how they are shown, and hearing of those that other servers have changed |
+//! | [`failures`] | which failures there were |
 //! | [`unreadable`] | what an operator sees of, and removes among, tasks that cannot be read |
 //! | [`wait`], [`end_waits`] | waiting for the end of a task |
 //! | [`keys`], [`key_end`] | issuing, rotating and checking API keys, and calls that wait under a key that ends |
@@ -20,6 +21,7 @@ mod create;
 mod draft;
 mod end_waits;
 mod failure;
+mod failures;
 mod idempotency;
 mod key_end;
 mod keys;
@@ -36,6 +38,7 @@ mod wait;
 pub use create::Created;
 pub(crate) use end_waits::EndWaits;
 pub use failure::{Failure, shortened};
+pub use failures::FailuresAsked;
 pub use idempotency::IdempotencyKey;
 pub use key_end::KeyEnd;
 pub use keys::Keys;

@@ -87,6 +87,15 @@ impl Call {
         Ok(Self { app, caller, request_id, identity, request, payload, share })
     }
 
+    /// Refuses what is said to be done on behalf of an end user: it is about the tasks of all.
+    pub(in crate::http) fn for_no_user(&self) -> Result<(), Rejection> {
+        if self.caller.scope.user.is_none() {
+            return Ok(());
+        }
+        let detail = "this is about the tasks of all users: leave X-User-ID out";
+        Err(Rejection::new(ErrorCode::Forbidden, detail))
+    }
+
     /// Whether the answer has no body.
     pub(in crate::http) fn is_head(&self) -> bool {
         self.request.method() == Method::HEAD
@@ -235,15 +244,6 @@ impl Call {
     /// Whether the request has an idempotency key, valid or not.
     pub(in crate::http) fn has_idempotency_key(&self) -> bool {
         self.request.headers().contains_key(path::IDEMPOTENCY_KEY_HEADER)
-    }
-
-    /// Refuses a call on behalf of a user.
-    pub(in crate::http) fn is_for_no_user(&self) -> Result<(), Rejection> {
-        if self.caller.scope.user.is_none() {
-            return Ok(());
-        }
-        let detail = "this is not for calls on behalf of a user: leave X-User-ID out";
-        Err(Rejection::new(ErrorCode::Forbidden, detail))
     }
 
     /// Whether the request has `If-Match`.

@@ -32,7 +32,7 @@ impl Store {
         options.sdam_event_handler = Some(hearing(&clock));
         let client = Client::with_options(options).map_err(|error| unusable(&error))?;
         let database = client.database(&settings.mongodb_database);
-        let store = Self {
+        let mut store = Self {
             tasks: database.collection(&settings.mongodb_tasks_collection),
             keys: database.collection("api_keys"),
             clock,
@@ -48,6 +48,7 @@ impl Store {
                 #[cfg(debug_assertions)]
                 is_later: settings.stores_later_form,
             },
+            connected_at: None,
             places: Arc::new(Semaphore::new(PLACES)),
             payload_pages: Arc::new(Semaphore::new(PAYLOAD_PAGES)),
             client,
@@ -66,6 +67,7 @@ impl Store {
             return Err(ConnectError::Standalone);
         }
         // By whatever name: what members say counts once they are heard by the names of the set.
+        store.connected_at = hello.get_timestamp("operationTime").ok();
         if let Ok(time) = hello.get_datetime("localTime") {
             store.clock.begin_at(time.to_chrono(), asked + asked.elapsed() / 2);
         }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::{Document, RawDocumentBuf};
+use bson::{Document, RawDocumentBuf, Timestamp};
 use mongodb::options::{AggregateOptions, DistinctOptions, FindOptions, Hint};
 use mongodb::{Client, Collection, Database};
 use tokio::runtime::Handle;
@@ -40,6 +40,8 @@ pub struct Store {
     pub(in crate::store) arriving: Arriving,
     pub(in crate::store) hub: Arc<Hub>,
     pub(in crate::store) form: Form,
+    /// The database's own time when this server began to use it.
+    pub(in crate::store) connected_at: Option<Timestamp>,
     pub(in crate::store) places: Arc<Semaphore>,
     pub(in crate::store) payload_pages: Arc<Semaphore>,
 }

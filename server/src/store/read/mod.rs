@@ -23,6 +23,6 @@ mod ready;
 pub use due::{DuePage, DueTask, DueTasks};
 pub use list::ListPage;
 pub use listing::Listing;
-pub(super) use projection::as_created;
+pub(super) use projection::{as_created, without_payload};
 pub use query::TaskQuery;
 pub use ready::{Awaited, Ready, ReadyFrom, Selection};
