@@ -153,8 +153,8 @@ pub struct TaskType {
     pub settings: Json,
     /// Grows with each change of the settings; 0 without settings.
     pub version: i64,
-    /// Up to when the counts are right; in a list it stands beside the types.
-    #[serde(default, with = "timestamp::option", skip_serializing_if = "Option::is_none")]
+    /// Up to when the counts are right; `null` while they are being made for the first time.
+    #[serde(with = "timestamp::option")]
     pub as_of: Option<DateTime<Utc>>,
 }
 
@@ -166,7 +166,7 @@ pub struct TaskTypePage {
     pub task_types: Vec<TaskType>,
     /// Give it back as `cursor` for the next page; `null` at the end.
     pub next_cursor: Option<String>,
-    /// Up to when the counts are right.
-    #[serde(with = "timestamp")]
-    pub as_of: DateTime<Utc>,
+    /// Up to when the counts are right; `null` while they are being made for the first time.
+    #[serde(with = "timestamp::option")]
+    pub as_of: Option<DateTime<Utc>>,
 }

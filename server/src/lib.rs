@@ -13,6 +13,7 @@ mod fault_injection;
 pub mod file_descriptors;
 pub mod http;
 pub mod jobs;
+pub mod json_schema;
 pub mod json_value;
 mod kept;
 pub mod lifecycle;

@@ -2,6 +2,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::{StatusCode, header};
+use serde_json::Value;
 use task_repo_protocol::{ErrorCode, Problem, Status, Violation};
 
 use crate::lifecycle::Verb;
@@ -68,6 +69,15 @@ impl Rejection {
         let mut rejection = Self::new(ErrorCode::ValidationFailed, detail);
         rejection.0.errors = Some(errors);
         rejection
+    }
+
+    /// The same where what does not fit stands at that place.
+    pub(super) fn below(self, place: &[Value]) -> Self {
+        let Some(errors) = self.0.errors else { return self };
+        let placed = errors
+            .into_iter()
+            .map(|error| Violation { loc: place.iter().cloned().chain(error.loc).collect(), ..error });
+        Self::invalid(placed.collect())
     }
 
     /// Whether it is about JSON that does not fit.
@@ -166,6 +176,7 @@ impl From<Failure> for Rejection {
                 .after(ended),
             Failure::VersionConflict { id, .. } => new(ErrorCode::VersionConflict).about(id.to_string()),
             Failure::TaskTypeNotFound(_) => new(ErrorCode::TaskTypeNotFound),
+            Failure::RequestUnfit(misses) => Self::invalid(misses).below(&["body".into()]),
             Failure::SettingsConflict { .. } => new(ErrorCode::VersionConflict),
             Failure::Paused { id, verb, .. } => {
                 let is_claim = verb == Verb::Claim;

@@ -15,6 +15,7 @@ use super::request::body::{parse, violation};
 use super::request::call::Call;
 use super::request::size::MAX_BODY;
 use super::response::json;
+use crate::json_schema::SchemaFault;
 use crate::usecases::{IfMatch, type_cursor};
 
 /// The only setting that may be `null`: for ever.
@@ -93,6 +94,11 @@ pub(super) async fn put(mut call: Call) -> HandlerResult {
     is_a_name(&name)?;
     let settings: TaskTypeSettings = parse(&body)?;
     let service = call.service();
+    if let Err(SchemaFault { place, rule }) = service.check_schema(&call.caller, &settings).await? {
+        let loc = ["body".into(), "request_schema".into()].into_iter().chain(place).collect();
+        let fault = Violation { loc, msg: rule, kind: "value_error".to_owned() };
+        return Err(Rejection::invalid(vec![fault]));
+    }
     Ok(answer(&service.set_task_type(&call.caller, &name, &settings, given(&body), if_match).await?))
 }
 

@@ -58,6 +58,8 @@ impl TaskService {
                 Ok(Arc::new(draft))
             })
             .collect();
+        let mut drafts: Vec<Draft> = drafts;
+        let _let_in = self.admit(caller, &mut drafts).await?;
         match idempotency {
             None => {
                 let inserted = self.insert(caller, &drafts).await.into_iter();

@@ -1,6 +1,6 @@
 //! Why the service does not do what it was asked to. Knows nothing of HTTP.
 
-use task_repo_protocol::{Status, Uuid};
+use task_repo_protocol::{Status, Uuid, Violation};
 
 use super::advice;
 use crate::lifecycle::{Refusal, Verb};
@@ -86,6 +86,9 @@ pub enum Failure {
         /// What was asked for.
         verb: Verb,
     },
+    /// The request does not fit the schema of its type. Places begin at the task.
+    #[error("the request does not fit the request_schema of its task type")]
+    RequestUnfit(Vec<Violation>),
     /// A limit is reached.
     #[error("{}", advice::limit_exceeded(limit_type, *limit, *current))]
     LimitExceeded {

@@ -7,6 +7,7 @@
 //! | [`settle`] | what workers report |
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
 //! | [`query`] | reading and listing |
+//! | [`admission`], [`request_schemas`], [`pending`] | what a task type lets in: requests that fit its schema, and only so many tasks that wait |
 //! | [`task_types`], [`type_figures`], [`type_changes`] | settings and pauses of task types, how they are shown, and hearing of those that other servers have changed |
 //! | [`failures`] | which failures there were |
 //! | [`unreadable`] | what an operator sees of, and removes among, tasks that cannot be read |
@@ -15,6 +16,7 @@
 //! | [`failure`], [`advice`] | why not, and what would help |
 //! | [`service`] | what they work with |
 
+mod admission;
 mod advice;
 mod claim;
 mod create;
@@ -26,7 +28,9 @@ mod idempotency;
 mod key_end;
 mod keys;
 mod operate;
+mod pending;
 mod query;
+mod request_schemas;
 mod service;
 mod settle;
 mod task_types;

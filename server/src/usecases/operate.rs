@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use task_repo_protocol::{Execute, Receipt, SelfManagedStatus, StatusChange, TaskEdit, Uuid};
+use task_repo_protocol::{Execute, Json, Receipt, SelfManagedStatus, StatusChange, TaskEdit, Uuid};
 
 use super::failure::Failure;
 use super::service::TaskService;
 use crate::access::Caller;
 use crate::lifecycle::{Intent, Verb};
-use crate::task::{LimitsRecord, TaskRecord};
+use crate::task::TaskRecord;
 
 impl TaskService {
     /// Ends a task that nobody works on; asks its worker to stop otherwise.
@@ -30,8 +30,8 @@ impl TaskService {
     /// Changes fields of a task that nobody works on.
     ///
     /// # Errors
-    /// When there is no such task, its status forbids it, `if_match` does not name its version, or it would get too
-    /// large.
+    /// When there is no such task, its status forbids it, `if_match` does not name its version, its request does not fit its
+    /// type's schema, or it would get too large.
     pub async fn edit(
         &self,
         caller: &Caller,
@@ -39,20 +39,27 @@ impl TaskService {
         edit: TaskEdit,
         if_match: Option<Vec<i64>>,
     ) -> Result<TaskRecord, Failure> {
-        let defaults = self.defaults_of(caller, id, &edit).await?;
+        let task_type = self.type_for(caller, id, &edit).await?;
+        if let Some(request) = &edit.request {
+            self.fits_schema(caller, &task_type, request.as_ref().map(Json::as_str)).await?;
+        }
+        let defaults = self.types.limits(&caller.scope.tenant, &task_type);
         let intent = Intent::Edit { edit: Box::new(edit), defaults: Box::new(defaults), if_match };
         Ok(Arc::unwrap_or_clone(self.change(caller, id, intent).await?.task))
     }
 
-    /// The limits that `null` sets in this edit: those of the task's type. The task is read only where the edit asks for one,
-    /// because its type is not known otherwise. It never changes.
-    async fn defaults_of(&self, caller: &Caller, id: Uuid, edit: &TaskEdit) -> Result<LimitsRecord, Failure> {
-        let asks = edit.max_attempts == Some(None)
+    /// The type of the task, which never changes. It is read only where the edit depends on what the type says and the tenant
+    /// has types that say something; else it is empty.
+    async fn type_for(&self, caller: &Caller, id: Uuid, edit: &TaskEdit) -> Result<String, Failure> {
+        let asks = edit.request.is_some()
+            || edit.max_attempts == Some(None)
             || edit.retry == Some(None)
             || edit.lease_seconds == Some(None)
             || edit.timeout_seconds == Some(None);
-        let task_type = if asks { self.peek(caller, id).await?.task_type } else { String::new() };
-        Ok(self.types.limits(&caller.scope.tenant, &task_type))
+        if asks && self.types.count(&caller.scope.tenant).0 > 0 {
+            return Ok(self.peek(caller, id).await?.task_type);
+        }
+        Ok(String::new())
     }
 
     /// Hides a task at once; it is kept until its retention ends.

@@ -6,6 +6,8 @@ use task_repo_protocol::{DateTime, Utc, Uuid};
 
 use super::end_waits::EndWaits;
 use super::failure::Failure;
+use super::pending::PendingCounts;
+use super::request_schemas::RequestSchemas;
 use crate::access::Caller;
 use crate::background::Background;
 use crate::dispatch::Dispatch;
@@ -20,6 +22,8 @@ pub struct TaskService {
     pub(super) end_waits: Arc<EndWaits>,
     pub(super) background: Background,
     pub(super) types: Arc<KnownTypes>,
+    pub(super) schemas: RequestSchemas,
+    pub(super) pending: Arc<PendingCounts>,
 }
 
 impl TaskService {
@@ -36,7 +40,8 @@ impl TaskService {
             }
         });
         let end_waits = EndWaits::new(store.hub());
-        Arc::new(Self { store, dispatch, end_waits, background, types })
+        let (schemas, pending) = (RequestSchemas::default(), PendingCounts::hearing(store.hub()));
+        Arc::new(Self { store, dispatch, end_waits, background, types, schemas, pending })
     }
 
     /// The service's time.

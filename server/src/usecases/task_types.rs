@@ -56,7 +56,7 @@ impl TaskService {
         let (settings, expected) = (SettingsRecord::new(settings, given), if_match.into());
         let written = self.store.set_type_settings(tenant, task_type, &settings, &expected, until).await;
         if let Some(record) = self.changed(written, until).await? {
-            return self.shown(caller, task_type, Some(record)).await;
+            return self.shown(caller, task_type, Some(record), true).await;
         }
         let record = self.store.task_type(tenant, task_type, until).await?;
         let found = record.filter(|record| record.settings.is_some());
@@ -98,7 +98,7 @@ impl TaskService {
         let pause = PauseRecord { reason, until: ends, since: now };
         let paused = self.store.pause_type(tenant, task_type, &pause, until).await;
         let record = self.changed(paused, until).await?;
-        self.shown(caller, task_type, record).await
+        self.shown(caller, task_type, record, true).await
     }
 
     /// Ends the pause of a type.
@@ -112,11 +112,9 @@ impl TaskService {
         let record = self.changed(resumed, until).await?;
         // The pause may have ended by itself a moment ago, or its end may have been heard of and not been acted on yet.
         self.dispatch.resumed(tenant, task_type);
-        match record {
-            // It may have been nothing but paused.
-            Some(record) => Ok(self.view(task_type, Some(&record))),
-            None => self.shown(caller, task_type, None).await,
-        }
+        // It may have been nothing but paused.
+        let is_known = record.is_some();
+        self.shown(caller, task_type, record, is_known).await
     }
 
     /// A type with what holds for it and how it is doing.
@@ -127,7 +125,7 @@ impl TaskService {
         may_see(caller, task_type)?;
         let until = caller.deadline.at();
         let record = self.store.task_type(&caller.scope.tenant, task_type, until).await?;
-        self.shown(caller, task_type, record).await
+        self.shown(caller, task_type, record, false).await
     }
 
     /// Takes note of a write of a type here, and has every server read it.

@@ -1,14 +1,22 @@
-//! How task types are shown.
+//! How task types are shown: what holds for them, and how they are doing.
+
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use task_repo_protocol::{Json, TaskType, TaskTypePage, task_type_is_valid};
 
 use super::failure::Failure;
 use super::query::WrongCursor;
 use super::service::TaskService;
 use crate::access::Caller;
+use crate::store::{CountedTypes, TypeCounts};
 use crate::task_types::TypeRecord;
+
+/// For how many types the oldest ready task is looked for at once.
+const PARALLEL_LOOKS: usize = 16;
 
 /// The name of the type at which a page ended.
 ///
@@ -17,6 +25,13 @@ use crate::task_types::TypeRecord;
 pub fn type_cursor(cursor: &str) -> Result<String, WrongCursor> {
     let name = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|name| String::from_utf8(name).ok());
     name.filter(|name| task_type_is_valid(name)).ok_or(WrongCursor::Garbage)
+}
+
+/// What is known of a type.
+#[derive(Default)]
+struct Known {
+    record: Option<TypeRecord>,
+    counts: TypeCounts,
 }
 
 impl TaskService {
@@ -30,62 +45,96 @@ impl TaskService {
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskTypePage, Failure> {
-        let scope = &caller.scope;
-        let (names, after) = (scope.task_types.as_deref(), after.unwrap_or_default());
-        let found = self.store.task_types(&scope.tenant, names, after, limit + 1, caller.deadline.at());
-        let mut records = found.await?;
-        let is_more = records.len() > limit;
-        records.truncate(limit);
-        let last = records.last().map(|record| URL_SAFE_NO_PAD.encode(&record.task_type));
-        let mut task_types = Vec::with_capacity(records.len());
+        let (scope, until) = (&caller.scope, caller.deadline.at());
+        let (tenant, start) = (&*scope.tenant, after.unwrap_or_default());
+        let names = scope.task_types.as_deref();
+        // One more of each than fits, which tells whether there is another page.
+        let (records, counted) =
+            tokio::try_join!(self.store.task_types(tenant, names, start, limit + 1, until), async {
+                match names {
+                    Some(names) => self.store.counts_of_types(tenant, names, until).await,
+                    None => {
+                        let limit = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+                        self.store.counts_after(tenant, after, limit, until).await
+                    }
+                }
+            })?;
+        let mut types: BTreeMap<String, Known> = BTreeMap::new();
         for record in records {
             let name = record.task_type.clone();
-            task_types.push(TaskType { as_of: None, ..self.shown(caller, &name, Some(record)).await? });
+            types.entry(name).or_default().record = Some(record);
         }
-        let as_of = self.store.clock().now();
-        Ok(TaskTypePage { task_types, next_cursor: last.filter(|_| is_more), as_of })
+        for counts in counted.types.into_iter().filter(|counts| counts.task_type.as_str() > start) {
+            let name = counts.task_type.clone();
+            types.entry(name).or_default().counts = counts;
+        }
+        let is_more = types.len() > limit;
+        let page: Vec<_> = types.into_iter().take(limit).collect();
+        let last = page.last().map(|(name, _)| URL_SAFE_NO_PAD.encode(name));
+        let shown = stream::iter(page)
+            .map(|(name, known)| async move { self.with_figures(caller, &name, known, counted.as_of).await })
+            .buffered(PARALLEL_LOOKS);
+        let task_types = shown.try_collect().await?;
+        Ok(TaskTypePage { task_types, next_cursor: last.filter(|_| is_more), as_of: counted.as_of })
     }
 
-    /// A type as answers show it.
-    #[allow(clippy::unused_async, reason = "until the counts come")]
+    /// A type as answers show it. Without settings, pause and tasks there is no such type, unless `is_known` says that there
+    /// is.
     pub(super) async fn shown(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         task_type: &str,
         record: Option<TypeRecord>,
+        is_known: bool,
     ) -> Result<TaskType, Failure> {
-        let is_known =
-            record.as_ref().is_some_and(|record| record.settings.is_some() || record.pause.is_some());
-        if !is_known {
+        let (names, until) = ([task_type.to_owned()], caller.deadline.at());
+        let CountedTypes { types, as_of } =
+            self.store.counts_of_types(&caller.scope.tenant, &names, until).await?;
+        let counts = types.into_iter().next();
+        let says = |record: &TypeRecord| record.settings.is_some() || record.pause.is_some();
+        if !is_known && counts.is_none() && !record.as_ref().is_some_and(says) {
             return Err(Failure::no_task_type(task_type));
         }
-        Ok(self.view(task_type, record.as_ref()))
+        let known = Known { record, counts: counts.unwrap_or_default() };
+        self.with_figures(caller, task_type, known, as_of).await
     }
 
-    /// The same, though there may be nothing to say of it.
-    pub(super) fn view(&self, task_type: &str, record: Option<&TypeRecord>) -> TaskType {
+    async fn with_figures(
+        &self,
+        caller: &Caller,
+        task_type: &str,
+        known: Known,
+        as_of: Option<DateTime<Utc>>,
+    ) -> Result<TaskType, Failure> {
+        let Known { record, counts } = known;
         let now = self.store.clock().now();
-        let (settings, pause) = record.map_or((None, None), |it| (it.settings.as_ref(), it.pause.as_ref()));
-        let version = record.filter(|_| settings.is_some()).map_or(0, |record| record.version);
-        let given = settings.map(|settings| settings.given.clone()).filter(|given| !given.is_empty());
-        TaskType {
+        let oldest = match counts.pending {
+            0 => None,
+            _ => self.store.oldest_ready(&caller.scope.tenant, task_type, caller.deadline.at()).await?,
+        };
+        let (settings, pause, version) =
+            record.map_or((None, None, 0), |record| (record.settings, record.pause, record.version));
+        let version = if settings.is_some() { version } else { 0 };
+        let given = settings.map(|settings| settings.given).filter(|given| !given.is_empty());
+        let count = |number: i64| u64::try_from(number).unwrap_or_default();
+        Ok(TaskType {
             task_type: task_type.to_owned(),
-            pending: 0,
-            scheduled: 0,
-            processing: 0,
-            failed: 0,
-            completed: 0,
-            cancelled: 0,
-            oldest_pending_seconds: None,
-            created_last_hour: 0,
-            completed_last_hour: 0,
-            failed_last_hour: 0,
+            pending: count(counts.pending),
+            scheduled: count(counts.scheduled),
+            processing: count(counts.processing),
+            failed: count(counts.failed),
+            completed: count(counts.completed),
+            cancelled: count(counts.cancelled),
+            oldest_pending_seconds: oldest.map(|ready_at| count((now - ready_at).num_seconds())),
+            created_last_hour: count(counts.last_hour.created),
+            completed_last_hour: count(counts.last_hour.completed),
+            failed_last_hour: count(counts.last_hour.failed),
             workers: 0,
             no_worker_since: None,
-            paused: pause.filter(|pause| pause.holds(now)).map(|pause| pause.clone().into()),
+            paused: pause.filter(|pause| pause.holds(now)).map(Into::into),
             settings: Json::known(given.unwrap_or_else(|| "{}".to_owned())),
             version,
-            as_of: Some(now),
-        }
+            as_of,
+        })
     }
 }

@@ -10,7 +10,7 @@ const SERVER: &str = "server/src/";
 const LAYERS: [&str; 5] = ["http", "jobs", "usecases", "dispatch", "store"];
 
 /// What lies below all layers.
-const BELOW: [&str; 14] = [
+const BELOW: [&str; 15] = [
     "access",
     "background",
     "clock",
@@ -18,6 +18,7 @@ const BELOW: [&str; 14] = [
     "events",
     "fault_injection",
     "file_descriptors",
+    "json_schema",
     "json_value",
     "kept",
     "lifecycle",
