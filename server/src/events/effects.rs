@@ -6,8 +6,7 @@ use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use serde::Deserialize;
 use task_repo_protocol::Uuid;
 
-use super::{AttemptEnding, TaskMove};
-use crate::task::{AttemptStatus, MoveVerb, Reason, Status, UsageRecord};
+use crate::task::{AttemptEnding, AttemptStatus, MoveVerb, Reason, Status, TaskMove, UsageRecord};
 
 /// How much wider each bucket of times is than the one before: percentiles are off by less than 5 %.
 const BUCKET_FACTOR: f64 = 1.1;

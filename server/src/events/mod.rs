@@ -5,20 +5,20 @@
 //! commit and the event tells nobody, and what other servers did is not told here.
 
 mod effects;
-mod task_move;
+#[cfg(test)]
+mod told_later;
 
 use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::task::{MoveRecord, Status, TaskRecord};
+use crate::task::{MoveRecord, Status, Step, TaskMove, TaskRecord};
 
 pub use effects::{
     Effects, FailureEffect, FailureKey, HourEffect, HourKey, MAX_CODES, Moves, SeenFailures, Standing, Times,
     TypeEffect, TypeKey,
 };
-pub use task_move::{AttemptEnding, AttemptStart, Created, Step, TaskMove, ToldError};
 
 /// A write of one task that has become durable.
 #[derive(Debug)]
@@ -29,6 +29,25 @@ pub struct TaskEvent<'a> {
     pub moves: &'a [MoveRecord],
     /// The task afterwards. With its payloads if it has just been created, otherwise perhaps without.
     pub task: &'a Arc<TaskRecord>,
+}
+
+impl TaskEvent<'_> {
+    /// What is told of it: a move for each version.
+    pub fn told(&self) -> Vec<TaskMove> {
+        let task = self.task;
+        let led_to = self.moves.iter().skip(1).filter_map(|next| next.from).chain([task.status]);
+        let steps = self.moves.iter().zip(led_to).map(|(it, to)| Step {
+            version: it.version,
+            at: it.at,
+            verb: it.verb,
+            from: it.from,
+            to,
+            reason: task.reason.filter(|_| it.version == task.version),
+            run_at: task.run_at.filter(|_| it.version == task.version),
+            fields: it.fields.iter().map(|field| (*field).to_owned()).collect(),
+        });
+        steps.map(|step| TaskMove::of(task, step)).collect()
+    }
 }
 
 type Subscriber = Box<dyn Fn(&TaskEvent<'_>) + Send + Sync>;

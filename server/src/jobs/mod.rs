@@ -10,13 +10,13 @@
 //! | [`waker`] | finds what other servers did, for the calls that wait here |
 //! | [`server_registry`] | renews this server's entry, and asks what has changed that all servers must know |
 //! | [`retention`] | removes tasks whose retention has ended |
-//! | [`feed`] | reads the change stream of the tasks, and writes the event log, counts and roll-ups |
+//! | [`feed_reader`] | reads the change stream of the tasks, and writes the event log, counts and roll-ups |
 //! | [`index_check`] | notices that indexes are missing, and makes them again |
 //! | [`runner`], [`alarm`], [`due_moves`] | one runner for all of them, when a job's next round is, and moving due tasks, the most urgent first |
 
 mod alarm;
 mod due_moves;
-mod feed;
+mod feed_reader;
 mod index_check;
 mod promoter;
 mod renewals;
@@ -39,8 +39,8 @@ use crate::dispatch::Dispatch;
 use crate::store::Store;
 use crate::usecases::{Keys, TaskService};
 
-use feed::Feed;
-pub use feed::FeedState;
+use feed_reader::FeedReader;
+pub use feed_reader::FeedState;
 use index_check::IndexCheck;
 use promoter::Promoter;
 use retention::Retention;
@@ -84,7 +84,7 @@ impl Jobs {
         let (index_check, alarm) = IndexCheck::new(store);
         runner.run_by(index_check, alarm);
         let log_kept = TimeDelta::hours(settings.event_log_hours.into());
-        runner.run(Feed::new(store, server, feed, log_kept));
+        runner.run(FeedReader::new(store, server, feed, log_kept));
         runner.run(Retention::new(store, background, server, millis(settings.retention_interval_ms)));
     }
 
@@ -101,7 +101,7 @@ impl Jobs {
     /// This server leaves: what it leaves undone runs out by itself.
     pub async fn sign_off(&self) {
         let release = |job| self.store.release_job(job, self.server.id());
-        let (retention, feed) = (release(retention::JOB), release(feed::JOB));
+        let (retention, feed) = (release(retention::JOB), release(feed_reader::JOB));
         let _ = tokio::join!(retention, feed, self.store.remove_server(self.server.id()));
     }
 }

@@ -14,6 +14,7 @@ mod parts;
 mod raw_view;
 mod record;
 mod size;
+mod task_move;
 pub(crate) mod token;
 pub mod view;
 pub mod words;
@@ -27,4 +28,5 @@ pub use parts::{
 pub use raw_view::raw_view;
 pub use record::{StoredPayload, TaskRecord};
 pub use size::input_bytes;
+pub use task_move::{AttemptEnding, AttemptStart, Created, Step, TaskMove, ToldError};
 pub use words::{AttemptStatus, Backoff, MoveVerb, Reason, Status, Trigger};

@@ -64,7 +64,7 @@ impl TaskService {
         let query = FailureQuery { tenant: scope.tenant.to_string(), since: at, task_types };
         let rows = self.store.failures(&query, caller.deadline.at()).await?;
         let end = skipped + asked.limit;
-        let next = (rows.len() > end).then(|| Cursor { since, task_types: asked.task_types, after: end });
+        let next = (rows.len() > end).then_some(Cursor { since, task_types: asked.task_types, after: end });
         let next_cursor =
             next.and_then(|next| serde_json::to_vec(&next).ok()).map(|json| URL_SAFE_NO_PAD.encode(json));
         let failures = rows.into_iter().skip(skipped).take(asked.limit).map(group).collect();

@@ -193,8 +193,8 @@ mod tests {
         counts.note(&key, &Ok(counted(2, 10)), Instant::now());
         tell(None, Status::Pending, 9, 1);
         let let_in = |id| counts.let_in(&key, Uuid::from_u128(id), 5);
-        let first = let_in(2).ok().expect("there were 3");
-        let second = let_in(3).ok().expect("there were 4");
+        let first = let_in(2).expect("there were 3");
+        let second = let_in(3).expect("there were 4");
         assert_eq!(let_in(4).err(), Some(5));
         tell(None, Status::Scheduled, 11, 2);
         drop(first);

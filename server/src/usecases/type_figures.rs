@@ -27,6 +27,15 @@ pub fn type_cursor(cursor: &str) -> Result<String, WrongCursor> {
     name.filter(|name| task_type_is_valid(name)).ok_or(WrongCursor::Garbage)
 }
 
+/// The workers that take a type.
+#[derive(Debug, Clone, Copy, Default)]
+struct TypeWorkers {
+    /// Those that are not lost.
+    count: u64,
+    /// Since when there is none though work is ready.
+    none_since: Option<DateTime<Utc>>,
+}
+
 /// What is known of a type.
 #[derive(Default)]
 struct Known {
@@ -51,13 +60,11 @@ impl TaskService {
         // One more of each than fits, which tells whether there is another page.
         let (records, counted) =
             tokio::try_join!(self.store.task_types(tenant, names, start, limit + 1, until), async {
-                match names {
-                    Some(names) => self.store.counts_of_types(tenant, names, until).await,
-                    None => {
-                        let limit = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-                        self.store.counts_after(tenant, after, limit, until).await
-                    }
+                if let Some(names) = names {
+                    return self.store.counts_of_types(tenant, names, until).await;
                 }
+                let limit = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+                self.store.counts_after(tenant, after, limit, until).await
             })?;
         let mut types: BTreeMap<String, Known> = BTreeMap::new();
         for record in records {
@@ -99,6 +106,17 @@ impl TaskService {
         self.with_figures(caller, task_type, known, as_of).await
     }
 
+    /// The workers that take a type, which has ready work or has none.
+    #[allow(clippy::unused_async, reason = "workers are not noted yet")]
+    async fn workers_of(
+        &self,
+        _caller: &Caller,
+        _task_type: &str,
+        _is_ready: bool,
+    ) -> Result<TypeWorkers, Failure> {
+        Ok(TypeWorkers::default())
+    }
+
     async fn with_figures(
         &self,
         caller: &Caller,
@@ -112,6 +130,7 @@ impl TaskService {
             0 => None,
             _ => self.store.oldest_ready(&caller.scope.tenant, task_type, caller.deadline.at()).await?,
         };
+        let workers = self.workers_of(caller, task_type, counts.pending > 0).await?;
         let (settings, pause, version) =
             record.map_or((None, None, 0), |record| (record.settings, record.pause, record.version));
         let version = if settings.is_some() { version } else { 0 };
@@ -129,8 +148,8 @@ impl TaskService {
             created_last_hour: count(counts.last_hour.created),
             completed_last_hour: count(counts.last_hour.completed),
             failed_last_hour: count(counts.last_hour.failed),
-            workers: 0,
-            no_worker_since: None,
+            workers: workers.count,
+            no_worker_since: workers.none_since,
             paused: pause.filter(|pause| pause.holds(now)).map(Into::into),
             settings: Json::known(given.unwrap_or_else(|| "{}".to_owned())),
             version,

@@ -230,12 +230,11 @@ fn left_out() -> Document {
 fn task_change(change: &Document) -> Option<TaskChange> {
     let Timestamp { time, increment } = change.get_timestamp("clusterTime").ok()?;
     let id = read_id(change.get_document("documentKey").ok()?.get("_id")?)?;
-    let what = match change.get_document("fullDocument") {
-        Ok(whole) => Changed::Whole(Box::new(read(whole)?)),
-        Err(_) => {
-            let fields = change.get_document("updateDescription").ok()?.get_document("updatedFields").ok()?;
-            Changed::Fields(Box::new(read(fields)?))
-        }
+    let what = if let Ok(whole) = change.get_document("fullDocument") {
+        Changed::Whole(Box::new(read(whole)?))
+    } else {
+        let fields = change.get_document("updateDescription").ok()?.get_document("updatedFields").ok()?;
+        Changed::Fields(Box::new(read(fields)?))
     };
     Some(TaskChange { id, at: ClusterTime::new(time, increment), what })
 }

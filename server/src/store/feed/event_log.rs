@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_with::{serde_as, skip_serializing_none};
 
 use super::EVENTS;
-use crate::events::TaskMove;
 use crate::store::driver::Store;
 use crate::store::error::StoreError;
+use crate::task::TaskMove;
 
 /// How many documents are removed together.
 const REMOVED_TOGETHER: i64 = 500;

@@ -41,21 +41,19 @@ impl Store {
         let mut position = before.clone();
         let counted = self.read_piece(recount.after()).await?;
         let mut statements = Vec::new();
-        match (&counted, &mut position.recount) {
-            (Some(counted), Some(recount)) => {
-                recount.add(counted.piece, passed);
-                for (key, standing) in &counted.types {
-                    let mut increments = Document::new();
-                    add_standing(&mut increments, recount.generation, standing);
-                    let now = bson::DateTime::from_chrono(self.clock().now());
-                    let change = doc! { "$inc": increments, "$max": { "last_at": now } };
-                    statements.push(doc! { "q": { "_id": type_id(&key.tenant, &key.task_type) }, "u": change, "upsert": true });
-                }
+        if let (Some(counted), Some(recount)) = (&counted, &mut position.recount) {
+            recount.add(counted.piece, passed);
+            for (key, standing) in &counted.types {
+                let mut increments = Document::new();
+                add_standing(&mut increments, recount.generation, standing);
+                let now = bson::DateTime::from_chrono(self.clock().now());
+                let change = doc! { "$inc": increments, "$max": { "last_at": now } };
+                let id = type_id(&key.tenant, &key.task_type);
+                statements.push(doc! { "q": { "_id": id }, "u": change, "upsert": true });
             }
-            _ => {
-                position.counts = recount.generation;
-                position.recount = None;
-            }
+        } else {
+            position.counts = recount.generation;
+            position.recount = None;
         }
         let stored = self.advance_with(before, &position, vec![(COUNTS, statements)], None).await?;
         if stored && counted.is_none() {

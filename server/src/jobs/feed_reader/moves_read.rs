@@ -8,9 +8,8 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use task_repo_protocol::Uuid;
 
-use crate::events::{AttemptStart, Step, TaskMove};
 use crate::store::{Changed, ClusterTime, Store, StoreError, TaskChange, UpdatedFields};
-use crate::task::{MoveVerb, Status, TaskRecord};
+use crate::task::{AttemptStart, MoveVerb, Status, Step, TaskMove, TaskRecord};
 
 /// How many tasks are remembered at least, and half of the most.
 const REMEMBERED: usize = 100_000;

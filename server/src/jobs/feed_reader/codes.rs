@@ -1,5 +1,6 @@
 //! Which codes of failures are counted by themselves. Codes come from workers, and there may be any number of them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use crate::events::{Effects, HourKey, MAX_CODES};
@@ -20,9 +21,9 @@ impl Codes {
         }
         let hours: HashSet<_> = effects.failures.keys().map(|key| key.of.clone()).collect();
         for hour in hours {
-            if !self.0.contains_key(&hour) {
-                let codes = store.failure_codes(&hour).await?;
-                self.0.insert(hour, codes.into_iter().collect());
+            if let Entry::Vacant(place) = self.0.entry(hour) {
+                let codes = store.failure_codes(place.key()).await?;
+                place.insert(codes.into_iter().collect());
             }
         }
         effects.bound_codes(|hour, code| {

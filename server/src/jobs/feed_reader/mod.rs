@@ -54,7 +54,7 @@ const FAILURES_KEPT: TimeDelta = TimeDelta::days(32);
 const TYPES_KEPT: TimeDelta = TimeDelta::days(31);
 
 /// The job.
-pub(super) struct Feed {
+pub(super) struct FeedReader {
     store: Store,
     server: Arc<ThisServer>,
     state: Arc<FeedState>,
@@ -75,7 +75,7 @@ struct Reader {
     cleaned: Option<Instant>,
 }
 
-impl Feed {
+impl FeedReader {
     pub(super) fn new(
         store: &Store,
         server: &Arc<ThisServer>,
@@ -213,7 +213,7 @@ impl Feed {
         if !moves.is_empty() || is_stale {
             let now = self.store.clock().now();
             position.number += i64::from(!moves.is_empty());
-            let log = (!moves.is_empty()).then(|| LogDocument {
+            let log = (!moves.is_empty()).then_some(LogDocument {
                 number: position.number,
                 at: now,
                 moves,
@@ -269,7 +269,7 @@ impl Feed {
     }
 }
 
-impl Job for Feed {
+impl Job for FeedReader {
     const NAME: &'static str = JOB;
 
     async fn round(&self, steps: &Steps) -> Result<JobRound, StoreError> {
