@@ -17,7 +17,7 @@ struct Answer {
 
 /// Calls over a connection of its own, so that nothing hides what comes after the head.
 async fn call(server: &TestServer, method: &str, path: &str, fields: &str) -> Answer {
-    let of_service = ["/tasks", "/keys", path::UNREADABLE_TASKS];
+    let of_service = ["/task", "/keys", path::UNREADABLE_TASKS, path::FAILURES];
     let base = if of_service.iter().any(|begin| path.starts_with(begin)) { path::BASE } else { "" };
     let mut stream = TcpStream::connect(server.url().strip_prefix("http://").unwrap()).await.unwrap();
     let request = format!("{method} {base}{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n");
@@ -59,10 +59,12 @@ async fn every_route_that_has_get_has_head() {
     let body =
         json!({"lease_token": claimed["lease"]["token"], "result": {"a": 1}, "result_id": "of-a-task"});
     server.post(&format!("/tasks/{}/complete", id_of(&task))).json(&body).send().await.ok();
+    server.put("/task-types/t").json(&json!({})).send().await.ok();
     let key = format!("X-API-Key: {API_KEY}\r\n");
     let routes = ROUTES.iter().filter(|route| route.method == "GET");
     let routes = routes.map(|route| match route.path {
         path::TASKS_BY_RESULT => route.path_for("of-a-task"),
+        path::TASK_TYPE => route.path_for("t"),
         _ => route.path_for(id_of(&task)),
     });
     let asset = format!("{}/swagger-ui.css", path::DOCS);

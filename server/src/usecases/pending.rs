@@ -22,6 +22,8 @@ const FRESH: Duration = Duration::from_millis(500);
 const BELIEVED: Duration = Duration::from_millis(1500);
 /// A type of which nothing is created here for this long is not counted here any more.
 const USED: Duration = Duration::from_secs(60);
+/// Most changes of a type that are told apart by their time.
+const MAX_OWN: usize = 10_000;
 
 /// A type of a tenant.
 pub(super) type TypeKey = (Arc<str>, String);
@@ -64,6 +66,18 @@ impl Waiting {
         u64::try_from(self.counted.saturating_add(own).saturating_add(coming)).unwrap_or_default()
     }
 
+    /// Notes what this server did. While the feed does not go on, what was done long ago is held together.
+    fn add(&mut self, at: DateTime<Utc>, change: i64) {
+        if self.own.len() >= MAX_OWN {
+            let together = |pair: &[(DateTime<Utc>, i64)]| {
+                let latest = pair.iter().map(|(at, _)| *at).max().unwrap_or(at);
+                (latest, pair.iter().map(|(_, change)| change).sum())
+            };
+            self.own = self.own.chunks(2).map(together).collect();
+        }
+        self.own.push((at, change));
+    }
+
     /// Takes note of what the feed has counted.
     fn note(&mut self, counted: &CountedTypes, now: Instant) {
         let waits = counted.types.first().map_or(0, |counts| counts.pending + counts.scheduled);
@@ -104,7 +118,7 @@ impl PendingCounts {
         if let Some(waiting) = counts.get_mut(&key) {
             waiting.coming.remove(&task.id);
             if change != 0 && !waiting.is_counted(task.updated_at) {
-                waiting.own.push((task.updated_at, change));
+                waiting.add(task.updated_at, change);
             }
         }
     }
