@@ -3,7 +3,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`client`] | [`TaskClient`]: one method per endpoint; how it is set up |
-//! | [`tasks`], [`list`], [`claiming`], [`keys`], [`task_types`], [`failures`], [`unreadable_tasks`], [`system`] | those methods, by what they are about |
+//! | [`tasks`], [`list`], [`claiming`], [`keys`], [`task_types`], [`logs`], [`failures`], [`unreadable_tasks`], [`system`] | those methods, by what they are about |
 //! | [`claimed`] | [`ClaimedTask`]: the only thing that can complete, fail, release or heartbeat a task |
 //! | [`settle`] | how work ends ([`Ending`]), and settling many tasks in one call |
 //! | [`failure`] | [`TaskFailure`]: why there is no result, and whether to try again |
@@ -92,6 +92,7 @@ pub mod failure;
 pub mod failures;
 pub mod keys;
 pub mod list;
+pub mod logs;
 mod request;
 pub mod retry;
 pub mod settle;
@@ -109,10 +110,10 @@ pub use task_repo_protocol as protocol;
 pub use task_repo_protocol::{
     AttemptEnd, Backoff, Claim, DateTime, ErrorCode, ErrorReport, Execute, Execution, ExecutionStatus,
     FailureGroup, FailurePage, HeartbeatItem, HeartbeatReceipt, HeartbeatResult, IssuedKey, Json, KeyInfo,
-    KeyRotation, NewKey, NewPause, NewRetryPolicy, NewTask, NewTemplate, Pause, Payload, Priority, Problem,
-    Progress, ProgressUpdate, Reason, Receipt, RetryPolicy, Role, SelfManagedStatus, Status, StatusChange,
-    StatusReport, Tags, Task, TaskEdit, TaskError, TaskPage, TaskType, TaskTypePage, TaskTypeSettings,
-    Template, Trigger, Usage, UsageReport, Utc, Uuid, Word,
+    KeyRotation, LogLevel, LogLine, LogPage, NewKey, NewLogLine, NewPause, NewRetryPolicy, NewTask,
+    NewTemplate, Pause, Payload, Priority, Problem, Progress, ProgressUpdate, Reason, Receipt, RetryPolicy,
+    Role, SelfManagedStatus, Status, StatusChange, StatusReport, Tags, Task, TaskEdit, TaskError, TaskPage,
+    TaskType, TaskTypePage, TaskTypeSettings, Template, Trigger, Usage, UsageReport, Utc, Uuid, Word,
 };
 
 pub use claimed::{ClaimedTask, SettleError, Settlement};
@@ -122,6 +123,7 @@ pub use error::{ClientError, TransportError};
 pub use failure::TaskFailure;
 pub use failures::ListFailures;
 pub use list::ListTasks;
+pub use logs::ListLogs;
 pub use retry::RetryBudget;
 pub use settle::{RefusedSettlement, Settled, UnsettledError};
 pub use tasks::Created;

@@ -15,6 +15,7 @@
 //! | [`system`] | health answers |
 //! | [`task_type`] | task types: their settings, pauses and figures |
 //! | [`unreadable`] | stored tasks that a server cannot read |
+//! | [`logs`] | what a worker logs about a task |
 //! | [`failures`] | which failures there were |
 //! | [`error`] | problems and their stable codes |
 //! | [`path`] | every URL, spelled once |
@@ -39,6 +40,7 @@ mod finite;
 pub mod json;
 pub mod key;
 mod limits;
+pub mod logs;
 pub mod new_task;
 pub mod outcome;
 pub mod page;
@@ -58,6 +60,7 @@ pub mod word;
 
 pub use chrono::{DateTime, Utc};
 pub use failures::{FailureGroup, FailurePage};
+pub use logs::{LogLevel, LogLine, LogPage, NewLogLine, NewLogLines};
 pub use uuid::Uuid;
 
 pub use claim::{Claim, Claimed, Heartbeat, HeartbeatItem, HeartbeatReceipt, HeartbeatResult};

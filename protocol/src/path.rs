@@ -33,6 +33,8 @@ pub const TASK_HEARTBEAT: &str = "/tasks/{task_id}/heartbeat";
 pub const TASK_CANCEL: &str = "/tasks/{task_id}/cancel";
 /// `POST` makes a task ready now, or again.
 pub const TASK_EXECUTE: &str = "/tasks/{task_id}/execute";
+/// `POST` keeps lines that a worker has logged, `GET` lists them.
+pub const TASK_LOGS: &str = "/tasks/{task_id}/logs";
 /// `GET` a task's attempts.
 pub const TASK_EXECUTIONS: &str = "/tasks/{task_id}/executions";
 /// `POST` issues a key, `GET` lists keys.

@@ -224,6 +224,16 @@ pub(crate) fn known_schema<T: Known>() -> utoipa::openapi::schema::Schema {
     word.enum_values(Some(T::NAMES.iter().copied())).into()
 }
 
+/// The same where `null` stands for none.
+#[cfg(feature = "openapi")]
+pub(crate) fn maybe_known_schema<T: Known>() -> utoipa::openapi::schema::Schema {
+    use utoipa::openapi::schema::{SchemaType, Type};
+    let word =
+        utoipa::openapi::ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null]));
+    let names = T::NAMES.iter().map(|name| serde_json::Value::from(*name));
+    word.enum_values(Some(names.chain([serde_json::Value::Null]))).into()
+}
+
 /// A schema of words as answers show them: those that are known are examples, since a newer version has more.
 #[cfg(feature = "openapi")]
 #[doc(hidden)]

@@ -106,6 +106,7 @@ pub(crate) async fn work(caller: &mut Caller) {
         ("release", json!({})),
         ("cancel", json!({})),
         ("heartbeat", json!({"progress": {"text": CANARY}})),
+        ("logs", json!({"lines": [{"message": CANARY}]})),
     ] {
         let (id, token) = caller.claim().await;
         let mut body = with(json!({"lease_token": format!("{CANARY}-token")}), more);
@@ -113,8 +114,8 @@ pub(crate) async fn work(caller: &mut Caller) {
         caller.post(&format!("/tasks/{id}/cancel"), json!({})).await;
         body["lease_token"] = token.into();
         let (status, receipt) = caller.post(&format!("/tasks/{id}/{verb}"), body).await;
-        assert_eq!(status, 200, "{verb}: {receipt}");
-        for path in ["", "/status", "/executions"] {
+        assert!(status == 200 || status == 204, "{verb}: {receipt}");
+        for path in ["", "/status", "/executions", "/logs"] {
             caller.send("GET", &format!("/tasks/{id}{path}"), &[("X-User-ID", CANARY)], "").await;
         }
         caller.send("DELETE", &format!("/tasks/{id}?force=true"), &[], "").await;
@@ -198,9 +199,12 @@ pub(crate) async fn wait(caller: &mut Caller) {
 
 /// What is only read.
 pub(crate) async fn read(caller: &Caller) {
-    for path in
-        ["/tasks?status=any&tag=c4n4ry:c4n4ry&user_id=c4n4ry", "/tasks/by-result/c4n4ry-result", "/keys"]
-    {
+    for path in [
+        "/tasks?status=any&tag=c4n4ry:c4n4ry&user_id=c4n4ry",
+        "/tasks/by-result/c4n4ry-result",
+        "/keys",
+        "/failures",
+    ] {
         caller.done("GET", path, &[("X-Tenant-ID", "default")], &Value::Null).await;
     }
     for (path, _) in SYSTEM_ROUTES {

@@ -17,8 +17,8 @@ struct Answer {
 
 /// Calls over a connection of its own, so that nothing hides what comes after the head.
 async fn call(server: &TestServer, method: &str, path: &str, fields: &str) -> Answer {
-    let of_service = ["/task", "/keys", path::UNREADABLE_TASKS, path::FAILURES];
-    let base = if of_service.iter().any(|begin| path.starts_with(begin)) { path::BASE } else { "" };
+    let is_system = SYSTEM_ROUTES.iter().any(|(begin, _)| path.starts_with(begin));
+    let base = if is_system { "" } else { path::BASE };
     let mut stream = TcpStream::connect(server.url().strip_prefix("http://").unwrap()).await.unwrap();
     let request = format!("{method} {base}{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -47,6 +47,7 @@ mod lifecycle_matrix;
 mod limits;
 mod list;
 mod list_bounds;
+mod logs;
 mod malformed;
 mod max_pending;
 mod memory;

@@ -83,6 +83,8 @@ pub const ROUTES: &[Route] = &[
     route("POST", path::TASK_CANCEL, WORKER, Some(r#"{"lease_token":"x"}"#)),
     route("POST", path::TASK_EXECUTE, PRODUCER_OR_OPERATOR, None),
     route("POST", path::TASK_EXECUTE, PRODUCER_OR_OPERATOR, Some(r#"{"max_attempts":1}"#)),
+    route("POST", path::TASK_LOGS, WORKER, Some(r#"{"lease_token":"x","lines":[{"message":"m"}]}"#)),
+    route("GET", path::TASK_LOGS, ANY, None),
     route("GET", path::TASK_EXECUTIONS, ANY, None),
     route("GET", path::TASK_TYPES, ANY, None),
     route("GET", path::TASK_TYPE, ANY, None),

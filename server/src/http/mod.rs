@@ -9,6 +9,7 @@ mod examples;
 mod failures;
 mod keys;
 mod listener;
+mod logs;
 mod mounts;
 mod near_path;
 mod openapi;

@@ -18,7 +18,7 @@ use super::openapi::WhatHoldsForAll;
 use super::problems::{HandlerResult, Rejection};
 use super::request::call::{Call, RequestId, RouteAccess};
 use super::route_metrics::RouteMetrics;
-use super::{docs, failures, keys, system, task_types, tasks, unreadable, work};
+use super::{docs, failures, keys, logs, system, task_types, tasks, unreadable, work};
 
 type Handler = fn(Call) -> Pin<Box<dyn Future<Output = HandlerResult>>>;
 
@@ -101,6 +101,8 @@ routes! {
     POST TASK_FAIL WORKER => work::fail;
     POST TASK_RELEASE WORKER => work::release;
     POST TASK_HEARTBEAT WORKER => work::heartbeat;
+    POST TASK_LOGS WORKER => logs::add;
+    GET TASK_LOGS ANY_KEY => logs::list;
     POST KEYS ADMIN => keys::issue;
     GET KEYS ADMIN => keys::list;
     DELETE KEY ADMIN => keys::revoke;

@@ -18,6 +18,7 @@
 //! | [`removal`], [`beside`] | removing tasks whose retention has ended, and what lies beside them |
 //! | [`feed`] | the one reader of the change stream, the event log, counts and roll-ups |
 //! | [`keys`] | issued API keys |
+//! | [`task_logs`] | what workers log about their tasks |
 //! | [`servers`] | which servers there are, and what all of them must know |
 //! | [`task_types`] | settings and pauses of task types |
 //! | [`job_lease`] | what only one server does at a time |
@@ -40,6 +41,7 @@ mod removal;
 mod renewals;
 mod schema;
 mod servers;
+mod task_logs;
 mod task_types;
 mod unreadable;
 mod unreadable_tasks;
@@ -61,6 +63,7 @@ pub use removal::Removed;
 pub use renewals::Outage;
 pub use schema::{SCHEMA, SchemaVersion};
 pub use servers::{Changes, ServerRecord};
+pub use task_logs::{LogQuery, LoggedLine};
 pub use task_types::ExpectedSettings;
 pub use unreadable::{Unreadable, UnreadableDocument};
 pub use unreadable_tasks::{ScanPlace, UnreadableScan, UnreadableTask};

@@ -7,6 +7,7 @@
 //! | [`settle`] | what workers report |
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
 //! | [`query`] | reading and listing |
+//! | [`logs`] | what workers log about their tasks |
 //! | [`admission`], [`request_schemas`], [`pending`] | what a task type lets in: requests that fit its schema, and only so many tasks that wait |
 //! | [`task_types`], [`type_figures`], [`type_changes`] | settings and pauses of task types, how they are shown, and hearing of those that other servers have changed |
 //! | [`failures`] | which failures there were |
@@ -27,6 +28,7 @@ mod failures;
 mod idempotency;
 mod key_end;
 mod keys;
+mod logs;
 mod operate;
 mod pending;
 mod query;
@@ -46,6 +48,7 @@ pub use failures::FailuresAsked;
 pub use idempotency::IdempotencyKey;
 pub use key_end::KeyEnd;
 pub use keys::Keys;
+pub use logs::LogsAsked;
 pub use query::{ListQuery, Page, WrongCursor};
 pub use service::TaskService;
 pub use settle::Settled;
