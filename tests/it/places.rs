@@ -235,7 +235,11 @@ impl Attackers {
         if place.at == "path" {
             path = path.replace(&format!("{{{name}}}"), &encode(text?));
         }
-        path = path.replace("{task_id}", &id).replace("{key_id}", &id).replace("{result_id}", "victims");
+        path = path
+            .replace("{task_type}", "mine.type")
+            .replace("{task_id}", &id)
+            .replace("{key_id}", &id)
+            .replace("{result_id}", "victims");
         let mut call = server.request(&place.method, &path.replace("{asset}", "index.css"));
         if place.is_list() && name != "status" {
             call = call.query(&[("status", "any"), ("limit", "100")][..if name == "limit" { 1 } else { 2 }]);
