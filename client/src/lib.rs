@@ -3,7 +3,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`client`] | [`TaskClient`]: one method per endpoint; how it is set up |
-//! | [`tasks`], [`list`], [`claiming`], [`keys`], [`logs`], [`failures`], [`unreadable_tasks`], [`system`] | those methods, by what they are about |
+//! | [`tasks`], [`list`], [`claiming`], [`keys`], [`task_types`], [`logs`], [`failures`], [`unreadable_tasks`], [`system`] | those methods, by what they are about |
 //! | [`claimed`] | [`ClaimedTask`]: the only thing that can complete, fail, release or heartbeat a task |
 //! | [`settle`] | how work ends ([`Ending`]), and settling many tasks in one call |
 //! | [`failure`] | [`TaskFailure`]: why there is no result, and whether to try again |
@@ -97,6 +97,7 @@ mod request;
 pub mod retry;
 pub mod settle;
 pub mod system;
+pub mod task_types;
 pub mod tasks;
 mod transport;
 pub mod unreadable_tasks;
@@ -109,10 +110,10 @@ pub use task_repo_protocol as protocol;
 pub use task_repo_protocol::{
     AttemptEnd, Backoff, Claim, DateTime, ErrorCode, ErrorReport, Execute, Execution, ExecutionStatus,
     FailureGroup, FailurePage, HeartbeatItem, HeartbeatReceipt, HeartbeatResult, IssuedKey, Json, KeyInfo,
-    KeyRotation, LogLevel, LogLine, LogPage, NewKey, NewLogLine, NewRetryPolicy, NewTask, NewTemplate,
-    Payload, Priority, Problem, Progress, ProgressUpdate, Reason, Receipt, RetryPolicy, Role,
-    SelfManagedStatus, Status, StatusChange, StatusReport, Tags, Task, TaskEdit, TaskError, TaskPage,
-    Template, Trigger, Usage, UsageReport, Utc, Uuid, Word,
+    KeyRotation, LogLevel, LogLine, LogPage, NewKey, NewLogLine, NewPause, NewRetryPolicy, NewTask,
+    NewTemplate, Pause, Payload, Priority, Problem, Progress, ProgressUpdate, Reason, Receipt, RetryPolicy,
+    Role, SelfManagedStatus, Status, StatusChange, StatusReport, Tags, Task, TaskEdit, TaskError, TaskPage,
+    TaskType, TaskTypePage, TaskTypeSettings, Template, Trigger, Usage, UsageReport, Utc, Uuid, Word,
 };
 
 pub use claimed::{ClaimedTask, SettleError, Settlement};

@@ -74,6 +74,8 @@ error_codes! {
     ScheduleNotFound = "schedule_not_found", 404, false, "There is no such schedule";
     /// No such key.
     KeyNotFound = "key_not_found", 404, false, "There is no such key";
+    /// No such task type.
+    TaskTypeNotFound = "task_type_not_found", 404, false, "There is no such task type";
     /// No such route.
     NotFound = "not_found", 404, false, "There is no such route";
     /// The route exists, with other methods.

@@ -13,6 +13,7 @@
 //! | [`page`] | lists and batches |
 //! | [`key`] | issued API keys and their roles |
 //! | [`system`] | health answers |
+//! | [`task_type`] | task types: their settings, pauses and figures |
 //! | [`unreadable`] | stored tasks that a server cannot read |
 //! | [`logs`] | what a worker logs about a task |
 //! | [`failures`] | which failures there were |
@@ -52,6 +53,7 @@ pub mod state;
 pub mod system;
 pub mod tags;
 pub mod task;
+pub mod task_type;
 pub mod timestamp;
 pub mod unreadable;
 pub mod word;
@@ -79,5 +81,6 @@ pub use rules::task_type_is_valid;
 pub use state::{ExecutionStatus, Reason, Status};
 pub use tags::Tags;
 pub use task::{Lease, StatusReport, Task, Template};
+pub use task_type::{NewPause, Pause, Resume, TaskType, TaskTypePage, TaskTypeSettings};
 pub use unreadable::{UnreadableTask, UnreadableTaskDetail, UnreadableTaskPage};
 pub use word::{Known, Word};

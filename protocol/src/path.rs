@@ -43,6 +43,14 @@ pub const KEYS: &str = "/keys";
 pub const KEY: &str = "/keys/{key_id}";
 /// `POST` replaces a key's secret.
 pub const KEY_ROTATE: &str = "/keys/{key_id}/rotate";
+/// `GET` lists task types.
+pub const TASK_TYPES: &str = "/task-types";
+/// `GET` shows a task type; `PUT` replaces its settings, `DELETE` removes them.
+pub const TASK_TYPE: &str = "/task-types/{task_type}";
+/// `POST` pauses a task type.
+pub const TASK_TYPE_PAUSE: &str = "/task-types/{task_type}/pause";
+/// `POST` resumes a task type.
+pub const TASK_TYPE_RESUME: &str = "/task-types/{task_type}/resume";
 /// `GET` lists which failures there were.
 pub const FAILURES: &str = "/failures";
 /// `GET` lists stored tasks that the server cannot read.

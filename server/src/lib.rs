@@ -13,6 +13,7 @@ mod fault_injection;
 pub mod file_descriptors;
 pub mod http;
 pub mod jobs;
+pub mod json_schema;
 pub mod json_value;
 mod kept;
 pub mod lifecycle;
@@ -20,6 +21,7 @@ mod same_words;
 pub mod server;
 pub mod store;
 pub mod task;
+pub mod task_types;
 pub mod telemetry;
 pub mod usecases;
 

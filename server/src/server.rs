@@ -15,7 +15,8 @@ use crate::dispatch::Dispatch;
 use crate::file_descriptors;
 use crate::http::{self, App};
 use crate::jobs::Jobs;
-use crate::store::{ConnectError, Store};
+use crate::store::{ConnectError, Store, StoreError};
+use crate::task_types::KnownTypes;
 use crate::telemetry;
 use crate::usecases::{Keys, TaskService};
 
@@ -49,6 +50,9 @@ pub enum StartError {
     /// The database is not there, or cannot keep the service's promises.
     #[error(transparent)]
     Database(#[from] ConnectError),
+    /// The database does not say what holds for task types.
+    #[error("the settings of task types cannot be read: {0}")]
+    TaskTypes(StoreError),
     /// The address is taken or not ours.
     #[error("cannot listen on {0}: {1}. Set HOST and PORT to a free address of this machine.")]
     Listen(SocketAddr, std::io::Error),
@@ -66,11 +70,13 @@ impl Server {
         let store = Store::connect(&settings.database, clock).await?;
         let http = settings.http;
         let background = Background::new();
-        let dispatch = Dispatch::new(store.clone(), background.clone());
+        let types = Arc::new(KnownTypes::new(settings.tasks.task_retention_seconds));
+        let dispatch = Dispatch::new(store.clone(), Arc::clone(&types), background.clone());
         let bootstrap_keys = [http.api_key.expose(), http.api_key_previous.expose()];
         let keys = Keys::new(store.clone(), &bootstrap_keys, background.clone());
-        let service =
-            TaskService::new(store.clone(), settings.tasks, Arc::clone(&dispatch), background.clone());
+        let service = TaskService::new(store.clone(), types, Arc::clone(&dispatch), background.clone());
+        // Before the first call: settings and pauses hold from then on.
+        service.learn_types().await.map_err(StartError::TaskTypes)?;
         let jobs = Jobs::new(store.clone(), background.clone());
         let app = web::Data::new(App {
             service,

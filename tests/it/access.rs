@@ -38,7 +38,7 @@ impl Operation {
     /// The call, with `id` wherever an id stands and `token` wherever a lease token does.
     fn call(&self, server: &TestServer, id: &str, token: &str, task_type: &str) -> HttpCall {
         let path = self.path.replace("{task_id}", id).replace("{key_id}", id).replace("{asset}", "index.css");
-        let path = path.replace("{result_id}", CANARY);
+        let path = path.replace("{result_id}", CANARY).replace("{task_type}", task_type);
         let call = server.request(&self.method, &path);
         let Some(body) = self.body else { return call };
         let mut body: Value = serde_json::from_str(body).unwrap();
@@ -166,7 +166,10 @@ async fn each_role_alone_may_do_what_the_contract_says() {
                 Who::Roles(roles) => roles.contains(&role),
             };
             if may {
-                assert!([200, 201, 404].contains(&answer.status), "{role} should: {operation:?}: {answer:?}");
+                assert!(
+                    [200, 201, 204, 404].contains(&answer.status),
+                    "{role} should: {operation:?}: {answer:?}"
+                );
             } else {
                 assert_eq!(answer.status, 403, "{role} should not: {operation:?}: {answer:?}");
                 answer.problem(403, "forbidden");
@@ -264,6 +267,9 @@ fn assert_tells_nothing(operation: &Operation, answer: &HttpAnswer) {
         assert_eq!(problem["detail"], format!("no task has produced the result {CANARY}"));
     } else if operation.path.contains("{key_id}") || operation.path.ends_with(path::KEYS) {
         answer.problem(403, "forbidden");
+    } else if operation.path.contains("{task_type}") {
+        // In a tenant of its own a stranger may have a type of the same name.
+        assert!([200, 204, 403, 404].contains(&answer.status), "{operation:?}: {answer:?}");
     } else {
         assert!([200, 201, 403].contains(&answer.status), "{operation:?}: {answer:?}");
     }

@@ -207,6 +207,16 @@ pub(crate) async fn read(caller: &Caller) {
     ] {
         caller.done("GET", path, &[("X-Tenant-ID", "default")], &Value::Null).await;
     }
+    for (method, path, body) in [
+        ("PUT", "/task-types/kept", json!({"description": CANARY, "request_schema": {"const": CANARY}})),
+        ("POST", "/task-types/kept/pause", json!({"reason": CANARY})),
+        ("GET", "/task-types/kept", Value::Null),
+        ("GET", "/task-types", Value::Null),
+        ("POST", "/task-types/kept/resume", json!({})),
+        ("DELETE", "/task-types/kept", Value::Null),
+    ] {
+        caller.done(method, path, &[("X-Tenant-ID", "default")], &body).await;
+    }
     for (path, _) in SYSTEM_ROUTES {
         let answer = caller.http.get(format!("{}{path}?", caller.url)).bearer_auth(&caller.key).send().await;
         assert!(answer.expect("an answer").status().is_success(), "{path}");

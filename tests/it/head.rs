@@ -59,10 +59,12 @@ async fn every_route_that_has_get_has_head() {
     let body =
         json!({"lease_token": claimed["lease"]["token"], "result": {"a": 1}, "result_id": "of-a-task"});
     server.post(&format!("/tasks/{}/complete", id_of(&task))).json(&body).send().await.ok();
+    server.put("/task-types/of-a-kind").json(&json!({})).send().await.ok();
     let key = format!("X-API-Key: {API_KEY}\r\n");
     let routes = ROUTES.iter().filter(|route| route.method == "GET");
     let routes = routes.map(|route| match route.path {
         path::TASKS_BY_RESULT => route.path_for("of-a-task"),
+        path::TASK_TYPE => route.path_for("of-a-kind"),
         _ => route.path_for(id_of(&task)),
     });
     let asset = format!("{}/swagger-ui.css", path::DOCS);

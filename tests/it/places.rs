@@ -235,7 +235,11 @@ impl Attackers {
         if place.at == "path" {
             path = path.replace(&format!("{{{name}}}"), &encode(text?));
         }
-        path = path.replace("{task_id}", &id).replace("{key_id}", &id).replace("{result_id}", "victims");
+        path = path
+            .replace("{task_type}", "mine.type")
+            .replace("{task_id}", &id)
+            .replace("{key_id}", &id)
+            .replace("{result_id}", "victims");
         let mut call = server.request(&place.method, &path.replace("{asset}", "index.css"));
         if place.is_list() && name != "status" {
             call = call.query(&[("status", "any"), ("limit", "100")][..if name == "limit" { 1 } else { 2 }]);
@@ -267,12 +271,17 @@ impl Attackers {
             call.key(&self.admin)
         } else if place.path.starts_with(path::KEYS) {
             call.key(&self.admin).tenant("nowhere")
-        } else if name == "X-User-ID" || place.path == path::FAILURES {
+        } else if name == "X-User-ID" || is_of_all_users(&place.path) {
             call.key(&self.key)
         } else {
             call.key(&self.key).user(if place.is_list() { "nobody" } else { "bob" })
         })
     }
+}
+
+/// Whether a call of that path is refused on behalf of a user.
+fn is_of_all_users(path: &str) -> bool {
+    path == path::FAILURES || path.starts_with(path::TASK_TYPES)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -301,7 +310,7 @@ async fn no_place_of_a_request_takes_text_for_more_than_text() {
             // Another's user, and tenants that are the service's own.
             let is_reserved =
                 place.name[0] == "X-Tenant-ID" && value.as_str().is_some_and(|it| it.starts_with('_'));
-            let is_of_all_users = place.name[0] == "X-User-ID" && place.path == path::FAILURES;
+            let is_of_all_users = place.name[0] == "X-User-ID" && is_of_all_users(&place.path);
             assert!(
                 answer.status != 403 || place.name[0] == "user_id" || is_reserved || is_of_all_users,
                 "{place:?}: {answer:?}"

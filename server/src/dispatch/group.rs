@@ -9,6 +9,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::callers::{Callers, WaitingCaller};
 use super::delivery::{Delivered, GiveBack};
+use super::gate::Gate;
 use super::ready_cache::ReadyCache;
 use crate::store::{Awaited, Selection, StoreError};
 use crate::task::{Order, TaskRecord};
@@ -178,6 +179,11 @@ impl ClaimGroups {
         self.groups_for(task).iter().for_each(|group| group.request_round());
     }
 
+    /// This task is ready and may not be given out yet. What was read ahead does not hold it.
+    pub(super) fn hold_back(&self, task: &TaskRecord) {
+        self.groups_for(task).iter().for_each(|group| group.ready.lock().hold_back(task));
+    }
+
     fn groups_for(&self, task: &TaskRecord) -> Vec<Arc<ClaimGroup>> {
         let groups = self.groups.lock();
         let of_type = groups.by_type.get(&*task.tenant).and_then(|types| types.get(&task.task_type));
@@ -193,22 +199,33 @@ impl ClaimGroups {
         }
     }
 
+    /// Work of that type may be given out again: groups that want any or some of it have a round.
+    pub(super) fn resumed(&self, tenant: &str, task_type: &str) {
+        let groups = self.groups.lock();
+        let waiting = groups.by_type.get(tenant).and_then(|types| types.get(task_type));
+        waiting.into_iter().flatten().for_each(|group| group.request_round());
+    }
+
     /// Every group has a round.
     pub(super) fn wake_all(&self) {
         self.groups.lock().by_selection.values().for_each(|group| group.request_round());
     }
 
-    /// What callers wait for, by tenant, each thing once.
-    pub(super) fn awaited(&self) -> HashMap<Arc<str>, Awaited> {
+    /// What callers wait for that may be given out, by tenant, each thing once.
+    pub(super) fn awaited(&self, gate: &Gate) -> HashMap<Arc<str>, Awaited> {
         let groups = self.groups.lock();
         let mut by_tenant: HashMap<Arc<str>, Awaited> = HashMap::new();
         let awaiting = groups.by_selection.iter().filter(|(_, group)| !group.callers.lock().is_empty());
         for (selection, _) in awaiting {
+            let selection = gate.open(selection);
+            if selection.task_types.is_empty() {
+                continue;
+            }
             let awaited = by_tenant.entry(Arc::clone(&selection.scope.tenant)).or_default();
             if selection.takes_any() {
                 awaited.task_types.extend(selection.task_types.iter().cloned());
             } else {
-                awaited.narrow.push(selection.clone());
+                awaited.narrow.push(selection.into_owned());
             }
         }
         by_tenant

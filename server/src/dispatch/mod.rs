@@ -6,6 +6,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | [`gate`] | what may be given out now |
 //! | [`group`] | claim groups, and which of them a task concerns |
 //! | [`callers`] | the callers of a group in the order in which they came |
 //! | [`round`] | claim rounds: one read and one write for all callers of a group |
@@ -18,6 +19,7 @@
 mod callers;
 mod claim_id;
 mod delivery;
+mod gate;
 mod group;
 mod handoff;
 mod partition;
@@ -40,10 +42,12 @@ use crate::events::TaskEvent;
 use crate::lifecycle::Intent;
 use crate::store::{Awaited, Change, NotApplied, NotInserted, Selection, Store, StoreError};
 use crate::task::{Status, TaskRecord};
+use crate::task_types::KnownTypes;
 
 use callers::WaitingCaller;
 use claim_id::{ClaimIdLocks, claim_hash};
 use delivery::{GiveBack, grant};
+use gate::Gate;
 use group::ClaimGroups;
 use round::Rounds;
 
@@ -57,18 +61,21 @@ pub struct Dispatch {
     store: Store,
     background: Background,
     groups: Arc<ClaimGroups>,
+    gate: Arc<Gate>,
     claim_ids: ClaimIdLocks,
     give_back: GiveBack,
 }
 
 impl Dispatch {
     /// With nobody waiting. It hears from the store which tasks become ready on this server.
-    pub fn new(store: Store, background: Background) -> Arc<Self> {
+    pub fn new(store: Store, types: Arc<KnownTypes>, background: Background) -> Arc<Self> {
         let groups = Arc::<ClaimGroups>::default();
-        let heard = Arc::clone(&groups);
+        let gate = Arc::new(Gate::new(types, Arc::clone(store.clock())));
+        let (heard, asked) = (Arc::clone(&groups), Arc::clone(&gate));
         store.hub().subscribe(move |TaskEvent { before, task, .. }| {
             if task.status == Status::Pending && task.deleted_at.is_none() {
                 match before {
+                    _ if asked.is_closed(&task.tenant, &task.task_type) => heard.hold_back(task),
                     // Its payloads are at hand: a caller that waits need not read it.
                     None => heard.offer(task),
                     Some(_) => heard.ready_again(task),
@@ -76,7 +83,8 @@ impl Dispatch {
             }
         });
         let give_back = GiveBack::new(store.clone(), background.clone());
-        Arc::new(Self { store, background, groups, claim_ids: ClaimIdLocks::default(), give_back })
+        let claim_ids = ClaimIdLocks::default();
+        Arc::new(Self { store, background, groups, gate, claim_ids, give_back })
     }
 
     /// Claims up to the request's limit, waiting as long as it says for the first task.
@@ -188,6 +196,9 @@ impl Dispatch {
     /// Inserts a task that is ready as claimed by the caller who is first in waiting for just such a one, when nothing else
     /// is ready for that caller. `None`: there is no such caller, and nothing was inserted.
     pub async fn hand_off(&self, draft: &TaskRecord, until: Instant) -> Option<Result<(), NotInserted>> {
+        if self.gate.is_closed(&draft.tenant, &draft.task_type) {
+            return None;
+        }
         let caller = self.groups.dequeue_for(draft)?;
         let (store, give_back, draft) = (self.store.clone(), self.give_back.clone(), draft.clone());
         // It goes on when the creator goes away: the caller who waits is there all the same.
@@ -209,14 +220,19 @@ impl Dispatch {
         self.groups.wake_type(tenant, task_type);
     }
 
+    /// Work of that type may be given out again: callers that wait for any of it, or for some, are looked for again.
+    pub fn resumed(&self, tenant: &str, task_type: &str) {
+        self.groups.resumed(tenant, task_type);
+    }
+
     /// A task is ready that another server has made so: callers that wait for such a one are looked for again.
     pub fn wake_for(&self, task: &TaskRecord) {
         self.groups.wake_for(task);
     }
 
-    /// What callers wait for, by tenant, each thing once.
+    /// What callers wait for that may be given out, by tenant, each thing once.
     pub fn awaited(&self) -> HashMap<Arc<str>, Awaited> {
-        self.groups.awaited()
+        self.groups.awaited(&self.gate)
     }
 
     /// How many claims wait for work.
@@ -230,7 +246,12 @@ impl Dispatch {
     }
 
     fn rounds(&self) -> Rounds {
-        Rounds::new(self.store.clone(), Arc::clone(&self.groups), self.give_back.clone())
+        Rounds::new(
+            self.store.clone(),
+            Arc::clone(&self.groups),
+            Arc::clone(&self.gate),
+            self.give_back.clone(),
+        )
     }
 }
 

@@ -1,8 +1,7 @@
 //! Ready tasks read ahead of their callers.
 //!
-//! A read at the front of a busy queue steps over everything that was claimed lately, so each read brings more tasks than
-//! are wanted now. The ready cache is a guess: a task is claimed only once the guarded write has found it as it was read.
-//! One that was cancelled, edited or claimed meanwhile is never delivered.
+//! A read at the front of a busy queue steps over what was claimed lately, so each read brings more tasks than are wanted
+//! now. The ready cache is a guess: the guarded write claims only what it finds as it was read.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,8 +15,8 @@ use super::partition::Partition;
 use crate::store::{Ready, ReadyFrom, Selection};
 use crate::task::{Order, Position, TaskRecord};
 
-/// How long a read of the front of the queue is believed. After that the cached tasks are dropped and the front is read
-/// again, so that work which another server put ahead of them waits at most this long.
+/// How long a read of the front of the queue is believed. Then the front is read again, so that work which another server
+/// put ahead of the cached tasks waits at most this long.
 const FRONT_BELIEVED: Duration = Duration::from_millis(250);
 /// Most tasks that one read brings.
 pub(super) const MAX_TASKS_PER_READ: usize = 1000;
@@ -50,11 +49,12 @@ struct DuringRead {
 
 /// Ready tasks of one selection, in claim order.
 pub(super) struct ReadyCache {
+    /// The task types it is about: those of the selection that may be given out.
+    task_types: Vec<String>,
     tasks: VecDeque<TaskRecord>,
     known: Known,
-    /// When the front was read.
+    /// When the front was read, and when anything was.
     front_read_at: Option<Instant>,
-    /// When anything was read.
     read_at: Option<Instant>,
     window: usize,
     /// Of the tasks that were read last.
@@ -71,6 +71,7 @@ impl ReadyCache {
     /// An empty one; `total` counts the bytes in all ready caches.
     pub(super) fn new(total: Arc<AtomicUsize>, random: SmallRng) -> Self {
         Self {
+            task_types: Vec::new(),
             tasks: VecDeque::new(),
             known: Known::Nothing,
             front_read_at: None,
@@ -81,6 +82,22 @@ impl ReadyCache {
             lacks_some: false,
             during_read: None,
             total,
+        }
+    }
+
+    /// From now on it is about these types only; of others than before it knows nothing.
+    pub(super) fn limit_to(&mut self, task_types: &[String]) {
+        if self.task_types != task_types {
+            self.forget();
+            task_types.clone_into(&mut self.task_types);
+        }
+    }
+
+    /// A task is ready and may not be given out yet: it is not among what is known.
+    pub(super) fn hold_back(&mut self, task: &TaskRecord) {
+        // Of a type that is held back already nothing is here, and the cache begins anew when that ends.
+        if self.task_types.contains(&task.task_type) {
+            self.ready_again(Order::Claim.position(task));
         }
     }
 
@@ -97,7 +114,7 @@ impl ReadyCache {
         tasks
     }
 
-    /// Whether the next tasks come without a read of the front, so that newer work of higher priority would not be noticed.
+    /// Whether the next tasks come without a read of the front: newer work of higher priority would not be noticed.
     pub(super) fn is_ahead(&self) -> bool {
         !self.tasks.is_empty() || matches!(self.known, Known::UpTo(_))
     }
@@ -285,101 +302,4 @@ impl Drop for ReadyCache {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::ops::Bound;
-
-    use rand::SeedableRng as _;
-    use task_repo_protocol::Uuid;
-
-    use super::*;
-    use crate::access::Scope;
-
-    fn cache(seed: u64) -> ReadyCache {
-        ReadyCache::new(Arc::default(), SmallRng::seed_from_u64(seed))
-    }
-
-    fn task(id: u128, priority: i32) -> TaskRecord {
-        TaskRecord { priority, ..TaskRecord::pending(Uuid::from_u128(id)) }
-    }
-
-    fn selection() -> Selection {
-        Selection { scope: Scope::tenant("default"), task_types: vec!["t".to_owned()], tags: Vec::new() }
-    }
-
-    #[test]
-    fn what_is_ready_again_during_a_read_is_not_overtaken_by_what_is_offered_after_it() {
-        let mut cache = cache(1);
-        let (from, limit) = cache.next_read(&selection(), 1, 0);
-        cache.ready_again(Order::Claim.position(&task(1, 90)));
-        cache.add(from, limit, Ready { tasks: Vec::new(), is_cut: false });
-        assert!(!cache.is_known_to_be_empty());
-        assert!(!cache.offer(&task(2, 10)), "the read did not see what is ready again");
-
-        let (from, limit) = cache.next_read(&selection(), 2, 0);
-        cache.ready_again(Order::Claim.position(&task(1, 50)));
-        cache.add(from, limit, Ready { tasks: vec![task(2, 50), task(3, 50)], is_cut: false });
-        assert_eq!(cache.take(1).len(), 1, "what is wanted at once");
-        assert!(cache.tasks.is_empty() && !cache.knows_everything());
-    }
-
-    #[test]
-    fn what_is_offered_to_a_queue_known_to_be_empty_needs_no_read() {
-        let mut cache = cache(1);
-        let (from, limit) = cache.next_read(&selection(), 1, 0);
-        cache.add(from, limit, Ready { tasks: Vec::new(), is_cut: false });
-        assert!(cache.is_known_to_be_empty());
-        assert!(cache.offer(&task(2, 10)));
-        assert_eq!(cache.take(2).len(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn two_servers_soon_keep_out_of_each_other_s_way() {
-        let (mut late, mut missed) = (0, 0);
-        for seed in 0..5 {
-            let rounds = meet(seed).await;
-            let later = &rounds[rounds.len() / 4..rounds.len() * 9 / 10];
-            late += 2 * EACH * later.len();
-            missed += later.iter().sum::<usize>();
-        }
-        assert!(missed * 100 < late, "{missed} of {late} were missed");
-    }
-
-    /// Tasks that each server wants in a round.
-    const EACH: usize = 20;
-
-    /// Two servers empty a queue. How many tasks they have missed in each round.
-    async fn meet(seed: u64) -> Vec<usize> {
-        let mut queue: BTreeMap<_, _> =
-            (0..5_000).map(|id| task(id, 50)).map(|task| ((task.ready_at, task.id), task)).collect();
-        let mut servers = [cache(2 * seed), cache(2 * seed + 1)];
-        let mut missed = Vec::new();
-        while !queue.is_empty() {
-            let picks = servers.each_mut().map(|cache| {
-                if cache.tasks.is_empty() {
-                    let (from, limit) = cache.next_read(&selection(), EACH, 0);
-                    let (first, bit) = match from {
-                        ReadyFrom::After(last, bit) => (Bound::Excluded((last.time, last.id)), bit),
-                        ReadyFrom::Front | ReadyFrom::Above(_) => (Bound::Unbounded, None),
-                    };
-                    let is_wanted =
-                        |task: &&TaskRecord| bit.is_none_or(|bit| (task.id.as_u128() & 1 == 1) == bit);
-                    let range = queue.range((first, Bound::Unbounded)).map(|(_, task)| task);
-                    let tasks = range.filter(is_wanted).take(limit).cloned().collect();
-                    cache.add(from, limit, Ready { tasks, is_cut: false });
-                }
-                cache.take(EACH)
-            });
-            let mut missed_now = 0;
-            for (cache, picked) in servers.iter_mut().zip(picks) {
-                let landed =
-                    picked.iter().filter(|task| queue.remove(&(task.ready_at, task.id)).is_some()).count();
-                cache.claimed(picked.len(), landed);
-                missed_now += picked.len() - landed;
-            }
-            missed.push(missed_now);
-            tokio::time::advance(Duration::from_millis(2)).await;
-        }
-        missed
-    }
-}
+mod tests;

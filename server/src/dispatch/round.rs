@@ -10,6 +10,7 @@ use rand::RngExt as _;
 use task_repo_protocol::{Priority, Uuid};
 
 use super::delivery::GiveBack;
+use super::gate::Gate;
 use super::group::{ClaimGroup, ClaimGroups, DequeuedCaller};
 use super::ready_cache::MAX_TASKS_PER_READ;
 use crate::store::{ReadyFrom, Store, StoreError};
@@ -137,12 +138,13 @@ enum Pass {
 pub(super) struct Rounds {
     store: Store,
     groups: Arc<ClaimGroups>,
+    gate: Arc<Gate>,
     give_back: GiveBack,
 }
 
 impl Rounds {
-    pub(super) fn new(store: Store, groups: Arc<ClaimGroups>, give_back: GiveBack) -> Self {
-        Self { store, groups, give_back }
+    pub(super) fn new(store: Store, groups: Arc<ClaimGroups>, gate: Arc<Gate>, give_back: GiveBack) -> Self {
+        Self { store, groups, gate, give_back }
     }
 
     /// Serves a group until nobody waits in it any more, nor comes back soon. A defect that ends this early ends the calls
@@ -231,8 +233,13 @@ impl Rounds {
     /// Takes ready work from the cache, or reads it, and leases it to the callers in order.
     async fn pass(&self, group: &ClaimGroup, served: &mut [ServedCaller], missed_passes: u32) -> Pass {
         let wanted = served.iter().map(ServedCaller::missing).sum::<usize>().min(MAX_TASKS_PER_READ);
+        let selection = self.gate.open(&group.selection);
         let (mut tasks, knows_everything) = {
             let mut cache = group.ready.lock();
+            cache.limit_to(&selection.task_types);
+            if selection.task_types.is_empty() {
+                return Pass::Empty;
+            }
             (cache.take(wanted), cache.knows_everything())
         };
         let mut is_all = false;
@@ -240,8 +247,8 @@ impl Rounds {
         if tasks.len() < wanted && (group.take_read_request() || !knows_everything) {
             // Where other servers are faster, read further.
             let missing = ((wanted - tasks.len()) << missed_passes.min(6)).min(MAX_TASKS_PER_READ);
-            let (from, limit) = group.ready.lock().next_read(&group.selection, missing, tasks.len());
-            let ready = match self.store.ready(&group.selection, from, limit).await {
+            let (from, limit) = group.ready.lock().next_read(&selection, missing, tasks.len());
+            let ready = match self.store.ready(&selection, from, limit).await {
                 Ok(ready) => ready,
                 Err(error) => {
                     group.ready.lock().forget();
@@ -269,7 +276,7 @@ impl Rounds {
             if has_read_front || !is_ahead || priority >= i32::from(Priority::CRITICAL.get()) {
                 return;
             }
-            if let Ok(above) = self.store.ready(&group.selection, ReadyFrom::Above(priority), wanted).await {
+            if let Ok(above) = self.store.ready(&selection, ReadyFrom::Above(priority), wanted).await {
                 group.ready.lock().add_before(above.tasks);
             }
         };

@@ -6,7 +6,9 @@ use chrono::TimeDelta;
 use task_repo_protocol::{Retry, Uuid};
 
 use super::TaskEvent;
-use crate::lifecycle::{self, AttemptFailure, CheckpointChange, Grant, Intent, Verb, move_of};
+use crate::lifecycle::{
+    self, AttemptFailure, CheckpointChange, DEFAULT_MAX_LOSSES, Grant, Intent, Verb, move_of,
+};
 use crate::task::{AttemptStatus, ErrorRecord, Reason, Step, TaskMove, TaskRecord, UsageRecord};
 
 /// Applies these intents, ten seconds between two, and says what is told of each at its commit and, of each, what is told
@@ -98,7 +100,11 @@ fn an_attempt_that_was_lost_and_completed_late_is_told_of_twice() {
     };
     let mut task = TaskRecord::pending(Uuid::from_u128(1));
     let begin = task.created_at;
-    for (intent, at) in [(claim(7), 1), (Intent::Expire { jitter: 0.0 }, 100), (complete, 101)] {
+    for (intent, at) in [
+        (claim(7), 1),
+        (Intent::Expire { jitter: 0.0, max_losses: DEFAULT_MAX_LOSSES }, 100),
+        (complete, 101),
+    ] {
         lifecycle::apply(&mut task, &intent, begin + TimeDelta::seconds(at)).expect("the table lists it");
     }
     let end = |version| {

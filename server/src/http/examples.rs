@@ -30,6 +30,8 @@ pub(super) fn problems() -> Vec<Problem> {
         Failure::TypeForbidden("mail".to_owned()).into(),
         Failure::no_task(&id.to_string()).into(),
         Failure::no_key(&id.to_string()).into(),
+        Failure::no_task_type("mail").into(),
+        Failure::LimitExceeded { limit_type: "max_pending", limit: 1000, current: 1000 }.into(),
         Rejection::new(ErrorCode::NotFound, not_found),
         Rejection::method("POST, GET".to_owned(), "/api/v1/tasks has the methods POST, GET only".to_owned()),
         Failure::NotClaimable { id, status: Status::Processing }.into(),

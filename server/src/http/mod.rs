@@ -19,6 +19,7 @@ mod response;
 mod route_metrics;
 mod routes;
 mod system;
+mod task_types;
 mod tasks;
 mod unreadable;
 mod work;

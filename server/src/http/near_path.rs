@@ -58,7 +58,8 @@ impl NearPaths {
             costs.sum()
         };
         let near = self.paths.iter().filter_map(|(called, route)| Some((cost(route)?, called)));
-        near.min_by_key(|(cost, _)| *cost).map(|(_, called)| called.as_str())
+        // Of two that are equally near the shorter one has less that was not asked for.
+        near.min_by_key(|(cost, called)| (*cost, called.len())).map(|(_, called)| called.as_str())
     }
 
     /// The call on one task that ends in `name`, such as `POST /api/v1/tasks/{task_id}/cancel`.
@@ -83,6 +84,7 @@ mod tests {
         assert_eq!(meant("/tasks"), Some("/api/v1/tasks"));
         assert_eq!(meant("/api/v1/tasks/42/canceled"), Some("/api/v1/tasks/{task_id}/cancel"));
         assert_eq!(meant("/api/v1/key"), Some("/api/v1/keys"));
+        assert_eq!(meant("/task"), Some("/api/v1/tasks"));
         assert_eq!(meant("/metric"), Some("/metrics"));
         for path in ["", "/", "/api/v1", "/nonsense", "/api/v1/tasks/1/2/3", &"/tasks".repeat(1000)] {
             assert_eq!(meant(path), None, "{path}");

@@ -105,6 +105,9 @@ fn complete(operation: &mut Operation, route: &str, has_body: bool) {
     if has_body && has_id {
         refusals.push(("412", "If-Match does not hold"));
     }
+    if has_body && is_limited(route) {
+        refusals.push(("429", "A limit is reached"));
+    }
     refusals.push(("405", "The route does not have this method"));
     refusals.push(("503", "Not now; the body says whether it may have been applied"));
     for (status, why) in refusals {
@@ -123,6 +126,11 @@ fn complete(operation: &mut Operation, route: &str, has_body: bool) {
     }
 }
 
+/// Whether a call of that route may be beyond a limit.
+fn is_limited(route: &str) -> bool {
+    ["/tasks", "{task_type}", "/pause"].iter().any(|end| route.ends_with(end))
+}
+
 /// Whether a route may answer with that code, as far as its form tells.
 fn may_answer(route: &str, has_body: bool, code: ErrorCode) -> bool {
     let is_about = |what: &str| route.contains(what);
@@ -130,6 +138,7 @@ fn may_answer(route: &str, has_body: bool, code: ErrorCode) -> bool {
     match code {
         ErrorCode::MalformedJson => has_body,
         ErrorCode::TaskNotFound => is_about("{task_id}") || is_about("{result_id}"),
+        ErrorCode::TaskTypeNotFound => is_about("{task_type}"),
         ErrorCode::KeyNotFound => is_about("{key_id}"),
         ErrorCode::NotFound => is_about("{asset}"),
         ErrorCode::TaskNotClaimable => ends_in(&["{task_id}/claim"]),
@@ -141,10 +150,8 @@ fn may_answer(route: &str, has_body: bool, code: ErrorCode) -> bool {
         }
         ErrorCode::IdempotencyKeyReused => ends_in(&["/tasks", "/tasks/batch"]),
         // Nothing in this version sends these.
-        ErrorCode::TemplateNotFound
-        | ErrorCode::ScheduleNotFound
-        | ErrorCode::Duplicate
-        | ErrorCode::LimitExceeded => false,
+        ErrorCode::TemplateNotFound | ErrorCode::ScheduleNotFound | ErrorCode::Duplicate => false,
+        ErrorCode::LimitExceeded => is_limited(route),
         _ => true,
     }
 }
@@ -195,7 +202,7 @@ mod tests {
         let document = document();
         let tags: Vec<_> =
             document["tags"].as_array().expect("tags").iter().map(|tag| &tag["name"]).collect();
-        assert_eq!(tags, ["tasks", "work", "keys", "operation", "system"]);
+        assert_eq!(tags, ["tasks", "work", "task types", "keys", "operation", "system"]);
         for (name, operation) in operations(&document) {
             let own = operation["tags"].as_array().expect("tags");
             assert!(own.len() == 1 && tags.contains(&&own[0]), "{name}: {own:?}");

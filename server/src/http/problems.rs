@@ -2,8 +2,10 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::{StatusCode, header};
+use serde_json::Value;
 use task_repo_protocol::{ErrorCode, Problem, Status, Violation};
 
+use crate::lifecycle::Verb;
 use crate::store::StoreError;
 use crate::task::AttemptEnd;
 use crate::usecases::Failure;
@@ -22,6 +24,7 @@ struct Why {
     attempt: Option<u32>,
     ended: Option<AttemptEnd>,
     allow: Option<String>,
+    limit: Option<(&'static str, u64, u64)>,
 }
 
 /// The result of every handler.
@@ -39,6 +42,7 @@ impl Rejection {
             attempt: None,
             ended: None,
             allow: None,
+            limit: None,
         }))
     }
 
@@ -67,6 +71,15 @@ impl Rejection {
         rejection
     }
 
+    /// The same where what does not fit stands at that place.
+    pub(super) fn below(self, place: &[Value]) -> Self {
+        let Some(errors) = self.0.errors else { return self };
+        let placed = errors
+            .into_iter()
+            .map(|error| Violation { loc: place.iter().cloned().chain(error.loc).collect(), ..error });
+        Self::invalid(placed.collect())
+    }
+
     /// Whether it is about JSON that does not fit.
     pub(super) fn is_invalid(&self) -> bool {
         self.0.code == ErrorCode::ValidationFailed
@@ -89,6 +102,11 @@ impl Rejection {
         self
     }
 
+    fn beyond(mut self, limit_type: &'static str, limit: u64, current: u64) -> Self {
+        self.0.limit = Some((limit_type, limit, current));
+        self
+    }
+
     fn in_attempt(mut self, attempt: u32) -> Self {
         self.0.attempt = Some(attempt);
         self
@@ -101,7 +119,7 @@ impl Rejection {
 
     /// The problem as an answer shows it.
     pub(super) fn problem(self, request_id: &str) -> Problem {
-        let Why { code, detail, task_id, errors, current_status, attempt, ended, .. } = *self.0;
+        let Why { code, detail, task_id, errors, current_status, attempt, ended, limit, .. } = *self.0;
         let retry_after_seconds = code.is_retryable().then_some(1);
         Problem {
             task_id,
@@ -110,6 +128,9 @@ impl Rejection {
             attempt,
             ended: ended.map(Into::into),
             retry_after_seconds,
+            limit_type: limit.map(|(limit_type, ..)| limit_type.to_owned()),
+            limit: limit.map(|(_, limit, _)| limit),
+            current: limit.map(|(.., current)| current),
             ..Problem::new(code, detail, request_id)
         }
     }
@@ -154,6 +175,17 @@ impl From<Failure> for Rejection {
                 .in_attempt(attempt)
                 .after(ended),
             Failure::VersionConflict { id, .. } => new(ErrorCode::VersionConflict).about(id.to_string()),
+            Failure::TaskTypeNotFound(_) => new(ErrorCode::TaskTypeNotFound),
+            Failure::RequestUnfit(misses) => Self::invalid(misses).below(&["body".into()]),
+            Failure::SettingsConflict { .. } => new(ErrorCode::VersionConflict),
+            Failure::Paused { id, verb, .. } => {
+                let is_claim = verb == Verb::Claim;
+                let code = if is_claim { ErrorCode::TaskNotClaimable } else { ErrorCode::InvalidTransition };
+                new(code).about(id.to_string()).standing_at(Status::Pending)
+            }
+            Failure::LimitExceeded { limit_type, limit, current } => {
+                new(ErrorCode::LimitExceeded).beyond(limit_type, limit, current)
+            }
             Failure::TooLarge => new(ErrorCode::PayloadTooLarge),
             Failure::TypeForbidden(_) | Failure::UserForbidden => new(ErrorCode::Forbidden),
             Failure::IdempotencyKeyReused { id: None } => new(ErrorCode::IdempotencyKeyReused),

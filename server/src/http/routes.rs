@@ -18,7 +18,7 @@ use super::openapi::WhatHoldsForAll;
 use super::problems::{HandlerResult, Rejection};
 use super::request::call::{Call, RequestId, RouteAccess};
 use super::route_metrics::RouteMetrics;
-use super::{docs, failures, keys, logs, system, tasks, unreadable, work};
+use super::{docs, failures, keys, logs, system, task_types, tasks, unreadable, work};
 
 type Handler = fn(Call) -> Pin<Box<dyn Future<Output = HandlerResult>>>;
 
@@ -68,6 +68,7 @@ macro_rules! routes {
             tags(
                 (name = "tasks", description = "Tasks as their owners see them."),
                 (name = "work", description = "Tasks as workers see them: claim, heartbeat, settle."),
+                (name = "task types", description = "Task types: what holds for their tasks, pauses, and how they are doing."),
                 (name = "keys", description = "API keys. Every call needs the role `admin`."),
                 (name = "operation", description = "For those who run the service and its workers: failures, stored tasks that the service cannot read."),
                 (name = "system", description = "Health, metrics and this document. The paths work below `/api/v1` too.")
@@ -106,6 +107,12 @@ routes! {
     GET KEYS ADMIN => keys::list;
     DELETE KEY ADMIN => keys::revoke;
     POST KEY_ROTATE ADMIN => keys::rotate;
+    GET TASK_TYPES ANY_KEY => task_types::list;
+    GET TASK_TYPE ANY_KEY => task_types::get;
+    PUT TASK_TYPE OPERATOR => task_types::put;
+    DELETE TASK_TYPE OPERATOR => task_types::delete;
+    POST TASK_TYPE_PAUSE OPERATOR => task_types::pause;
+    POST TASK_TYPE_RESUME OPERATOR => task_types::resume;
     GET FAILURES ANY_KEY => failures::list;
     GET UNREADABLE_TASKS OPERATOR => unreadable::list;
     GET UNREADABLE_TASK OPERATOR => unreadable::show;

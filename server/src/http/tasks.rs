@@ -103,6 +103,16 @@ fn replayed(mut response: HttpResponse, replayed: bool) -> HttpResponse {
     response
 }
 
+/// The problem of a batch's item.
+fn in_batch(failure: Failure, index: usize) -> Rejection {
+    match failure {
+        Failure::RequestUnfit(misses) => {
+            Rejection::invalid(misses).below(&["body".into(), "tasks".into(), index.into()])
+        }
+        failure => failure.into(),
+    }
+}
+
 /// Creates up to 1000 tasks; a bad one does not stop the others.
 #[utoipa::path(post, path = "/api/v1/tasks/batch", operation_id = "create_tasks", tag = "tasks",
     request_body = TaskBatch,
@@ -140,9 +150,10 @@ pub(super) async fn create_batch(mut call: Call) -> HandlerResult {
     let mut results = created.tasks.into_iter();
     let results = problems
         .into_iter()
-        .filter_map(|problem| match problem {
+        .enumerate()
+        .filter_map(|(index, problem)| match problem {
             Some(rejection) => Some(Err(rejection)),
-            None => results.next().map(|result| result.map_err(Rejection::from)),
+            None => results.next().map(|result| result.map_err(|failure| in_batch(failure, index))),
         })
         .map(|result| match result {
             Ok(task) => BatchItem { task: Some(view(task, false)), problem: None },

@@ -86,7 +86,7 @@ impl<'a> DueMoves<'a> {
     }
 
     /// Moves a piece of what is due, the most urgent first. Returns whether there is more to do.
-    pub(super) async fn move_piece(&mut self, intent: impl Fn() -> Intent) -> bool {
+    pub(super) async fn move_piece(&mut self, intent: impl Fn(&DueTask) -> Intent) -> bool {
         let now = self.store.clock().now();
         let is_due = |task: &DueTask| task.at <= now;
         let (mut due, later): (Vec<_>, Vec<_>) =
@@ -114,7 +114,7 @@ impl<'a> DueMoves<'a> {
         failure.map_or(Ok(JobRound { lag, pause, unmoved }), Err)
     }
 
-    async fn make(&mut self, mut due: Vec<DueTask>, intent: impl Fn() -> Intent) {
+    async fn make(&mut self, mut due: Vec<DueTask>, intent: impl Fn(&DueTask) -> Intent) {
         let began = self.store.clock().now();
         // What could not be read a moment ago is not tried again at once: there may be many.
         let unread: HashSet<_> = self.store.unreadable().passed_by().into_iter().collect();
@@ -126,7 +126,7 @@ impl<'a> DueMoves<'a> {
         }
         let changes = due
             .iter()
-            .map(|task| Change { scope: Scope::tenant(&task.tenant), id: task.id, intent: intent() })
+            .map(|task| Change { scope: Scope::tenant(&task.tenant), id: task.id, intent: intent(task) })
             .collect();
         let results = self.store.apply(changes, self.store.step_deadline()).await;
         for (task, result) in due.iter().zip(results) {

@@ -71,16 +71,16 @@ impl Jobs {
         &self,
         settings: TaskSettings,
         dispatch: &Arc<Dispatch>,
-        service: &TaskService,
+        service: &Arc<TaskService>,
         keys: &Arc<Keys>,
     ) {
         let Self { store, background, runner, server, feed } = self;
         let millis = Duration::from_millis;
-        runner.run(Sweeper::new(store, background, millis(settings.sweep_interval_ms)));
+        runner.run(Sweeper::new(store, background, service.types(), millis(settings.sweep_interval_ms)));
         let (promoter, alarm) = Promoter::new(store, background);
         runner.run_by(promoter, alarm);
         runner.run(Waker::new(store, dispatch, service.end_waits(), millis(settings.wake_interval_ms)));
-        runner.run(ServerRegistry::new(store, keys, server));
+        runner.run(ServerRegistry::new(store, keys, service, server));
         let (index_check, alarm) = IndexCheck::new(store);
         runner.run_by(index_check, alarm);
         let log_kept = TimeDelta::hours(settings.event_log_hours.into());

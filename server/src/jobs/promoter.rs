@@ -51,7 +51,7 @@ impl Job for Promoter {
                 let found = self.store.scheduled(until, page, WINDOW).await?;
                 moves.add(found);
             }
-            if !moves.move_piece(|| Intent::Promote).await || self.background.is_stopping() {
+            if !moves.move_piece(|_| Intent::Promote).await || self.background.is_stopping() {
                 let pause = clock.until(moves.next().unwrap_or(until));
                 return moves.end(pause);
             }

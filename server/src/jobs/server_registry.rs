@@ -9,7 +9,7 @@ use task_repo_protocol::Uuid;
 
 use super::runner::{Job, JobRound, Steps};
 use crate::store::{SCHEMA, ServerRecord, Store, StoreError};
-use crate::usecases::Keys;
+use crate::usecases::{Keys, TaskService};
 
 /// How often this server asks what has changed. A revoked key is refused everywhere within 5 s because of it.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
@@ -63,12 +63,19 @@ fn host() -> String {
 pub(super) struct ServerRegistry {
     store: Store,
     keys: Arc<Keys>,
+    service: Arc<TaskService>,
     server: Arc<ThisServer>,
 }
 
 impl ServerRegistry {
-    pub(super) fn new(store: &Store, keys: &Arc<Keys>, server: &Arc<ThisServer>) -> Self {
-        Self { store: store.clone(), keys: Arc::clone(keys), server: Arc::clone(server) }
+    pub(super) fn new(
+        store: &Store,
+        keys: &Arc<Keys>,
+        service: &Arc<TaskService>,
+        server: &Arc<ThisServer>,
+    ) -> Self {
+        let (keys, service, server) = (Arc::clone(keys), Arc::clone(service), Arc::clone(server));
+        Self { store: store.clone(), keys, service, server }
     }
 }
 
@@ -77,7 +84,10 @@ impl Job for ServerRegistry {
 
     async fn round(&self, steps: &Steps) -> Result<JobRound, StoreError> {
         let asked = Instant::now();
-        self.keys.hear(self.store.changes().await?, asked);
+        let changes = self.store.changes().await?;
+        self.keys.hear(changes, asked);
+        steps.step();
+        self.service.hear_of_types(changes).await?;
         steps.step();
         let now = self.store.clock().instant();
         if self.server.is_due(now) {

@@ -1,5 +1,6 @@
 //! Takes back leases and attempts that ran out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -9,20 +10,27 @@ use super::renewals::Renewals;
 use super::runner::{Job, JobRound, Steps};
 use crate::background::Background;
 use crate::lifecycle::Intent;
-use crate::store::{Store, StoreError};
+use crate::store::{DueTask, Store, StoreError};
+use crate::task_types::KnownTypes;
 
 /// The job.
 pub(super) struct Sweeper {
     store: Store,
     background: Background,
     renewals: Renewals,
+    types: Arc<KnownTypes>,
     pause: Duration,
 }
 
 impl Sweeper {
-    pub(super) fn new(store: &Store, background: &Background, pause: Duration) -> Self {
-        let renewals = Renewals::new(store.clone());
-        Self { store: store.clone(), background: background.clone(), renewals, pause }
+    pub(super) fn new(
+        store: &Store,
+        background: &Background,
+        types: &Arc<KnownTypes>,
+        pause: Duration,
+    ) -> Self {
+        let (renewals, types) = (Renewals::new(store.clone()), Arc::clone(types));
+        Self { store: store.clone(), background: background.clone(), renewals, types, pause }
     }
 }
 
@@ -41,8 +49,11 @@ impl Job for Sweeper {
                 let now = self.store.clock().now();
                 moves.retain(|task| outage.holds_until(task.lease_seconds) <= now);
             }
-            let jitter = || Intent::Expire { jitter: rand::rng().random_range(-1.0..=1.0) };
-            if !moves.move_piece(jitter).await || self.background.is_stopping() {
+            let expire = |task: &DueTask| Intent::Expire {
+                jitter: rand::rng().random_range(-1.0..=1.0),
+                max_losses: self.types.max_losses(&task.tenant, &task.task_type),
+            };
+            if !moves.move_piece(expire).await || self.background.is_stopping() {
                 return moves.end(self.pause);
             }
         }

@@ -50,7 +50,7 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
         Intent::Release { delay_seconds, .. } => settle::release(task, *delay_seconds, now),
         Intent::Withdraw { .. } => settle::withdraw(task, now)?,
         Intent::AcknowledgeCancel { .. } => settle::acknowledge_cancel(task, now),
-        Intent::Expire { jitter } => expire::expire(task, *jitter, now)?,
+        Intent::Expire { jitter, max_losses } => expire::expire(task, *jitter, *max_losses, now)?,
         Intent::Promote => operate::promote(task, now)?,
         Intent::Cancel => {
             if operate::cancel(task, now) == operate::Cancelling::Already {
@@ -61,7 +61,7 @@ pub fn apply(task: &mut TaskRecord, intent: &Intent, now: Now) -> Result<Effect,
             }
         }
         Intent::Execute(with) => operate::execute(task, with, now),
-        Intent::Edit { edit, .. } => operate::edit(task, edit, now)?,
+        Intent::Edit { edit, defaults, .. } => operate::edit(task, edit, defaults, now)?,
         Intent::Delete { force } => operate::delete(task, *force, now)?,
         Intent::SelfManaged { status: SelfManagedStatus::Processing, execution_id, .. } => {
             attempt::begin_self_managed(task, *execution_id, now);

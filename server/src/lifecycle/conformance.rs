@@ -10,7 +10,7 @@ use task_repo_model::document::{
 };
 use task_repo_protocol::{Receipt as Answered, Retry, Status as Wire, Uuid};
 
-use super::{AttemptFailure, CheckpointChange, Effect, Grant, Intent, apply};
+use super::{AttemptFailure, CheckpointChange, DEFAULT_MAX_LOSSES, Effect, Grant, Intent, apply};
 use crate::task::{ErrorRecord, Status as Stored, TaskRecord, UsageRecord};
 
 /// As many claims as the model has room for.
@@ -54,7 +54,7 @@ fn intent(call: TaskIntent, document: &Document) -> Intent {
             progress: None,
             checkpoint: CheckpointChange::None,
         },
-        TaskIntent::Expire => Intent::Expire { jitter: 0.0 },
+        TaskIntent::Expire => Intent::Expire { jitter: 0.0, max_losses: DEFAULT_MAX_LOSSES },
         TaskIntent::Settle(token, Verb::Complete) => {
             Intent::Complete { token: uuid(token), result: None, result_id: None, usage }
         }

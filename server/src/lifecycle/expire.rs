@@ -4,11 +4,11 @@ use task_repo_protocol::{Retry, Uuid};
 
 use super::attempt::{end_attempt, finish};
 use super::settle::follow_up;
-use super::{AttemptFailure, MAX_LOSSES, Now, Refusal};
+use super::{AttemptFailure, Now, Refusal};
 use crate::task::{AttemptStatus, ErrorRecord, Reason, Status, TaskRecord};
 
 /// The lease or the attempt ran out. Where both did, the attempt's timeout goes first.
-pub(super) fn expire(task: &mut TaskRecord, jitter: f64, now: Now) -> Result<(), Refusal> {
+pub(super) fn expire(task: &mut TaskRecord, jitter: f64, max_losses: u32, now: Now) -> Result<(), Refusal> {
     if task.lease_until.is_none_or(|until| until > now) {
         return Err(Refusal::NotDue);
     }
@@ -20,7 +20,7 @@ pub(super) fn expire(task: &mut TaskRecord, jitter: f64, now: Now) -> Result<(),
     if timed_out {
         time_out(task, Retry::Auto, jitter, now);
     } else {
-        lose(task, lease.token, now);
+        lose(task, lease.token, max_losses, now);
     }
     Ok(())
 }
@@ -42,7 +42,7 @@ fn time_out(task: &mut TaskRecord, retry: Retry, jitter: f64, now: Now) {
     }
 }
 
-fn lose(task: &mut TaskRecord, token: Uuid, now: Now) {
+fn lose(task: &mut TaskRecord, token: Uuid, max_losses: u32, now: Now) {
     let error = ErrorRecord {
         message: "the lease ran out without a heartbeat".to_owned(),
         code: Some("lost".to_owned()),
@@ -55,7 +55,7 @@ fn lose(task: &mut TaskRecord, token: Uuid, now: Now) {
     task.error = Some(error.into());
     if task.cancel_requested_at.is_some() {
         finish(task, Status::Cancelled, None, now);
-    } else if task.losses >= MAX_LOSSES || task.attempt >= task.max_attempts {
+    } else if task.losses >= max_losses || task.attempt >= task.max_attempts {
         finish(task, Status::Failed, Some(Reason::Lost), now);
     } else {
         task.status = Status::Pending;

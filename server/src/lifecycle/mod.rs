@@ -23,15 +23,15 @@ use chrono::{DateTime, Utc};
 use task_repo_protocol::SelfManagedStatus;
 use task_repo_protocol::{Execute, ProgressUpdate, Receipt, Retry, TaskEdit, Uuid};
 
-use crate::task::{AttemptEnd, ErrorRecord, Status, UsageRecord};
+use crate::task::{AttemptEnd, ErrorRecord, LimitsRecord, Status, UsageRecord};
 
 pub use apply::apply;
 pub(crate) use moved::move_of;
 pub use retry::{backoff, rest_seconds};
 pub use table::{TRANSITIONS, Transition, Verb};
 
-/// How many lost leases a task survives.
-pub const MAX_LOSSES: u32 = 3;
+/// How many lost leases a task survives where nobody says otherwise.
+pub const DEFAULT_MAX_LOSSES: u32 = 3;
 /// How many attempts a task has where nobody says otherwise.
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 3;
 /// How long a lease holds where nobody says otherwise, in seconds.
@@ -105,6 +105,8 @@ pub enum Intent {
     Expire {
         /// For the backoff of an attempt that timed out: −1 to 1.
         jitter: f64,
+        /// How many lost leases the task survives.
+        max_losses: u32,
     },
     /// See [`Verb::Promote`].
     Promote,
@@ -116,6 +118,8 @@ pub enum Intent {
     Edit {
         /// The fields to change.
         edit: Box<TaskEdit>,
+        /// The limits of a task of this type that says nothing of its own: what `null` sets.
+        defaults: Box<LimitsRecord>,
         /// The versions it holds for; `None`: any.
         if_match: Option<Vec<i64>>,
     },

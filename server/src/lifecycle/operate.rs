@@ -4,8 +4,8 @@ use task_repo_protocol::task::MAX_TASK_BYTES;
 use task_repo_protocol::{Execute, NewRetryPolicy, Priority, TaskEdit};
 
 use super::attempt::{end_attempt, finish, retention_end};
-use super::{DEFAULT_LEASE_SECONDS, DEFAULT_MAX_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, Now, Refusal};
-use crate::task::{AttemptStatus, Reason, RetryRecord, Status, TaskRecord, input_bytes};
+use super::{Now, Refusal};
+use crate::task::{AttemptStatus, LimitsRecord, Reason, RetryRecord, Status, TaskRecord, input_bytes};
 use chrono::TimeDelta;
 
 /// The result of a cancellation.
@@ -102,7 +102,12 @@ pub(super) fn delete(task: &mut TaskRecord, force: bool, now: Now) -> Result<(),
     Ok(())
 }
 
-pub(super) fn edit(task: &mut TaskRecord, edit: &TaskEdit, now: Now) -> Result<(), Refusal> {
+pub(super) fn edit(
+    task: &mut TaskRecord,
+    edit: &TaskEdit,
+    defaults: &LimitsRecord,
+    now: Now,
+) -> Result<(), Refusal> {
     set(&mut task.name, edit.name.as_ref());
     set(&mut task.description, edit.description.as_ref());
     set(&mut task.due_date, edit.due_date.as_ref());
@@ -110,7 +115,7 @@ pub(super) fn edit(task: &mut TaskRecord, edit: &TaskEdit, now: Now) -> Result<(
     if let Some(priority) = edit.priority {
         task.priority = i32::from(priority.unwrap_or_else(Priority::default).get());
     }
-    edit_limits(task, edit);
+    edit_limits(task, edit, defaults);
     if let Some(tags) = &edit.tags {
         task.tags = tags.as_ref().map(TaskRecord::stored_tags).unwrap_or_default();
     }
@@ -122,18 +127,21 @@ pub(super) fn edit(task: &mut TaskRecord, edit: &TaskEdit, now: Now) -> Result<(
 }
 
 /// `null` sets the default of a new task; a task without retention stays for ever.
-fn edit_limits(task: &mut TaskRecord, edit: &TaskEdit) {
+fn edit_limits(task: &mut TaskRecord, edit: &TaskEdit, defaults: &LimitsRecord) {
     if let Some(max_attempts) = edit.max_attempts {
-        task.max_attempts = whole(max_attempts).unwrap_or(DEFAULT_MAX_ATTEMPTS);
+        task.max_attempts = whole(max_attempts).unwrap_or(defaults.max_attempts);
     }
     if let Some(retry) = edit.retry {
-        set_retry(task, retry.unwrap_or_default());
+        match retry {
+            Some(policy) => set_retry(task, policy),
+            None => *task.retry = *defaults.retry,
+        }
     }
     if let Some(lease_seconds) = edit.lease_seconds {
-        task.lease_seconds = whole(lease_seconds).unwrap_or(DEFAULT_LEASE_SECONDS);
+        task.lease_seconds = whole(lease_seconds).unwrap_or(defaults.lease_seconds);
     }
     if let Some(timeout_seconds) = edit.timeout_seconds {
-        task.timeout_seconds = whole(timeout_seconds).unwrap_or(DEFAULT_TIMEOUT_SECONDS);
+        task.timeout_seconds = whole(timeout_seconds).unwrap_or(defaults.timeout_seconds);
     }
     if let Some(retention_seconds) = edit.retention_seconds {
         task.retention_seconds = whole(retention_seconds);

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use task_repo_protocol::{Execute, ProgressUpdate, Retry, SelfManagedStatus, TaskEdit, Uuid};
 
-use super::{AttemptFailure, CheckpointChange, Effect, Grant, Intent, apply};
+use super::{AttemptFailure, CheckpointChange, DEFAULT_MAX_LOSSES, Effect, Grant, Intent, apply};
 use crate::task::{AttemptStatus, ErrorRecord, Status, TaskRecord, UsageRecord};
 
 /// What may happen to a task.
@@ -95,7 +95,10 @@ fn intent(step: Step, task: &TaskRecord, number: u128, now: DateTime<Utc>) -> (I
         Step::Withdraw => Intent::Withdraw { token },
         Step::Expire { timeout } => {
             let at = if timeout { task.timeout_at } else { task.lease_until };
-            return (Intent::Expire { jitter: 0.0 }, at.unwrap_or(now).max(now));
+            return (
+                Intent::Expire { jitter: 0.0, max_losses: DEFAULT_MAX_LOSSES },
+                at.unwrap_or(now).max(now),
+            );
         }
         Step::Promote => return (Intent::Promote, task.run_at.unwrap_or(now).max(now)),
         Step::Cancel => Intent::Cancel,
@@ -103,7 +106,7 @@ fn intent(step: Step, task: &TaskRecord, number: u128, now: DateTime<Utc>) -> (I
         Step::EditTime { ahead } => {
             let run_at = ahead.then(|| now + TimeDelta::seconds(60));
             let edit = TaskEdit { run_at: Some(run_at), ..TaskEdit::default() };
-            Intent::Edit { edit: Box::new(edit), if_match: None }
+            Intent::Edit { edit: Box::new(edit), defaults: Box::new(task.limits()), if_match: None }
         }
         Step::SelfManaged(status) => Intent::SelfManaged {
             status,
@@ -189,7 +192,7 @@ fn a_task_that_was_cancelled_meanwhile_takes_nothing_late() {
         |intent: &Intent, at| assert_eq!(apply(&mut task, intent, at), Ok(Effect::Changed), "{intent:?}");
     done(&Intent::Claim(grant(2, true)), now);
     let ran_out = now + TimeDelta::seconds(61);
-    done(&Intent::Expire { jitter: 0.0 }, ran_out);
+    done(&Intent::Expire { jitter: 0.0, max_losses: DEFAULT_MAX_LOSSES }, ran_out);
     done(&Intent::Claim(grant(3, true)), ran_out);
     done(&Intent::Cancel, ran_out);
     done(&Intent::Withdraw { token: Uuid::from_u128(3) }, ran_out);
@@ -210,7 +213,7 @@ fn a_lease_of_a_server_that_notes_nothing_displaced_is_undone_as_far_as_it_can_b
     };
     done(&mut task, &Intent::Claim(grant(2, true)), now);
     let ran_out = now + TimeDelta::seconds(61);
-    done(&mut task, &Intent::Expire { jitter: 0.0 }, ran_out);
+    done(&mut task, &Intent::Expire { jitter: 0.0, max_losses: DEFAULT_MAX_LOSSES }, ran_out);
     done(&mut task, &Intent::Claim(grant(3, true)), ran_out);
     task.lease.as_mut().expect("it is held").before = None;
     done(&mut task, &Intent::Withdraw { token: Uuid::from_u128(3) }, ran_out);

@@ -11,6 +11,7 @@ use mongodb::options::IndexOptions;
 
 use super::beside::BESIDE;
 use super::driver::Store;
+use super::task_types::{TYPES_BY_CHANGE, TYPES_BY_NAME};
 
 /// Ready work in claim order.
 pub(super) const READY: &str = "ready";
@@ -133,6 +134,11 @@ impl Store {
         ];
         let mut wanted =
             vec![(self.tasks.name().to_owned(), models()), (self.keys.name().to_owned(), of_keys)];
+        let of_types = vec![
+            index(TYPES_BY_NAME, doc! { "tenant": 1, "task_type": 1 }, unique(IndexOptions::default())),
+            index(TYPES_BY_CHANGE, doc! { "changed_at": 1 }, IndexOptions::default()),
+        ];
+        wanted.push((self.types_name(), of_types));
         wanted.extend(BESIDE.map(|name| (self.beside(name), of_task())));
         wanted
     }

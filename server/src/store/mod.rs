@@ -21,6 +21,7 @@
 //! | [`checkpoints`] | what attempts leave for the next one |
 //! | [`task_logs`] | what workers log about their tasks |
 //! | [`servers`] | which servers there are, and what all of them must know |
+//! | [`task_types`] | settings and pauses of task types |
 //! | [`job_lease`] | what only one server does at a time |
 
 mod beside;
@@ -43,6 +44,7 @@ mod renewals;
 mod schema;
 mod servers;
 mod task_logs;
+mod task_types;
 mod unreadable;
 mod unreadable_tasks;
 mod write;
@@ -64,6 +66,7 @@ pub use renewals::Outage;
 pub use schema::{SCHEMA, SchemaVersion};
 pub use servers::{Changes, ServerRecord};
 pub use task_logs::{LogQuery, LoggedLine};
+pub use task_types::ExpectedSettings;
 pub use unreadable::{Unreadable, UnreadableDocument};
 pub use unreadable_tasks::{ScanPlace, UnreadableScan, UnreadableTask};
 pub use write::{Applied, Change, ClaimWrite, NotApplied};

@@ -48,6 +48,8 @@ pub struct ServerRecord {
 pub struct Changes {
     /// API keys.
     pub keys: i64,
+    /// Settings and pauses of task types.
+    pub task_types: i64,
 }
 
 impl Store {
@@ -104,7 +106,8 @@ impl Store {
             })
             .await?
             .unwrap_or_default();
-        Ok(Changes { keys: found.get_i64("keys").unwrap_or_default() })
+        let count = |kind| found.get_i64(kind).unwrap_or_default();
+        Ok(Changes { keys: count("keys"), task_types: count("task_types") })
     }
 
     /// Counts a change of the keys, so that every server looks them up anew.
@@ -112,8 +115,20 @@ impl Store {
     /// # Errors
     /// When it is not known whether it was counted.
     pub async fn count_key_change(&self, until: Instant) -> Result<(), StoreError> {
+        self.count_change("keys", until).await
+    }
+
+    /// Counts a change of task types, so that every server reads what has changed.
+    ///
+    /// # Errors
+    /// When it is not known whether it was counted.
+    pub async fn count_type_change(&self, until: Instant) -> Result<(), StoreError> {
+        self.count_change("task_types", until).await
+    }
+
+    async fn count_change(&self, kind: &str, until: Instant) -> Result<(), StoreError> {
         let documents = self.database.collection::<Document>(INSTALLATION);
-        let update = doc! { "$inc": { "keys": 1_i64 } };
+        let update = doc! { "$inc": { kind: 1_i64 } };
         let count = async move {
             documents.update_one(doc! { "_id": "changes" }, update).upsert(true).await.map(|_| ())
         };

@@ -9,6 +9,16 @@ fn call(verb: &str) -> String {
     format!("POST {}/tasks/{{task_id}}/{verb}", path::BASE)
 }
 
+/// That a limit is reached, and what makes room.
+pub(super) fn limit_exceeded(limit_type: &str, limit: u64, current: u64) -> String {
+    let what = match limit_type {
+        "task_types" => "task types have settings, or are paused: DELETE or resume some",
+        "max_pending" => "tasks of this type are ready or scheduled: create more when some are done",
+        _ => "there are already",
+    };
+    format!("the limit {limit_type} is {limit}, and {current} {what}")
+}
+
 /// Why a task of that status refuses the verb, and which verb its caller may have wanted.
 pub(super) fn forbidden(verb: Verb, status: Status) -> String {
     let (cancel, execute) = (call("cancel"), call("execute"));

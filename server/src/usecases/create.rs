@@ -45,7 +45,7 @@ impl TaskService {
                     task,
                     Uuid::now_v7(),
                     now,
-                    limits(task, self.settings.task_retention_seconds),
+                    limits(task, self.types.limits(&scope.tenant, &task.task_type)),
                 )?;
                 if let Some(key) = &idempotency
                     && !fault_injection::is_injected(InjectedFault::ForgottenKeys)
@@ -58,6 +58,8 @@ impl TaskService {
                 Ok(Arc::new(draft))
             })
             .collect();
+        let mut drafts: Vec<Draft> = drafts;
+        let _let_in = self.admit(caller, &mut drafts).await?;
         match idempotency {
             None => {
                 let inserted = self.insert(caller, &drafts).await.into_iter();

@@ -8,22 +8,21 @@ use task_repo_protocol::{NewTask, Uuid};
 
 use super::failure::Failure;
 use crate::access::Scope;
-use crate::lifecycle::{DEFAULT_LEASE_SECONDS, DEFAULT_MAX_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS};
 use crate::store::new_stamp;
 use crate::task::{Kept, LimitsRecord, Reason, RetryRecord, Status, TaskRecord, input_bytes};
 
 /// A task to be created, or why it is none.
 pub(super) type Draft = Result<Arc<TaskRecord>, Failure>;
 
-/// The limits of the task that `new` asks for: its own, and the defaults of this moment.
-pub(super) fn limits(new: &NewTask, retention_seconds: u32) -> LimitsRecord {
+/// The limits of the task that `new` asks for: its own, and where it names none those of its type at this moment.
+pub(super) fn limits(new: &NewTask, of_type: LimitsRecord) -> LimitsRecord {
     LimitsRecord {
-        max_attempts: whole(new.max_attempts).unwrap_or(DEFAULT_MAX_ATTEMPTS),
-        retry: RetryRecord::from(new.retry.unwrap_or_default()).into(),
-        lease_seconds: whole(new.lease_seconds).unwrap_or(DEFAULT_LEASE_SECONDS),
-        timeout_seconds: whole(new.timeout_seconds).unwrap_or(DEFAULT_TIMEOUT_SECONDS),
+        max_attempts: whole(new.max_attempts).unwrap_or(of_type.max_attempts),
+        retry: new.retry.map_or(of_type.retry, |policy| RetryRecord::from(policy).into()),
+        lease_seconds: whole(new.lease_seconds).unwrap_or(of_type.lease_seconds),
+        timeout_seconds: whole(new.timeout_seconds).unwrap_or(of_type.timeout_seconds),
         retention_seconds: match new.retention_seconds {
-            None => Some(retention_seconds),
+            None => of_type.retention_seconds,
             Some(retention) => whole(retention),
         },
     }

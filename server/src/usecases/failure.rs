@@ -1,6 +1,6 @@
 //! Why the service does not do what it was asked to. Knows nothing of HTTP.
 
-use task_repo_protocol::{Status, Uuid};
+use task_repo_protocol::{Status, Uuid, Violation};
 
 use super::advice;
 use crate::lifecycle::{Refusal, Verb};
@@ -23,6 +23,9 @@ pub enum Failure {
     /// No such key.
     #[error("there is no key {0}")]
     KeyNotFound(String),
+    /// No such task type, or not the caller's.
+    #[error("there is no task type {0}, or the API key cannot see it")]
+    TaskTypeNotFound(String),
     /// The task is not `pending`.
     #[error("{}", advice::not_claimable(*status))]
     NotClaimable {
@@ -62,6 +65,39 @@ pub enum Failure {
         id: Uuid,
         /// Its version.
         version: i64,
+    },
+    /// `If-Match` does not hold for the settings of a task type.
+    #[error(
+        "the settings are at version {version}, which If-Match does not name: read them again and send their ETag"
+    )]
+    SettingsConflict {
+        /// Their version.
+        version: i64,
+    },
+    /// The task waits, and its type is paused.
+    #[error(
+        "the task type is paused: the task can be taken up again after POST /task-types/{task_type}/resume"
+    )]
+    Paused {
+        /// The task.
+        id: Uuid,
+        /// Its type.
+        task_type: String,
+        /// What was asked for.
+        verb: Verb,
+    },
+    /// The request does not fit the schema of its type. Places begin at the task.
+    #[error("the request does not fit the request_schema of its task type")]
+    RequestUnfit(Vec<Violation>),
+    /// A limit is reached.
+    #[error("{}", advice::limit_exceeded(limit_type, *limit, *current))]
+    LimitExceeded {
+        /// Which one.
+        limit_type: &'static str,
+        /// How much is allowed.
+        limit: u64,
+        /// How much there is.
+        current: u64,
     },
     /// The task would pass 1 MiB.
     #[error("request, template, metadata and result of a task may have 1 MiB of JSON text together")]
@@ -103,6 +139,11 @@ impl Failure {
     /// There is no key of that id, or it is none.
     pub fn no_key(id: &str) -> Self {
         Self::KeyNotFound(shortened(id, MAX_ID))
+    }
+
+    /// There is no task type of that name, or the caller may not see it.
+    pub fn no_task_type(name: &str) -> Self {
+        Self::TaskTypeNotFound(shortened(name, MAX_ID))
     }
 
     /// No task has that result.

@@ -8,6 +8,8 @@
 //! | [`operate`] | what owners do: cancel, execute, edit, delete, run their own work |
 //! | [`query`] | reading and listing |
 //! | [`logs`] | what workers log about their tasks |
+//! | [`admission`], [`request_schemas`], [`pending`] | what a task type lets in: requests that fit its schema, and only so many tasks that wait |
+//! | [`task_types`], [`type_figures`], [`type_changes`] | settings and pauses of task types, how they are shown, and hearing of those that other servers have changed |
 //! | [`failures`] | which failures there were |
 //! | [`unreadable`] | what an operator sees of, and removes among, tasks that cannot be read |
 //! | [`wait`], [`end_waits`] | waiting for the end of a task |
@@ -15,6 +17,7 @@
 //! | [`failure`], [`advice`] | why not, and what would help |
 //! | [`service`] | what they work with |
 
+mod admission;
 mod advice;
 mod claim;
 mod create;
@@ -27,9 +30,14 @@ mod key_end;
 mod keys;
 mod logs;
 mod operate;
+mod pending;
 mod query;
+mod request_schemas;
 mod service;
 mod settle;
+mod task_types;
+mod type_changes;
+mod type_figures;
 mod unreadable;
 mod wait;
 
@@ -44,4 +52,6 @@ pub use logs::LogsAsked;
 pub use query::{ListQuery, Page, WrongCursor};
 pub use service::TaskService;
 pub use settle::Settled;
+pub use task_types::IfMatch;
+pub use type_figures::type_cursor;
 pub use unreadable::{StrayTasks, scan_place};

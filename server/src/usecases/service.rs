@@ -6,27 +6,31 @@ use task_repo_protocol::{DateTime, Utc, Uuid};
 
 use super::end_waits::EndWaits;
 use super::failure::Failure;
+use super::pending::PendingCounts;
+use super::request_schemas::RequestSchemas;
 use crate::access::Caller;
 use crate::background::Background;
-use crate::config::TaskSettings;
 use crate::dispatch::Dispatch;
 use crate::lifecycle::Intent;
 use crate::store::{Applied, Change, NotApplied, Store, StoreError};
+use crate::task_types::KnownTypes;
 
 /// The use cases of tasks. One for a server, shared by all its requests.
 pub struct TaskService {
     pub(super) store: Store,
-    pub(super) settings: TaskSettings,
     pub(super) dispatch: Arc<Dispatch>,
     pub(super) end_waits: Arc<EndWaits>,
     pub(super) background: Background,
+    pub(super) types: Arc<KnownTypes>,
+    pub(super) schemas: RequestSchemas,
+    pub(super) pending: Arc<PendingCounts>,
 }
 
 impl TaskService {
     /// The use cases on that database.
     pub fn new(
         store: Store,
-        settings: TaskSettings,
+        types: Arc<KnownTypes>,
         dispatch: Arc<Dispatch>,
         background: Background,
     ) -> Arc<Self> {
@@ -36,12 +40,18 @@ impl TaskService {
             }
         });
         let end_waits = EndWaits::new(store.hub());
-        Arc::new(Self { store, settings, dispatch, end_waits, background })
+        let (schemas, pending) = (RequestSchemas::default(), PendingCounts::hearing(store.hub()));
+        Arc::new(Self { store, dispatch, end_waits, background, types, schemas, pending })
     }
 
     /// The service's time.
     pub(crate) fn now(&self) -> DateTime<Utc> {
         self.store.clock().now()
+    }
+
+    /// What is known of task types.
+    pub(crate) fn types(&self) -> &Arc<KnownTypes> {
+        &self.types
     }
 
     /// The calls that wait for the end of a task.

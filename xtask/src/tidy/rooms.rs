@@ -10,7 +10,7 @@ const SERVER: &str = "server/src/";
 const LAYERS: [&str; 5] = ["http", "jobs", "usecases", "dispatch", "store"];
 
 /// What lies below all layers.
-const BELOW: [&str; 13] = [
+const BELOW: [&str; 15] = [
     "access",
     "background",
     "clock",
@@ -18,11 +18,13 @@ const BELOW: [&str; 13] = [
     "events",
     "fault_injection",
     "file_descriptors",
+    "json_schema",
     "json_value",
     "kept",
     "lifecycle",
     "same_words",
     "task",
+    "task_types",
     "telemetry",
 ];
 

@@ -44,6 +44,8 @@ const BOUNDARIES: [Boundary; 3] = [
         places: &[
             "server/src/store/",
             "server/src/task/",
+            "server/src/task_types/",
+            "server/src/events/task_move.rs",
             "server/src/kept.rs",
             "server/src/access/key.rs",
             "bench/",

@@ -246,6 +246,11 @@ impl Call {
         self.request.headers().contains_key(path::IDEMPOTENCY_KEY_HEADER)
     }
 
+    /// Whether the request has `If-Match`.
+    pub(in crate::http) fn has_if_match(&self) -> bool {
+        self.request.headers().contains_key(header::IF_MATCH)
+    }
+
     /// The versions that `If-Match` names; `None`: any.
     pub(in crate::http) fn if_match(&self) -> Result<Option<Vec<i64>>, Rejection> {
         let Some(text) = header_text(&self.request, header::IF_MATCH.as_str()) else { return Ok(None) };

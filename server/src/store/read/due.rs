@@ -14,6 +14,8 @@ use crate::store::indexes::{DUE, LEASES};
 pub struct DueTask {
     /// Whose it is.
     pub tenant: String,
+    /// The queue it belongs to.
+    pub task_type: String,
     /// The task.
     pub id: Uuid,
     /// The time that has come.
@@ -123,7 +125,8 @@ impl Store {
         }
         let mut options = self.by_index(index);
         options.sort = Some(doc! { field: 1 });
-        options.projection = Some(doc! { "tenant": 1, field: 1, "lease.seconds": 1, "priority": 1 });
+        options.projection =
+            Some(doc! { "tenant": 1, "task_type": 1, field: 1, "lease.seconds": 1, "priority": 1 });
         options.limit = i64::try_from(limit).ok();
         let found = self.documents("due work", self.tasks.name(), filter, options).await?;
         let time = |document: &Document| document.get_datetime(field).ok().map(|at| at.to_chrono());
@@ -151,11 +154,12 @@ fn due_task(document: &Document, at: DateTime<Utc>) -> Option<DueTask> {
     let id = read_id(document.get("_id")?)?;
     let seconds = document.get_document("lease").ok().and_then(|lease| whole(lease.get("seconds")?));
     // One without a tenant is read when it is to be moved, and is then found to be unreadable.
-    let tenant = document.get_str("tenant").unwrap_or_default().to_owned();
+    let text = |field| document.get_str(field).unwrap_or_default().to_owned();
+    let (tenant, task_type) = (text("tenant"), text("task_type"));
     let lease_seconds = seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or_default();
     let priority = document.get("priority").and_then(whole);
     let priority = priority.and_then(|priority| i32::try_from(priority).ok()).unwrap_or_default();
-    Some(DueTask { tenant, id, at, lease_seconds, priority })
+    Some(DueTask { tenant, task_type, id, at, lease_seconds, priority })
 }
 
 fn whole(stored: &Bson) -> Option<i64> {
@@ -178,6 +182,7 @@ mod tests {
                 .iter()
                 .map(|(id, seconds)| DueTask {
                     tenant: "t".to_owned(),
+                    task_type: "a".to_owned(),
                     id: Uuid::from_u128(*id),
                     at: at(*seconds),
                     lease_seconds: 0,

@@ -1,8 +1,11 @@
 //! Ready work in claim order.
 
 use std::collections::{BTreeSet, HashSet};
+use std::time::Instant;
 
 use bson::{Bson, Document, doc};
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt as _;
 
 use super::order::{behind, sort};
 use super::projection::without_past;
@@ -171,6 +174,33 @@ impl Store {
     pub async fn ready_types(&self, tenant: &str, task_types: &[String]) -> Result<Vec<String>, StoreError> {
         let filter = doc! { "tenant": tenant, "task_type": { "$in": task_types }, "status": "pending" };
         self.distinct("task_type", filter, self.step_deadline()).await
+    }
+
+    /// Since when the oldest ready task of a type has been ready, whatever its priority. The first task of each priority is
+    /// looked at, and no other.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn oldest_ready(
+        &self,
+        tenant: &str,
+        task_type: &str,
+        until: Instant,
+    ) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let filter = doc! { "tenant": tenant, "task_type": task_type, "status": "pending" };
+        let pipeline = vec![
+            doc! { "$match": filter },
+            doc! { "$sort": { "priority": -1, "ready_at": 1, "_id": 1 } },
+            doc! { "$group": { "_id": "$priority", "ready_at": { "$first": "$ready_at" } } },
+        ];
+        let (tasks, options) = (self.tasks.clone_with_type::<Document>(), self.aggregate_by_index(READY));
+        let oldest: Vec<Document> = self
+            .call("the oldest ready task", until, async move {
+                tasks.aggregate(pipeline).with_options(options).await?.try_collect().await
+            })
+            .await?;
+        let times = oldest.iter().filter_map(|first| first.get_datetime("ready_at").ok());
+        Ok(times.map(|at| at.to_chrono()).min())
     }
 
     /// One read of ready tasks that such callers may want, without payloads. They all take only their own user's, or all
