@@ -84,6 +84,7 @@ impl Server {
             name: http.service_name.clone(),
             body_timeout: Duration::from_millis(http.http_body_timeout_ms),
             bodies: http::BodyRoom::new(http.http_max_body_bytes_in_flight),
+            cors: http::Cors::new(&http.cors_allowed_origins),
             started: Instant::now(),
             in_flight: http::InFlight::default(),
         });

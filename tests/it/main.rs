@@ -15,6 +15,7 @@ mod claim_waiting;
 mod claiming;
 mod contention;
 mod corpus;
+mod cors;
 mod create_fields;
 mod database_faults;
 mod deadline;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use actix_web::web::Bytes;
 
 use super::body_room::BodyRoom;
+use super::cors::Cors;
 use crate::background::Background;
 use crate::jobs::Jobs;
 use crate::store::Store;
@@ -31,6 +32,8 @@ pub(crate) struct App {
     pub(crate) body_timeout: Duration,
     /// Room for the bodies of all requests.
     pub(crate) bodies: BodyRoom,
+    /// Which pages may call from a browser.
+    pub(crate) cors: Cors,
     /// When the server started.
     pub(crate) started: Instant,
     /// Requests that are being answered.

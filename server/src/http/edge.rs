@@ -21,6 +21,7 @@ use tracing::Instrument as _;
 
 use super::app::{App, InFlight};
 use super::connections::Connection;
+use super::cors::{is_preflight, preflight};
 use super::problems::Rejection;
 use super::request::call::{AuthenticationTime, RequestId, UNKNOWN_KEY, header_text, unauthenticated};
 use super::route_metrics::RouteMetrics;
@@ -95,10 +96,15 @@ pub(crate) async fn edge(
     }
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let unread = keep_chunks(&mut request);
+    let allowed = app.as_ref().and_then(|app| app.cors.allowed(&request));
+    let page = allowed.clone();
     let is_spare = request.request().conn_data::<Connection>().is_some_and(|connection| connection.is_spare);
     let mut response = async {
         if is_spare && !is_about_the_server(request.path()) {
             return Ok(request.into_response(full().into_response(&request_id)));
+        }
+        if allowed.is_some() && is_preflight(&request) {
+            return Ok(request.into_response(preflight()));
         }
         let asked = Instant::now();
         match authenticate(&request).await {
@@ -116,6 +122,9 @@ pub(crate) async fn edge(
     .await?;
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(HeaderName::from_static(path::REQUEST_ID_HEADER), value);
+    }
+    if let Some(app) = &app {
+        app.cors.mark(&mut response, page);
     }
     if is_spare || app.is_some_and(|app| app.background.is_draining()) {
         // A caller that comes back finds another server, and one of the last connections is free for the next.

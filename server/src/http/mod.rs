@@ -3,6 +3,7 @@
 mod app;
 mod body_room;
 mod connections;
+mod cors;
 mod docs;
 mod edge;
 mod examples;
@@ -24,5 +25,6 @@ mod work;
 
 pub(crate) use app::{App, InFlight};
 pub(crate) use body_room::BodyRoom;
+pub(crate) use cors::Cors;
 pub(crate) use listener::Listener;
 pub use routes::openapi_document;
