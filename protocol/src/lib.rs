@@ -47,6 +47,7 @@ pub mod priority;
 pub mod report;
 mod rules;
 pub mod state;
+pub mod stream;
 pub mod system;
 pub mod tags;
 pub mod task;
@@ -74,6 +75,9 @@ pub use priority::Priority;
 pub use report::{ErrorReport, Progress, ProgressUpdate, TaskError, Usage, UsageReport};
 pub use rules::task_type_is_valid;
 pub use state::{ExecutionStatus, Reason, Status};
+pub use stream::{
+    NewStreamToken, NewTenantStreamToken, StreamEventType, StreamMessage, StreamToken, TaskSnapshot,
+};
 pub use tags::Tags;
 pub use task::{Lease, StatusReport, Task, Template};
 pub use unreadable::{UnreadableTask, UnreadableTaskDetail, UnreadableTaskPage};

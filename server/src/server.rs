@@ -17,7 +17,7 @@ use crate::http::{self, App};
 use crate::jobs::Jobs;
 use crate::store::{ConnectError, Store};
 use crate::telemetry;
-use crate::usecases::{Keys, TaskService};
+use crate::usecases::{Keys, StreamLimits, Streams, TaskService};
 
 /// A running server.
 pub struct Server {
@@ -71,10 +71,13 @@ impl Server {
         let keys = Keys::new(store.clone(), &bootstrap_keys, background.clone());
         let service =
             TaskService::new(store.clone(), settings.tasks, Arc::clone(&dispatch), background.clone());
+        let limits = StreamLimits { all: http.streams_max, per_tenant: http.streams_max_per_tenant };
+        let streams = Streams::new(store.clone(), limits, &background);
         let jobs = Jobs::new(store.clone(), background.clone());
         let app = web::Data::new(App {
             service,
             keys,
+            streams,
             store,
             jobs,
             background,
@@ -99,6 +102,7 @@ impl Server {
         let (addr, handle) = (listener.addr, listener.handle());
         let listener = tokio::spawn(listener.server);
         app.jobs.run(settings.tasks, &dispatch, &app.service, &app.keys);
+        app.jobs.read_log_for(&app.streams);
         let upkeep = tokio::spawn(async {
             loop {
                 tokio::time::sleep(UPKEEP).await;

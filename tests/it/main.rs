@@ -83,6 +83,8 @@ mod settling;
 mod shutdown;
 mod stall;
 mod starting;
+mod stream_resume;
+mod streams;
 mod system;
 mod times;
 mod told_apart;

@@ -9,6 +9,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use task_repo_protocol::{ErrorCode, path};
 
+use crate::events::EventStream;
+
 /// The bootstrap key of every test server: all tenants, all roles.
 pub const API_KEY: &str = "test_api_key";
 
@@ -24,7 +26,7 @@ pub struct HttpCall {
 
 impl HttpCall {
     pub(crate) fn new(http: reqwest::Client, method: Method, server: &str, path: &str) -> Self {
-        let below = [path::TASKS, path::KEYS, path::UNREADABLE_TASKS, "/failures"];
+        let below = [path::TASKS, path::KEYS, path::UNREADABLE_TASKS, "/failures", path::STREAM];
         let base = if below.iter().any(|first| path.starts_with(first)) { path::BASE } else { "" };
         let url = Url::parse(&format!("{server}{base}{path}")).expect("a URL");
         Self { http, method, url, headers: HeaderMap::new(), body: None }.key(API_KEY)
@@ -90,6 +92,12 @@ impl HttpCall {
     pub fn untyped_body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Some(body.into());
         self
+    }
+
+    /// Sends it, and reads the answer as a stream. Panics when no answer comes.
+    pub async fn open(self) -> EventStream {
+        let request = self.http.request(self.method, self.url).headers(self.headers);
+        EventStream::new(request.send().await.expect("an answer"))
     }
 
     /// Sends it. Panics when no answer comes, or one that no call may ever get: a 5xx other than 503, or one without

@@ -84,6 +84,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", path::TASK_EXECUTE, PRODUCER_OR_OPERATOR, None),
     route("POST", path::TASK_EXECUTE, PRODUCER_OR_OPERATOR, Some(r#"{"max_attempts":1}"#)),
     route("GET", path::TASK_EXECUTIONS, ANY, None),
+    route("GET", path::TASK_STREAM, ANY, None),
     route("GET", path::FAILURES, ANY, None),
     route("GET", path::UNREADABLE_TASKS, OPERATOR, None),
     route("GET", path::UNREADABLE_TASK, OPERATOR, None),

@@ -10,7 +10,7 @@ use super::cors::Cors;
 use crate::background::Background;
 use crate::jobs::Jobs;
 use crate::store::Store;
-use crate::usecases::{Keys, TaskService};
+use crate::usecases::{Keys, Streams, TaskService};
 
 /// What every request needs.
 pub(crate) struct App {
@@ -18,6 +18,8 @@ pub(crate) struct App {
     pub(crate) service: Arc<TaskService>,
     /// The use cases of keys.
     pub(crate) keys: Arc<Keys>,
+    /// The streams that are open.
+    pub(crate) streams: Arc<Streams>,
     /// For health answers: whether the database takes writes, and what it knows of servers and documents.
     pub(crate) store: Store,
     /// For health answers: how the jobs are doing.

@@ -91,7 +91,8 @@ pub(crate) async fn edge(
     let span = tracing::info_span!("request", request_id, %method);
     // A caller that refuses plain text gets it all the same: an answer is better than a 406 without a problem.
     let accepts = request.headers().get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
-    if accepts.is_none_or(|value| value.contains("q=0")) {
+    // A stream is never compressed: its messages would wait in the compressor.
+    if accepts.is_none_or(|value| value.contains("q=0")) || is_stream(request.path()) {
         request.headers_mut().remove(header::ACCEPT_ENCODING);
     }
     request.extensions_mut().insert(RequestId(request_id.clone()));
@@ -194,6 +195,11 @@ fn full() -> Rejection {
         ErrorCode::Overloaded,
         "more connections are open than this server takes; nothing was applied. Close those that are not used",
     )
+}
+
+/// Streams, whose answers have no end of their own.
+fn is_stream(path: &str) -> bool {
+    path.ends_with(path::STREAM)
 }
 
 /// Health and metrics, which are answered when everything else is refused.

@@ -18,6 +18,7 @@ mod request;
 mod response;
 mod route_metrics;
 mod routes;
+mod streams;
 mod system;
 mod tasks;
 mod unreadable;

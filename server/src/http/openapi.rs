@@ -105,6 +105,9 @@ fn complete(operation: &mut Operation, route: &str, has_body: bool) {
     if has_body && has_id {
         refusals.push(("412", "If-Match does not hold"));
     }
+    if is_limited(route) {
+        refusals.push(("429", "A limit is reached"));
+    }
     refusals.push(("405", "The route does not have this method"));
     refusals.push(("503", "Not now; the body says whether it may have been applied"));
     for (status, why) in refusals {
@@ -141,12 +144,15 @@ fn may_answer(route: &str, has_body: bool, code: ErrorCode) -> bool {
         }
         ErrorCode::IdempotencyKeyReused => ends_in(&["/tasks", "/tasks/batch"]),
         // Nothing in this version sends these.
-        ErrorCode::TemplateNotFound
-        | ErrorCode::ScheduleNotFound
-        | ErrorCode::Duplicate
-        | ErrorCode::LimitExceeded => false,
+        ErrorCode::TemplateNotFound | ErrorCode::ScheduleNotFound | ErrorCode::Duplicate => false,
+        ErrorCode::LimitExceeded => is_limited(route),
         _ => true,
     }
+}
+
+/// Whether a route may answer that a limit is reached.
+fn is_limited(route: &str) -> bool {
+    route.ends_with("/stream")
 }
 
 #[cfg(test)]

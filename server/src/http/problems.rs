@@ -22,6 +22,7 @@ struct Why {
     attempt: Option<u32>,
     ended: Option<AttemptEnd>,
     allow: Option<String>,
+    limit: Option<(&'static str, u64, u64)>,
 }
 
 /// The result of every handler.
@@ -39,6 +40,7 @@ impl Rejection {
             attempt: None,
             ended: None,
             allow: None,
+            limit: None,
         }))
     }
 
@@ -89,6 +91,11 @@ impl Rejection {
         self
     }
 
+    fn beyond(mut self, limit_type: &'static str, limit: u64, current: u64) -> Self {
+        self.0.limit = Some((limit_type, limit, current));
+        self
+    }
+
     fn in_attempt(mut self, attempt: u32) -> Self {
         self.0.attempt = Some(attempt);
         self
@@ -101,7 +108,7 @@ impl Rejection {
 
     /// The problem as an answer shows it.
     pub(super) fn problem(self, request_id: &str) -> Problem {
-        let Why { code, detail, task_id, errors, current_status, attempt, ended, .. } = *self.0;
+        let Why { code, detail, task_id, errors, current_status, attempt, ended, limit, .. } = *self.0;
         let retry_after_seconds = code.is_retryable().then_some(1);
         Problem {
             task_id,
@@ -110,6 +117,9 @@ impl Rejection {
             attempt,
             ended: ended.map(Into::into),
             retry_after_seconds,
+            limit_type: limit.map(|(limit_type, ..)| limit_type.to_owned()),
+            limit: limit.map(|(_, limit, _)| limit),
+            current: limit.map(|(.., current)| current),
             ..Problem::new(code, detail, request_id)
         }
     }
@@ -154,6 +164,9 @@ impl From<Failure> for Rejection {
                 .in_attempt(attempt)
                 .after(ended),
             Failure::VersionConflict { id, .. } => new(ErrorCode::VersionConflict).about(id.to_string()),
+            Failure::LimitExceeded { limit_type, limit, current } => {
+                new(ErrorCode::LimitExceeded).beyond(limit_type, limit, current)
+            }
             Failure::TooLarge => new(ErrorCode::PayloadTooLarge),
             Failure::TypeForbidden(_) | Failure::UserForbidden => new(ErrorCode::Forbidden),
             Failure::IdempotencyKeyReused { id: None } => new(ErrorCode::IdempotencyKeyReused),

@@ -18,7 +18,7 @@ use super::openapi::WhatHoldsForAll;
 use super::problems::{HandlerResult, Rejection};
 use super::request::call::{Call, RequestId, RouteAccess};
 use super::route_metrics::RouteMetrics;
-use super::{docs, failures, keys, system, tasks, unreadable, work};
+use super::{docs, failures, keys, streams, system, tasks, unreadable, work};
 
 type Handler = fn(Call) -> Pin<Box<dyn Future<Output = HandlerResult>>>;
 
@@ -93,6 +93,7 @@ routes! {
     GET TASK_STATUS ANY_KEY => tasks::status;
     PUT TASK_STATUS PRODUCER_OR_WORKER => tasks::set_status;
     GET TASK_EXECUTIONS ANY_KEY => tasks::executions;
+    GET TASK_STREAM ANY_KEY => streams::task;
     POST TASK_CANCEL CANCELLER => tasks::cancel;
     POST TASK_EXECUTE PRODUCER_OR_OPERATOR => tasks::execute;
     POST TASK_CLAIM WORKER => work::claim_one;

@@ -24,13 +24,14 @@ use super::request::params::unfit;
 use super::request::size::{MAX_BODY, at_most, fits};
 use super::response::json;
 use crate::task::TaskRecord;
-use crate::task::view::{execution_list, status_report, view, view_without_payload};
+use crate::task::view::{execution_list, status_report, view, view_created, view_without_payload};
 use crate::usecases::{Failure, ListQuery};
 
 /// A whole task, with its version as `ETag`.
 fn task_answer(status: u16, task: TaskRecord) -> HttpResponse {
     let (id, tag) = (task.id, format!("\"{}\"", task.version));
-    let mut response = json(status, &view(task, false));
+    let shown = if status == 201 { view_created(task) } else { view(task, false) };
+    let mut response = json(status, &shown);
     let location = format!("{}/tasks/{id}", path::BASE);
     let headers = response.headers_mut();
     if let Ok(tag) = tag.parse() {
@@ -141,7 +142,7 @@ pub(super) async fn create_batch(mut call: Call) -> HandlerResult {
             None => results.next().map(|result| result.map_err(Rejection::from)),
         })
         .map(|result| match result {
-            Ok(task) => BatchItem { task: Some(view(task, false)), problem: None },
+            Ok(task) => BatchItem { task: Some(view_created(task)), problem: None },
             Err(rejection) => BatchItem { task: None, problem: Some(rejection.problem(&request_id)) },
         })
         .collect();

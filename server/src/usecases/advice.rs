@@ -89,3 +89,12 @@ pub(super) fn no_task(id: &str) -> String {
         Err(_) => format!("there is no task {id}: the id of a task is a UUID"),
     }
 }
+
+/// That a limit is reached, and what would help.
+pub(super) fn limit_exceeded(limit_type: &str, limit: u64, current: u64) -> String {
+    let what = match limit_type {
+        "streams" => "streams of the tenant are open on this server: close some, or ask for them later",
+        _ => "there are already",
+    };
+    format!("the limit {limit_type} is {limit}, and {current} {what}")
+}

@@ -63,6 +63,16 @@ pub enum Failure {
         /// Its version.
         version: i64,
     },
+    /// A limit is reached.
+    #[error("{}", advice::limit_exceeded(limit_type, *limit, *current))]
+    LimitExceeded {
+        /// Which one.
+        limit_type: &'static str,
+        /// How much is allowed.
+        limit: u64,
+        /// How much there is.
+        current: u64,
+    },
     /// The task would pass 1 MiB.
     #[error("request, template, metadata and result of a task may have 1 MiB of JSON text together")]
     TooLarge,

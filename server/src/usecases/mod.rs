@@ -9,6 +9,7 @@
 //! | [`query`] | reading and listing |
 //! | [`failures`] | which failures there were |
 //! | [`unreadable`] | what an operator sees of, and removes among, tasks that cannot be read |
+//! | [`streams`] | watching tasks |
 //! | [`wait`], [`end_waits`] | waiting for the end of a task |
 //! | [`keys`], [`key_end`] | issuing, rotating and checking API keys, and calls that wait under a key that ends |
 //! | [`failure`], [`advice`] | why not, and what would help |
@@ -28,6 +29,7 @@ mod operate;
 mod query;
 mod service;
 mod settle;
+mod streams;
 mod unreadable;
 mod wait;
 
@@ -41,4 +43,5 @@ pub use keys::Keys;
 pub use query::{ListQuery, Page, WrongCursor};
 pub use service::TaskService;
 pub use settle::Settled;
+pub use streams::{Next as NextOfStream, StreamLimits, Streams, TailState, TaskStream};
 pub use unreadable::{StrayTasks, scan_place};

@@ -133,6 +133,17 @@ impl Call {
         }
     }
 
+    /// Resolves when the caller's key does not allow any more what it allowed when the call came.
+    pub(in crate::http) fn key_end(&self) -> impl Future<Output = KeyEnd> + 'static {
+        let (keys, identity) = (Arc::clone(&self.app.keys), self.identity.clone());
+        async move { keys.key_ends(&identity).await }
+    }
+
+    /// The text of a header; `None` where it is no text, or stands twice.
+    pub(in crate::http) fn text_of(&self, name: &str) -> Option<String> {
+        header_text(&self.request, name)?.ok().map(str::to_owned)
+    }
+
     /// The tenant named in the request, if one is.
     pub(in crate::http) fn named_tenant(&self) -> Option<&str> {
         header_text(&self.request, path::TENANT_HEADER).and_then(Result::ok)
