@@ -17,7 +17,7 @@ use crate::http::{self, App};
 use crate::jobs::Jobs;
 use crate::store::{ConnectError, Store};
 use crate::telemetry;
-use crate::usecases::{Keys, StreamLimits, Streams, TaskService};
+use crate::usecases::{Keys, StreamLimits, StreamTokens, Streams, TaskService};
 
 /// A running server.
 pub struct Server {
@@ -76,6 +76,7 @@ impl Server {
         let jobs = Jobs::new(store.clone(), background.clone());
         let app = web::Data::new(App {
             service,
+            stream_tokens: StreamTokens::new(store.clone(), Arc::clone(&keys)),
             keys,
             streams,
             store,

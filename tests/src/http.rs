@@ -108,8 +108,14 @@ impl HttpCall {
         if let Some(body) = self.body {
             request = request.body(body);
         }
-        let response = request.send().await.unwrap_or_else(|error| panic!("{what}: no answer: {error:?}"));
+        let mut response =
+            request.send().await.unwrap_or_else(|error| panic!("{what}: no answer: {error:?}"));
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        if headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream") {
+            // A stream has no end: its beginning must do.
+            let body = response.chunk().await.ok().flatten().unwrap_or_default().to_vec();
+            return HttpAnswer { status, headers, body, what };
+        }
         let body = response.bytes().await.unwrap_or_else(|error| panic!("{what}: half an answer: {error:?}"));
         let answer = HttpAnswer { status, headers, body: body.to_vec(), what };
         assert!(status < 500 || status == 503, "no input may produce this: {answer:?}");

@@ -10,7 +10,7 @@ use super::cors::Cors;
 use crate::background::Background;
 use crate::jobs::Jobs;
 use crate::store::Store;
-use crate::usecases::{Keys, Streams, TaskService};
+use crate::usecases::{Keys, StreamTokens, Streams, TaskService};
 
 /// What every request needs.
 pub(crate) struct App {
@@ -20,6 +20,8 @@ pub(crate) struct App {
     pub(crate) keys: Arc<Keys>,
     /// The streams that are open.
     pub(crate) streams: Arc<Streams>,
+    /// The tokens that open them.
+    pub(crate) stream_tokens: StreamTokens,
     /// For health answers: whether the database takes writes, and what it knows of servers and documents.
     pub(crate) store: Store,
     /// For health answers: how the jobs are doing.

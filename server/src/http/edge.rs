@@ -23,10 +23,13 @@ use super::app::{App, InFlight};
 use super::connections::Connection;
 use super::cors::{is_preflight, preflight};
 use super::problems::Rejection;
-use super::request::call::{AuthenticationTime, RequestId, UNKNOWN_KEY, header_text, unauthenticated};
+use super::request::call::{
+    AuthenticationTime, RequestId, UNKNOWN_KEY, UNKNOWN_TOKEN, header_text, unauthenticated,
+};
 use super::route_metrics::RouteMetrics;
 use crate::access::Identity;
 use crate::telemetry::masked;
+use crate::usecases::Granted;
 
 /// The route under which requests are counted that match none.
 const NO_ROUTE: &str = "none";
@@ -109,10 +112,15 @@ pub(crate) async fn edge(
         }
         let asked = Instant::now();
         match authenticate(&request).await {
-            Ok(identity) => {
+            Ok(authenticated) => {
                 request.extensions_mut().insert(AuthenticationTime(asked.elapsed()));
-                if let Some(identity) = identity {
-                    request.extensions_mut().insert(identity);
+                match authenticated {
+                    Authenticated::Nobody => {}
+                    Authenticated::Key(identity) => drop(request.extensions_mut().insert(identity)),
+                    Authenticated::Token(granted) => {
+                        request.extensions_mut().insert(granted.identity.clone());
+                        request.extensions_mut().insert(granted);
+                    }
                 }
                 next.call(request).await.map(ServiceResponse::map_into_boxed_body)
             }
@@ -158,19 +166,45 @@ fn note(span: &tracing::Span, response: &ServiceResponse<BoxBody>, began: Instan
     });
 }
 
-/// Who calls; `None` on routes that need no key.
-async fn authenticate(request: &ServiceRequest) -> Result<Option<Identity>, Rejection> {
+/// What a request shows of who calls.
+enum Authenticated {
+    /// Nothing, on routes that need no key.
+    Nobody,
+    /// A key.
+    Key(Identity),
+    /// A token that opens one stream.
+    Token(Granted),
+}
+
+/// Who calls.
+async fn authenticate(request: &ServiceRequest) -> Result<Authenticated, Rejection> {
     if is_public(request.path()) {
-        return Ok(None);
+        return Ok(Authenticated::Nobody);
     }
     let app = request.app_data::<web::Data<App>>().ok_or_else(|| unauthenticated(NO_CREDENTIAL))?;
+    if let Some(token) = stream_token(request) {
+        let granted = app.stream_tokens.granted(&token, app.store.step_deadline()).await?;
+        return granted.map(Authenticated::Token).ok_or_else(|| unauthenticated(UNKNOWN_TOKEN));
+    }
     let secret = credential(request).map_err(unauthenticated)?;
     let identity = app
         .keys
         .identify(secret, app.store.step_deadline())
         .await?
         .ok_or_else(|| unauthenticated(UNKNOWN_KEY))?;
-    Ok(Some(identity))
+    Ok(Authenticated::Key(identity))
+}
+
+/// The stream token that a request brings. Beside a credential it is ignored, and so it is where no stream is asked for.
+fn stream_token(request: &ServiceRequest) -> Option<String> {
+    let headers = request.headers();
+    let has_credential =
+        headers.contains_key(header::AUTHORIZATION) || headers.contains_key(path::API_KEY_HEADER);
+    if has_credential || !is_stream(request.path()) {
+        return None;
+    }
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(request.query_string()).ok()?;
+    pairs.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token)
 }
 
 /// The key that a request brings, or why it brings none.

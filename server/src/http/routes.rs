@@ -94,6 +94,7 @@ routes! {
     PUT TASK_STATUS PRODUCER_OR_WORKER => tasks::set_status;
     GET TASK_EXECUTIONS ANY_KEY => tasks::executions;
     GET TASK_STREAM ANY_KEY => streams::task;
+    POST TASK_STREAM_TOKEN ANY_KEY => streams::task_token;
     POST TASK_CANCEL CANCELLER => tasks::cancel;
     POST TASK_EXECUTE PRODUCER_OR_OPERATOR => tasks::execute;
     POST TASK_CLAIM WORKER => work::claim_one;
@@ -101,6 +102,8 @@ routes! {
     POST TASK_FAIL WORKER => work::fail;
     POST TASK_RELEASE WORKER => work::release;
     POST TASK_HEARTBEAT WORKER => work::heartbeat;
+    GET STREAM ANY_KEY => streams::tenant;
+    POST STREAM_TOKEN ANY_KEY => streams::tenant_token;
     POST KEYS ADMIN => keys::issue;
     GET KEYS ADMIN => keys::list;
     DELETE KEY ADMIN => keys::revoke;

@@ -8,13 +8,20 @@ use actix_web::http::header;
 use actix_web::web::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use task_repo_protocol::{StreamMessage, path};
+use task_repo_protocol::stream::STREAM_TOKEN_SECONDS;
+use task_repo_protocol::{
+    NewStreamToken, NewTenantStreamToken, StreamMessage, StreamToken, key, path, task_type_is_valid,
+};
 use tokio::time::Instant;
 
-use super::problems::HandlerResult;
-use super::request::call::Call;
+use super::problems::{HandlerResult, Rejection};
+use super::request::body::parse;
+use super::request::call::{Call, UNKNOWN_TOKEN, unauthenticated};
+use super::request::params::unfit;
+use super::request::size::MAX_BODY;
+use super::response::json;
 use crate::background::Background;
-use crate::usecases::{KeyEnd, NextOfStream, TaskStream};
+use crate::usecases::{FilterHash, KeyEnd, NextOfStream, OneStream, StreamFilter, TaskStream, TenantStream};
 
 /// How often a line of comment is sent, which proxies take for a sign of life.
 const COMMENT_PAUSE: Duration = Duration::from_secs(15);
@@ -41,11 +48,112 @@ pub(super) async fn task(call: Call) -> HandlerResult {
     params.finish()?;
     let last_event_id = last_event_id(&call, named);
     let id = call.task_id()?;
+    opens(&call, &OneStream::Task(id))?;
     let opened = call.app.streams.watch(&call.caller, id, last_event_id.as_deref()).await?;
     Ok(match opened {
-        Some(stream) => answer(&call, stream),
+        Some(stream) => answer(&call, AnyStream::Task(stream)),
         None => HttpResponse::NoContent().finish(),
     })
+}
+
+/// Watches all tasks of the tenant: what happens to them, as server-sent events.
+///
+/// A completion names where the result is, and not the result. With `Last-Event-ID` the stream goes on behind that message; where
+/// that is not possible any more, it begins with `stream_gap`.
+#[utoipa::path(get, path = "/api/v1/stream", operation_id = "watch_tenant", tag = "tasks",
+    params(
+        ("task_type" = Option<Vec<String>>, Query, explode = true, description = "Only tasks of one of these types."),
+        ("user_id" = Option<Vec<String>>, Query, explode = true, description = "Only tasks of one of these users."),
+        ("last_event_id" = Option<String>, Query, description = "As `Last-Event-ID`, which goes before."),
+        ("token" = Option<String>, Query, description = "A stream token, in the place of a key."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last message that was had.")),
+    responses((status = 200, description = "Messages without an end, each in a `data:` line", body = StreamMessage,
+        content_type = "text/event-stream")))]
+pub(super) async fn tenant(call: Call) -> HandlerResult {
+    let mut params = call.params()?;
+    let task_types = params.many("task_type")?;
+    let user_ids = params.many("user_id")?;
+    let named = params.one("last_event_id")?;
+    params.one("token")?;
+    params.finish()?;
+    if let Some(name) = task_types.iter().find(|name| !task_type_is_valid(name)) {
+        let rule = "1 to 128 of A-Z a-z 0-9 . _ : - are expected";
+        return Err(unfit("task_type", name, rule, task_type_is_valid));
+    }
+    for user in &user_ids {
+        key::visible_ascii(user, 255).map_err(|rule| Rejection::parameter("user_id", &rule))?;
+    }
+    opens(&call, &OneStream::Tenant(FilterHash::of(&task_types, &user_ids)))?;
+    let filter = StreamFilter { scope: call.caller.scope.clone(), task_types, user_ids };
+    let last_event_id = last_event_id(&call, named);
+    let stream = call.app.streams.watch_tenant(&call.caller, filter, last_event_id.as_deref()).await?;
+    Ok(answer(&call, AnyStream::Tenant(stream)))
+}
+
+/// Makes a token that opens the stream of a task, for browsers.
+#[utoipa::path(post, path = "/api/v1/tasks/{task_id}/stream-token", operation_id = "make_task_stream_token", tag = "tasks",
+    request_body(content = Option<NewStreamToken>),
+    params(("task_id" = String, Path, format = Uuid)),
+    responses((status = 201, description = "A URL with the token in it", body = StreamToken)))]
+pub(super) async fn task_token(mut call: Call) -> HandlerResult {
+    let body = call.optional_body(MAX_BODY).await?;
+    call.no_params()?;
+    no_idempotency_key(&call)?;
+    let new: NewStreamToken = body.map(|body| parse(&body)).transpose()?.unwrap_or_default();
+    let id = call.task_id()?;
+    call.service().peek(&call.caller, id).await?;
+    let url = path::TASK_STREAM.replace("{task_id}", &id.to_string());
+    token(&call, OneStream::Task(id), url, Vec::new(), new.expires_in_seconds).await
+}
+
+/// Makes a token that opens the stream of the tenant's tasks, with exactly these filters, for browsers.
+#[utoipa::path(post, path = "/api/v1/stream-token", operation_id = "make_tenant_stream_token", tag = "tasks",
+    request_body(content = Option<NewTenantStreamToken>),
+    responses((status = 201, description = "A URL with the token in it", body = StreamToken)))]
+pub(super) async fn tenant_token(mut call: Call) -> HandlerResult {
+    let body = call.optional_body(MAX_BODY).await?;
+    call.no_params()?;
+    no_idempotency_key(&call)?;
+    let new: NewTenantStreamToken = body.map(|body| parse(&body)).transpose()?.unwrap_or_default();
+    let (task_types, user_ids) = (new.task_type.unwrap_or_default(), new.user_id.unwrap_or_default());
+    let stream = OneStream::Tenant(FilterHash::of(&task_types, &user_ids));
+    let types = task_types.into_iter().map(|name| ("task_type", name));
+    let query = types.chain(user_ids.into_iter().map(|user| ("user_id", user))).collect();
+    token(&call, stream, path::STREAM.to_owned(), query, new.expires_in_seconds).await
+}
+
+async fn token(
+    call: &Call,
+    stream: OneStream,
+    path_of_stream: String,
+    mut query: Vec<(&str, String)>,
+    seconds: Option<i64>,
+) -> HandlerResult {
+    let seconds = seconds.unwrap_or(STREAM_TOKEN_SECONDS);
+    let (scope, until) = (&call.caller.scope, call.caller.deadline.at());
+    let (token, expires_at) =
+        call.app.stream_tokens.make(&call.identity, scope, stream, seconds, until).await?;
+    query.push(("token", token));
+    let query = serde_urlencoded::to_string(query).unwrap_or_default();
+    let stream_url = format!("{}{path_of_stream}?{query}", path::BASE);
+    Ok(json(201, &StreamToken { stream_url, expires_at }))
+}
+
+/// A token makes nothing, and each is another one.
+fn no_idempotency_key(call: &Call) -> Result<(), Rejection> {
+    if call.has_idempotency_key() {
+        let rule = "a token needs none, since making another one changes nothing: leave the header out";
+        return Err(Rejection::parameter("Idempotency-Key", rule));
+    }
+    Ok(())
+}
+
+/// Refuses a stream token that is for another stream.
+fn opens(call: &Call, asked: &OneStream) -> Result<(), Rejection> {
+    match &call.stream {
+        Some(stream) if stream != asked => Err(unauthenticated(UNKNOWN_TOKEN)),
+        _ => Ok(()),
+    }
 }
 
 /// Behind which message a stream goes on. A header is newer than what stands in a URL.
@@ -53,15 +161,30 @@ fn last_event_id(call: &Call, named: Option<String>) -> Option<String> {
     call.text_of(path::LAST_EVENT_ID_HEADER).or(named).filter(|id| !id.is_empty())
 }
 
+/// A stream of either kind.
+enum AnyStream {
+    Task(TaskStream),
+    Tenant(TenantStream),
+}
+
+impl AnyStream {
+    async fn next(&mut self) -> NextOfStream {
+        match self {
+            Self::Task(stream) => stream.next().await,
+            Self::Tenant(stream) => stream.next().await,
+        }
+    }
+}
+
 /// What a stream is made of.
 struct Open {
-    stream: TaskStream,
+    stream: AnyStream,
     background: Background,
     key_end: Pin<Box<dyn Future<Output = KeyEnd>>>,
     comment_at: Instant,
 }
 
-fn answer(call: &Call, stream: TaskStream) -> HttpResponse {
+fn answer(call: &Call, stream: AnyStream) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response
         .content_type("text/event-stream")

@@ -39,6 +39,7 @@ mod removal;
 mod renewals;
 mod schema;
 mod servers;
+mod stream_key;
 mod unreadable;
 mod unreadable_tasks;
 mod write;

@@ -9,7 +9,7 @@
 //! | [`query`] | reading and listing |
 //! | [`failures`] | which failures there were |
 //! | [`unreadable`] | what an operator sees of, and removes among, tasks that cannot be read |
-//! | [`streams`] | watching tasks |
+//! | [`streams`], [`stream_tokens`] | watching tasks, and tokens that open one stream without a key |
 //! | [`wait`], [`end_waits`] | waiting for the end of a task |
 //! | [`keys`], [`key_end`] | issuing, rotating and checking API keys, and calls that wait under a key that ends |
 //! | [`failure`], [`advice`] | why not, and what would help |
@@ -29,6 +29,7 @@ mod operate;
 mod query;
 mod service;
 mod settle;
+mod stream_tokens;
 mod streams;
 mod unreadable;
 mod wait;
@@ -43,5 +44,8 @@ pub use keys::Keys;
 pub use query::{ListQuery, Page, WrongCursor};
 pub use service::TaskService;
 pub use settle::Settled;
-pub use streams::{Next as NextOfStream, StreamLimits, Streams, TailState, TaskStream};
+pub use stream_tokens::{FilterHash, Granted, OneStream, StreamTokens};
+pub use streams::{
+    Next as NextOfStream, StreamFilter, StreamLimits, Streams, TailState, TaskStream, TenantStream,
+};
 pub use unreadable::{StrayTasks, scan_place};

@@ -11,24 +11,30 @@
 //! | [`registry`] | the watchers of tasks, and how many streams are open |
 //! | [`news`] | brings what happened to those who watch |
 //! | [`tail`] | how far the event log has been read |
-//! | [`watch`] | opening the stream of a task |
+//! | [`log_messages`] | what the event log tells those who watch a tenant |
+//! | [`watch`], [`watch_tenant`] | opening the stream of a task, and that of a tenant |
 
 mod history;
+mod log_messages;
 mod message;
 mod news;
 mod outbox;
 mod registry;
 mod tail;
 mod watch;
+mod watch_tenant;
 mod watcher;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::Semaphore;
+
 use crate::background::Background;
 use crate::events::TaskMove;
 use crate::store::{Store, StoreError};
 
+pub use log_messages::StreamFilter;
 use news::{News, NewsSender};
 pub use outbox::Next;
 pub use registry::StreamLimits;
@@ -36,6 +42,8 @@ use registry::{OpenStreams, TaskWatchers};
 use tail::Tail;
 pub use tail::TailState;
 pub use watch::TaskStream;
+use watch_tenant::FAR_BACK;
+pub use watch_tenant::TenantStream;
 
 /// How many documents of the event log one read brings.
 const DOCUMENTS_TOGETHER: i64 = 8;
@@ -47,6 +55,16 @@ pub struct Streams {
     tasks: Arc<TaskWatchers>,
     news: NewsSender,
     tail: Tail,
+    /// Each stream of a tenant has a share in it.
+    tenants: Arc<()>,
+    /// The turns of those who read the event log from far back.
+    far_back: Semaphore,
+}
+
+impl std::fmt::Debug for Streams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Streams").field("open", &self.open).finish_non_exhaustive()
+    }
 }
 
 impl Streams {
@@ -61,7 +79,15 @@ impl Streams {
                 let _ = told.send(News::Here(TaskMove::of_event(event), Arc::clone(event.task)));
             }
         });
-        Arc::new(Self { store, open: OpenStreams::new(limits), tasks, news, tail: Tail::default() })
+        Arc::new(Self {
+            store,
+            open: OpenStreams::new(limits),
+            tasks,
+            news,
+            tail: Tail::default(),
+            tenants: Arc::default(),
+            far_back: Semaphore::new(FAR_BACK),
+        })
     }
 
     /// How many streams are open.
@@ -88,33 +114,35 @@ impl Streams {
     /// # Errors
     /// When the database does not answer; the next read goes on from the same place.
     pub async fn read_log(&self) -> Result<bool, StoreError> {
-        let Some(position) = self.tail.next(|| self.tasks.is_any()) else { return Ok(false) };
+        let is_watched = || self.tasks.is_any() || Arc::strong_count(&self.tenants) > 1;
+        let Some(position) = self.tail.next(is_watched) else { return Ok(false) };
         let until = self.store.step_deadline();
         let documents = self.store.log_after(position, DOCUMENTS_TOGETHER, until).await?;
         let now = self.store.clock().now();
-        let Some(last) = documents.last() else {
-            if self.tail.found_nothing(now) && self.store.log_end(until).await? < position {
-                // The log was dropped, or restored from before: numbers have begun anew.
+        if documents.is_empty() {
+            if self.tail.found_nothing(now) {
                 let end = self.store.log_end(until).await?;
-                self.tail.advance(end, None, now);
-                self.tasks.cut_off_all();
+                if end < position {
+                    // The log was dropped, or restored from before.
+                    self.tail.begin_anew(end, now);
+                    self.tasks.cut_off_all();
+                }
             }
             return Ok(false);
-        };
+        }
         let numbers = documents.iter().map(|document| document.number);
         let has_hole = numbers.zip(position + 1..).any(|(number, expected)| number != expected);
         if has_hole || documents.iter().any(|document| document.gap.is_some()) {
             // What is missing stands in the histories of the tasks, which everybody reads who comes again.
             self.tasks.cut_off_all();
         }
-        let (number, is_full) = (last.number, documents.len() >= DOCUMENTS_TOGETHER.unsigned_abs() as usize);
-        let latest = documents.iter().flat_map(|document| &document.moves).map(|it| it.at).max();
-        let moves = documents.into_iter().flat_map(|document| document.moves);
-        let moves: Vec<_> = moves.filter(|it| self.tasks.has(it.task)).collect();
+        let is_full = documents.len() >= usize::try_from(DOCUMENTS_TOGETHER).unwrap_or_default();
+        let moves = documents.iter().flat_map(|document| &document.moves);
+        let moves: Vec<_> = moves.filter(|it| self.tasks.has(it.task)).cloned().collect();
         if !moves.is_empty() {
             let _ = self.news.send(News::There(moves));
         }
-        self.tail.advance(number, latest, now);
+        self.tail.advance(documents, now);
         Ok(is_full)
     }
 }
