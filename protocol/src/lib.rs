@@ -50,6 +50,7 @@ pub mod priority;
 pub mod report;
 mod rules;
 pub mod state;
+pub mod stream;
 pub mod system;
 pub mod tags;
 pub mod task;
@@ -79,6 +80,9 @@ pub use priority::Priority;
 pub use report::{ErrorReport, Progress, ProgressUpdate, TaskError, Usage, UsageReport};
 pub use rules::task_type_is_valid;
 pub use state::{ExecutionStatus, Reason, Status};
+pub use stream::{
+    NewStreamToken, NewTenantStreamToken, StreamEventType, StreamMessage, StreamToken, TaskSnapshot,
+};
 pub use tags::Tags;
 pub use task::{Lease, StatusReport, Task, Template};
 pub use task_type::{NewPause, Pause, Resume, TaskType, TaskTypePage, TaskTypeSettings};

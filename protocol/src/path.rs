@@ -37,6 +37,14 @@ pub const TASK_EXECUTE: &str = "/tasks/{task_id}/execute";
 pub const TASK_LOGS: &str = "/tasks/{task_id}/logs";
 /// `GET` a task's attempts.
 pub const TASK_EXECUTIONS: &str = "/tasks/{task_id}/executions";
+/// `GET` watches a task.
+pub const TASK_STREAM: &str = "/tasks/{task_id}/stream";
+/// `POST` makes a token that opens a task's stream.
+pub const TASK_STREAM_TOKEN: &str = "/tasks/{task_id}/stream-token";
+/// `GET` watches all tasks of a tenant.
+pub const STREAM: &str = "/stream";
+/// `POST` makes a token that opens that stream.
+pub const STREAM_TOKEN: &str = "/stream-token";
 /// `POST` issues a key, `GET` lists keys.
 pub const KEYS: &str = "/keys";
 /// `DELETE` revokes a key.
@@ -78,6 +86,8 @@ pub const TENANT_HEADER: &str = "x-tenant-id";
 pub const USER_HEADER: &str = "x-user-id";
 /// Header: the credential, where `Authorization` is not at hand.
 pub const API_KEY_HEADER: &str = "x-api-key";
+/// Header: the last message of a stream that a watcher has had.
+pub const LAST_EVENT_ID_HEADER: &str = "last-event-id";
 /// Header: makes a create safe to repeat.
 pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
 /// Header: marks an answer that was given before.

@@ -115,6 +115,9 @@ pub struct Task {
     pub completed_at: Option<DateTime<Utc>>,
     /// Grows by one with every stored change; the `ETag` of `GET`.
     pub version: u64,
+    /// The path of its stream; only in the answer to its creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_url: Option<String>,
 }
 
 /// Who works on a task, and until when.

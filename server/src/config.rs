@@ -107,6 +107,13 @@ pub struct HttpSettings {
     pub http_keep_alive_seconds: u64,
     /// How long a graceful stop waits for requests in flight, in seconds; what follows takes 5 at most.
     pub shutdown_grace_seconds: u64,
+    /// Origins whose pages may call the API, in the words that browsers name them by.
+    #[serde(deserialize_with = "values::list")]
+    pub cors_allowed_origins: Vec<String>,
+    /// Most streams that are open at once.
+    pub streams_max: usize,
+    /// Most streams of one tenant that are open at once.
+    pub streams_max_per_tenant: usize,
 }
 
 impl Default for HttpSettings {
@@ -126,6 +133,9 @@ impl Default for HttpSettings {
             // Longer than the balancers in front: theirs are 60 s (AWS) and 600 s (Google Cloud).
             http_keep_alive_seconds: 620,
             shutdown_grace_seconds: 20,
+            cors_allowed_origins: Vec::new(),
+            streams_max: 20_000,
+            streams_max_per_tenant: 10_000,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::jobs::Jobs;
 use crate::store::{ConnectError, Store, StoreError};
 use crate::task_types::KnownTypes;
 use crate::telemetry;
-use crate::usecases::{Keys, TaskService};
+use crate::usecases::{Keys, StreamLimits, StreamTokens, Streams, TaskService};
 
 /// A running server.
 pub struct Server {
@@ -77,10 +77,14 @@ impl Server {
         let service = TaskService::new(store.clone(), types, Arc::clone(&dispatch), background.clone());
         // Before the first call: settings and pauses hold from then on.
         service.learn_types().await.map_err(StartError::TaskTypes)?;
+        let limits = StreamLimits { all: http.streams_max, per_tenant: http.streams_max_per_tenant };
+        let streams = Streams::new(store.clone(), limits, &background);
         let jobs = Jobs::new(store.clone(), background.clone());
         let app = web::Data::new(App {
             service,
+            stream_tokens: StreamTokens::new(store.clone(), Arc::clone(&keys)),
             keys,
+            streams,
             store,
             jobs,
             background,
@@ -90,6 +94,7 @@ impl Server {
             name: http.service_name.clone(),
             body_timeout: Duration::from_millis(http.http_body_timeout_ms),
             bodies: http::BodyRoom::new(http.http_max_body_bytes_in_flight),
+            cors: http::Cors::new(&http.cors_allowed_origins),
             started: Instant::now(),
             in_flight: http::InFlight::default(),
         });
@@ -104,6 +109,7 @@ impl Server {
         let (addr, handle) = (listener.addr, listener.handle());
         let listener = tokio::spawn(listener.server);
         app.jobs.run(settings.tasks, &dispatch, &app.service, &app.keys);
+        app.jobs.read_log_for(&app.streams);
         let upkeep = tokio::spawn(async {
             loop {
                 tokio::time::sleep(UPKEEP).await;

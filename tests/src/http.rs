@@ -9,6 +9,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use task_repo_protocol::{ErrorCode, path};
 
+use crate::events::EventStream;
+
 /// The bootstrap key of every test server: all tenants, all roles.
 pub const API_KEY: &str = "test_api_key";
 
@@ -24,7 +26,8 @@ pub struct HttpCall {
 
 impl HttpCall {
     pub(crate) fn new(http: reqwest::Client, method: Method, server: &str, path: &str) -> Self {
-        let below = [path::TASKS, path::TASK_TYPES, path::KEYS, path::UNREADABLE_TASKS, "/failures"];
+        let below =
+            [path::TASKS, path::TASK_TYPES, path::KEYS, path::UNREADABLE_TASKS, path::FAILURES, path::STREAM];
         let base = if below.iter().any(|first| path.starts_with(first)) { path::BASE } else { "" };
         let url = Url::parse(&format!("{server}{base}{path}")).expect("a URL");
         Self { http, method, url, headers: HeaderMap::new(), body: None }.key(API_KEY)
@@ -92,6 +95,12 @@ impl HttpCall {
         self
     }
 
+    /// Sends it, and reads the answer as a stream. Panics when no answer comes.
+    pub async fn open(self) -> EventStream {
+        let request = self.http.request(self.method, self.url).headers(self.headers);
+        EventStream::new(request.send().await.expect("an answer"))
+    }
+
     /// Sends it. Panics when no answer comes, or one that no call may ever get: a 5xx other than 503, or one without
     /// `X-Request-ID`.
     pub async fn send(self) -> HttpAnswer {
@@ -100,8 +109,14 @@ impl HttpCall {
         if let Some(body) = self.body {
             request = request.body(body);
         }
-        let response = request.send().await.unwrap_or_else(|error| panic!("{what}: no answer: {error:?}"));
+        let mut response =
+            request.send().await.unwrap_or_else(|error| panic!("{what}: no answer: {error:?}"));
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        if headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream") {
+            // A stream has no end: its beginning must do.
+            let body = response.chunk().await.ok().flatten().unwrap_or_default().to_vec();
+            return HttpAnswer { status, headers, body, what };
+        }
         let body = response.bytes().await.unwrap_or_else(|error| panic!("{what}: half an answer: {error:?}"));
         let answer = HttpAnswer { status, headers, body: body.to_vec(), what };
         assert!(status < 500 || status == 503, "no input may produce this: {answer:?}");

@@ -6,6 +6,7 @@
 //! | [`database`] | the database of one test, dropped when the test ends |
 //! | [`http`] | raw calls and their answers, with what holds for every answer checked on the way |
 //! | [`factory`] | tasks, claims and keys in one line |
+//! | [`events`] | server-sent events as a browser reads them |
 //! | [`routes`] | every route of the contract, who may call it, and a body it takes |
 //! | [`waiting`] | waiting for something that another party does |
 //!
@@ -19,6 +20,7 @@
 )]
 
 pub mod database;
+pub mod events;
 pub mod factory;
 pub mod http;
 pub mod routes;
@@ -26,6 +28,7 @@ pub mod server;
 pub mod waiting;
 
 pub use database::TestDatabase;
+pub use events::{EventStream, StreamEvent};
 pub use factory::{in_seconds, unique_type};
 pub use http::{API_KEY, HttpAnswer, HttpCall, assert_problem, encode, id_of, raw};
 pub use routes::{ROUTES, Route, SYSTEM_ROUTES};

@@ -11,8 +11,8 @@ use super::key::KeyRecord;
 pub enum Identity {
     /// No key was shown, on a route that needs none.
     Anonymous,
-    /// The bootstrap key: all tenants, all roles.
-    Bootstrap,
+    /// A bootstrap key, by the hash of its secret: all tenants, all roles.
+    Bootstrap([u8; 32]),
     /// An issued key, and the hash of its secret that the caller has.
     Issued(Arc<KeyRecord>, [u8; 32]),
 }
@@ -22,7 +22,7 @@ impl Identity {
     pub fn has_any(&self, roles: &[Role]) -> bool {
         match self {
             Self::Anonymous => false,
-            Self::Bootstrap => true,
+            Self::Bootstrap(_) => true,
             Self::Issued(key, _) => key.roles.iter().any(|role| roles.contains(&(*role).into())),
         }
     }

@@ -91,6 +91,11 @@ impl SecretHash {
         Self { hash: self.hash.clone(), until: Some(self.until.map_or(end, |until| until.min(end))) }
     }
 
+    /// The hash itself. `None`: it is none that this release knows.
+    pub fn bytes(&self) -> Option<[u8; 32]> {
+        self.hash[..].try_into().ok()
+    }
+
     /// Whether it is this hash, in constant time.
     pub fn is(&self, hash: &[u8; 32]) -> bool {
         self.hash[..].ct_eq(&hash[..]).into()

@@ -80,6 +80,11 @@ impl KeyCache {
         self.changed.subscribe()
     }
 
+    /// The hashes of the bootstrap keys.
+    pub(crate) fn bootstrap(&self) -> impl Iterator<Item = [u8; 32]> {
+        self.bootstrap.iter().filter_map(SecretHash::bytes)
+    }
+
     /// The present epoch, and whether what was found in it is believed without asking again.
     pub(crate) fn epoch(&self) -> (u64, bool) {
         let known = self.known();

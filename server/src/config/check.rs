@@ -1,6 +1,7 @@
 //! The bounds of settings.
 
 use std::borrow::Cow;
+use std::net::Ipv6Addr;
 
 use task_repo_protocol::page::MAX_BATCH_BYTES;
 use tracing_subscriber::EnvFilter;
@@ -142,7 +143,45 @@ fn check_http(http: &HttpSettings) -> Result<(), SettingsError> {
         "16777216, which is the largest body, to 1099511627776 bytes",
         &http.http_max_body_bytes_in_flight,
     )?;
-    bounds("HTTP_WORKERS", http.http_workers <= 256, "0 to 256", &http.http_workers)
+    bounds("HTTP_WORKERS", http.http_workers <= 256, "0 to 256", &http.http_workers)?;
+    for origin in &http.cors_allowed_origins {
+        let expected = "exact origins with commas between them, each as browsers write it, such as \
+                        https://app.example.com or http://localhost:3000 (no path, no * and no default port),";
+        bounds("CORS_ALLOWED_ORIGINS", is_origin(origin), expected, origin)?;
+    }
+    for (variable, streams) in
+        [("STREAMS_MAX", http.streams_max), ("STREAMS_MAX_PER_TENANT", http.streams_max_per_tenant)]
+    {
+        bounds(variable, (1..=1_000_000).contains(&streams), "1 to 1000000", &streams)?;
+    }
+    Ok(())
+}
+
+/// Whether a browser may name an origin by just these characters: they are compared as they are.
+fn is_origin(text: &str) -> bool {
+    let parts = text.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme));
+    let Some((scheme, authority)) = parts else { return false };
+    let host_end = authority.rfind(']').map_or(0, |end| end + 1);
+    let (host, port) = match authority[host_end..].split_once(':') {
+        Some((rest, port)) => (&authority[..host_end + rest.len()], Some(port)),
+        None => (authority, None),
+    };
+    let default = if scheme == "https" { "443" } else { "80" };
+    let is_port = port.is_none_or(|port| {
+        port != default && port.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == port)
+    });
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok_and(|parsed| parsed.to_string() == address),
+        None => {
+            let labels = host.split('.');
+            let is_label = |label: &str| {
+                !label.is_empty()
+                    && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+            };
+            host.len() <= 253 && labels.into_iter().all(is_label)
+        }
+    };
+    is_port && is_host
 }
 
 fn check_tasks(tasks: TaskSettings) -> Result<(), SettingsError> {
@@ -232,6 +271,54 @@ mod tests {
             settings.http.api_key_previous = DEFAULT_API_KEY.into();
         });
         assert!(public.starts_with("API_KEY_PREVIOUS is the default"), "{public}");
+    }
+
+    #[test]
+    fn origins_are_those_that_browsers_name() {
+        let of = |origin: &str| {
+            said(|settings| {
+                settings.http.cors_allowed_origins = vec!["https://a.example".into(), origin.into()]
+            })
+        };
+        for good in [
+            "https://app.example.com",
+            "http://localhost:3000",
+            "http://127.0.0.1",
+            "https://[::1]:8443",
+            "https://xn--grn-ioa.example",
+            "http://host:443",
+        ] {
+            assert_eq!(of(good), "", "{good}");
+        }
+        for wrong in [
+            "*",
+            "",
+            "null",
+            "https://*",
+            "https://*.example.com",
+            "https://a.example/",
+            "https://a.example/b",
+            "a.example",
+            "HTTPS://a.example",
+            "https://A.example",
+            "https://a.example:443",
+            "http://a.example:80",
+            "https://a.example:0",
+            "https://a.example:08443",
+            "https://a.example:99999",
+            "https://a.example:",
+            "https://user@a.example",
+            "https://a..example",
+            "https://grün.example",
+            "ftp://a.example",
+            "https://",
+            "https://a.example?b",
+            "https://[::1",
+            "https://a.example b",
+            "https://[0:0::1]",
+        ] {
+            assert!(of(wrong).starts_with("CORS_ALLOWED_ORIGINS: exact origins"), "{wrong}");
+        }
     }
 
     #[test]

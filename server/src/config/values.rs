@@ -22,6 +22,13 @@ pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAd
     first.copied().ok_or_else(|| D::Error::custom("no address"))
 }
 
+/// Values with commas between them; an empty text is an empty list.
+pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let entries = text.split(',').map(|entry| entry.trim().to_owned());
+    Ok(if text.trim().is_empty() { Vec::new() } else { entries.collect() })
+}
+
 /// One of a few words, in any case.
 pub(super) fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     let text = String::deserialize(deserializer)?.to_lowercase();

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use actix_web::web::Bytes;
 
 use super::body_room::BodyRoom;
+use super::cors::Cors;
 use crate::background::Background;
 use crate::jobs::Jobs;
 use crate::store::Store;
-use crate::usecases::{Keys, TaskService};
+use crate::usecases::{Keys, StreamTokens, Streams, TaskService};
 
 /// What every request needs.
 pub(crate) struct App {
@@ -17,6 +18,10 @@ pub(crate) struct App {
     pub(crate) service: Arc<TaskService>,
     /// The use cases of keys.
     pub(crate) keys: Arc<Keys>,
+    /// The streams that are open.
+    pub(crate) streams: Arc<Streams>,
+    /// The tokens that open them.
+    pub(crate) stream_tokens: StreamTokens,
     /// For health answers: whether the database takes writes, and what it knows of servers and documents.
     pub(crate) store: Store,
     /// For health answers: how the jobs are doing.
@@ -31,6 +36,8 @@ pub(crate) struct App {
     pub(crate) body_timeout: Duration,
     /// Room for the bodies of all requests.
     pub(crate) bodies: BodyRoom,
+    /// Which pages may call from a browser.
+    pub(crate) cors: Cors,
     /// When the server started.
     pub(crate) started: Instant,
     /// Requests that are being answered.

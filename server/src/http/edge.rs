@@ -21,11 +21,15 @@ use tracing::Instrument as _;
 
 use super::app::{App, InFlight};
 use super::connections::Connection;
+use super::cors::{is_preflight, preflight};
 use super::problems::Rejection;
-use super::request::call::{AuthenticationTime, RequestId, UNKNOWN_KEY, header_text, unauthenticated};
+use super::request::call::{
+    AuthenticationTime, RequestId, UNKNOWN_KEY, UNKNOWN_TOKEN, header_text, unauthenticated,
+};
 use super::route_metrics::RouteMetrics;
 use crate::access::Identity;
 use crate::telemetry::masked;
+use crate::usecases::Granted;
 
 /// The route under which requests are counted that match none.
 const NO_ROUTE: &str = "none";
@@ -90,22 +94,33 @@ pub(crate) async fn edge(
     let span = tracing::info_span!("request", request_id, %method);
     // A caller that refuses plain text gets it all the same: an answer is better than a 406 without a problem.
     let accepts = request.headers().get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
-    if accepts.is_none_or(|value| value.contains("q=0")) {
+    // A stream is never compressed: its messages would wait in the compressor.
+    if accepts.is_none_or(|value| value.contains("q=0")) || is_stream(request.path()) {
         request.headers_mut().remove(header::ACCEPT_ENCODING);
     }
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let unread = keep_chunks(&mut request);
+    let allowed = app.as_ref().and_then(|app| app.cors.allowed(&request));
+    let page = allowed.clone();
     let is_spare = request.request().conn_data::<Connection>().is_some_and(|connection| connection.is_spare);
     let mut response = async {
         if is_spare && !is_about_the_server(request.path()) {
             return Ok(request.into_response(full().into_response(&request_id)));
         }
+        if allowed.is_some() && is_preflight(&request) {
+            return Ok(request.into_response(preflight()));
+        }
         let asked = Instant::now();
         match authenticate(&request).await {
-            Ok(identity) => {
+            Ok(authenticated) => {
                 request.extensions_mut().insert(AuthenticationTime(asked.elapsed()));
-                if let Some(identity) = identity {
-                    request.extensions_mut().insert(identity);
+                match authenticated {
+                    Authenticated::Nobody => {}
+                    Authenticated::Key(identity) => drop(request.extensions_mut().insert(identity)),
+                    Authenticated::Token(granted) => {
+                        request.extensions_mut().insert(granted.identity.clone());
+                        request.extensions_mut().insert(granted);
+                    }
                 }
                 next.call(request).await.map(ServiceResponse::map_into_boxed_body)
             }
@@ -116,6 +131,9 @@ pub(crate) async fn edge(
     .await?;
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(HeaderName::from_static(path::REQUEST_ID_HEADER), value);
+    }
+    if let Some(app) = &app {
+        app.cors.mark(&mut response, page);
     }
     if is_spare || app.is_some_and(|app| app.background.is_draining()) {
         // A caller that comes back finds another server, and one of the last connections is free for the next.
@@ -148,19 +166,45 @@ fn note(span: &tracing::Span, response: &ServiceResponse<BoxBody>, began: Instan
     });
 }
 
-/// Who calls; `None` on routes that need no key.
-async fn authenticate(request: &ServiceRequest) -> Result<Option<Identity>, Rejection> {
+/// What a request shows of who calls.
+enum Authenticated {
+    /// Nothing, on routes that need no key.
+    Nobody,
+    /// A key.
+    Key(Identity),
+    /// A token that opens one stream.
+    Token(Granted),
+}
+
+/// Who calls.
+async fn authenticate(request: &ServiceRequest) -> Result<Authenticated, Rejection> {
     if is_public(request.path()) {
-        return Ok(None);
+        return Ok(Authenticated::Nobody);
     }
     let app = request.app_data::<web::Data<App>>().ok_or_else(|| unauthenticated(NO_CREDENTIAL))?;
+    if let Some(token) = stream_token(request) {
+        let granted = app.stream_tokens.granted(&token, app.store.step_deadline()).await?;
+        return granted.map(Authenticated::Token).ok_or_else(|| unauthenticated(UNKNOWN_TOKEN));
+    }
     let secret = credential(request).map_err(unauthenticated)?;
     let identity = app
         .keys
         .identify(secret, app.store.step_deadline())
         .await?
         .ok_or_else(|| unauthenticated(UNKNOWN_KEY))?;
-    Ok(Some(identity))
+    Ok(Authenticated::Key(identity))
+}
+
+/// The stream token that a request brings. Beside a credential it is ignored, and so it is where no stream is asked for.
+fn stream_token(request: &ServiceRequest) -> Option<String> {
+    let headers = request.headers();
+    let has_credential =
+        headers.contains_key(header::AUTHORIZATION) || headers.contains_key(path::API_KEY_HEADER);
+    if has_credential || !is_stream(request.path()) {
+        return None;
+    }
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(request.query_string()).ok()?;
+    pairs.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token)
 }
 
 /// The key that a request brings, or why it brings none.
@@ -185,6 +229,11 @@ fn full() -> Rejection {
         ErrorCode::Overloaded,
         "more connections are open than this server takes; nothing was applied. Close those that are not used",
     )
+}
+
+/// Streams, whose answers have no end of their own.
+fn is_stream(path: &str) -> bool {
+    path.ends_with(path::STREAM)
 }
 
 /// Health and metrics, which are answered when everything else is refused.

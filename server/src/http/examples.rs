@@ -38,6 +38,7 @@ pub(super) fn problems() -> Vec<Problem> {
         Failure::InvalidTransition { id, verb: Verb::Edit, status: Status::Completed }.into(),
         Failure::LeaseLost { id, status: Status::Processing, attempt: 2, ended: Some(ended) }.into(),
         Failure::VersionConflict { id, version: 4 }.into(),
+        Failure::LimitExceeded { limit_type: "streams", limit: 1000, current: 1000 }.into(),
         Failure::TooLarge.into(),
         Rejection::new(ErrorCode::UnsupportedMediaType, media),
         Rejection::invalid(faults()),

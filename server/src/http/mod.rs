@@ -3,6 +3,7 @@
 mod app;
 mod body_room;
 mod connections;
+mod cors;
 mod docs;
 mod edge;
 mod examples;
@@ -18,6 +19,7 @@ mod request;
 mod response;
 mod route_metrics;
 mod routes;
+mod streams;
 mod system;
 mod task_types;
 mod tasks;
@@ -26,5 +28,6 @@ mod work;
 
 pub(crate) use app::{App, InFlight};
 pub(crate) use body_room::BodyRoom;
+pub(crate) use cors::Cors;
 pub(crate) use listener::Listener;
 pub use routes::openapi_document;

@@ -105,7 +105,7 @@ fn complete(operation: &mut Operation, route: &str, has_body: bool) {
     if has_body && has_id {
         refusals.push(("412", "If-Match does not hold"));
     }
-    if has_body && is_limited(route) {
+    if is_limited(route, has_body) {
         refusals.push(("429", "A limit is reached"));
     }
     refusals.push(("405", "The route does not have this method"));
@@ -127,8 +127,9 @@ fn complete(operation: &mut Operation, route: &str, has_body: bool) {
 }
 
 /// Whether a call of that route may be beyond a limit.
-fn is_limited(route: &str) -> bool {
-    ["/tasks", "{task_type}", "/pause"].iter().any(|end| route.ends_with(end))
+fn is_limited(route: &str, has_body: bool) -> bool {
+    let ends_in = |ends: &[&str]| ends.iter().any(|end| route.ends_with(end));
+    ends_in(&["/stream"]) || has_body && ends_in(&["/tasks", "{task_type}", "/pause"])
 }
 
 /// Whether a route may answer with that code, as far as its form tells.
@@ -151,7 +152,7 @@ fn may_answer(route: &str, has_body: bool, code: ErrorCode) -> bool {
         ErrorCode::IdempotencyKeyReused => ends_in(&["/tasks", "/tasks/batch"]),
         // Nothing in this version sends these.
         ErrorCode::TemplateNotFound | ErrorCode::ScheduleNotFound | ErrorCode::Duplicate => false,
-        ErrorCode::LimitExceeded => is_limited(route),
+        ErrorCode::LimitExceeded => is_limited(route, has_body),
         _ => true,
     }
 }

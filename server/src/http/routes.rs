@@ -18,7 +18,7 @@ use super::openapi::WhatHoldsForAll;
 use super::problems::{HandlerResult, Rejection};
 use super::request::call::{Call, RequestId, RouteAccess};
 use super::route_metrics::RouteMetrics;
-use super::{docs, failures, keys, logs, system, task_types, tasks, unreadable, work};
+use super::{docs, failures, keys, logs, streams, system, task_types, tasks, unreadable, work};
 
 type Handler = fn(Call) -> Pin<Box<dyn Future<Output = HandlerResult>>>;
 
@@ -94,6 +94,8 @@ routes! {
     GET TASK_STATUS ANY_KEY => tasks::status;
     PUT TASK_STATUS PRODUCER_OR_WORKER => tasks::set_status;
     GET TASK_EXECUTIONS ANY_KEY => tasks::executions;
+    GET TASK_STREAM ANY_KEY => streams::task;
+    POST TASK_STREAM_TOKEN ANY_KEY => streams::task_token;
     POST TASK_CANCEL CANCELLER => tasks::cancel;
     POST TASK_EXECUTE PRODUCER_OR_OPERATOR => tasks::execute;
     POST TASK_CLAIM WORKER => work::claim_one;
@@ -103,6 +105,8 @@ routes! {
     POST TASK_HEARTBEAT WORKER => work::heartbeat;
     POST TASK_LOGS WORKER => logs::add;
     GET TASK_LOGS ANY_KEY => logs::list;
+    GET STREAM ANY_KEY => streams::tenant;
+    POST STREAM_TOKEN ANY_KEY => streams::tenant_token;
     POST KEYS ADMIN => keys::issue;
     GET KEYS ADMIN => keys::list;
     DELETE KEY ADMIN => keys::revoke;

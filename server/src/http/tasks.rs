@@ -24,7 +24,7 @@ use super::request::params::unfit;
 use super::request::size::{MAX_BODY, at_most, fits};
 use super::response::json;
 use crate::task::TaskRecord;
-use crate::task::view::{execution_list, status_report, view, view_without_payload};
+use crate::task::view::{execution_list, status_report, view, view_created, view_without_payload};
 use crate::usecases::{Failure, ListQuery};
 
 /// A whole task, with its version as `ETag`.
@@ -65,7 +65,7 @@ pub(super) async fn create(mut call: Call) -> HandlerResult {
     let key = call.bound(key, &body);
     let created = call.service().create(&call.caller, vec![new], key).await?;
     let task = created.tasks.into_iter().next().unwrap_or(Err(Failure::UserForbidden))?;
-    Ok(replayed(task_answer(201, task), created.replayed.is_some()))
+    Ok(replayed(shown(201, &view_created(task)), created.replayed.is_some()))
 }
 
 /// Refuses a time to run that is further ahead than a delay may be. It goes by the service's time, which is why no rule of the
@@ -156,7 +156,7 @@ pub(super) async fn create_batch(mut call: Call) -> HandlerResult {
             None => results.next().map(|result| result.map_err(|failure| in_batch(failure, index))),
         })
         .map(|result| match result {
-            Ok(task) => BatchItem { task: Some(view(task, false)), problem: None },
+            Ok(task) => BatchItem { task: Some(view_created(task)), problem: None },
             Err(rejection) => BatchItem { task: None, problem: Some(rejection.problem(&request_id)) },
         })
         .collect();

@@ -11,6 +11,7 @@
 //! | [`server_registry`] | renews this server's entry, and asks what has changed that all servers must know |
 //! | [`retention`] | removes tasks whose retention has ended |
 //! | [`feed_reader`] | reads the change stream of the tasks, and writes the event log, counts and roll-ups |
+//! | [`log_reader`] | reads the event log for those who watch tasks on this server |
 //! | [`index_check`] | notices that indexes are missing, and makes them again |
 //! | [`runner`], [`alarm`], [`due_moves`] | one runner for all of them, when a job's next round is, and moving due tasks, the most urgent first |
 
@@ -18,6 +19,7 @@ mod alarm;
 mod due_moves;
 mod feed_reader;
 mod index_check;
+mod log_reader;
 mod promoter;
 mod renewals;
 mod retention;
@@ -37,11 +39,12 @@ use crate::background::Background;
 use crate::config::TaskSettings;
 use crate::dispatch::Dispatch;
 use crate::store::Store;
-use crate::usecases::{Keys, TaskService};
+use crate::usecases::{Keys, Streams, TaskService};
 
 use feed_reader::FeedReader;
 pub use feed_reader::FeedState;
 use index_check::IndexCheck;
+use log_reader::LogReader;
 use promoter::Promoter;
 use retention::Retention;
 use runner::Runner;
@@ -86,6 +89,11 @@ impl Jobs {
         let log_kept = TimeDelta::hours(settings.event_log_hours.into());
         runner.run(FeedReader::new(store, server, feed, log_kept));
         runner.run(Retention::new(store, background, server, millis(settings.retention_interval_ms)));
+    }
+
+    /// Reads the event log for those streams.
+    pub fn read_log_for(&self, streams: &Arc<Streams>) {
+        self.runner.run(LogReader::new(streams));
     }
 
     /// How far the feed is.

@@ -43,6 +43,7 @@ mod removal;
 mod renewals;
 mod schema;
 mod servers;
+mod stream_key;
 mod task_logs;
 mod task_types;
 mod unreadable;

@@ -56,6 +56,8 @@ pub struct TaskMove {
     pub start: Option<AttemptStart>,
     /// Of the end of an attempt.
     pub end: Option<AttemptEnding>,
+    /// Of a claim that was undone: which attempt there has not been.
+    pub undone: Option<u32>,
     /// The progress that it brought.
     pub progress: Option<ProgressRecord>,
     /// When a scheduled task may run.
@@ -175,12 +177,22 @@ impl TaskMove {
                 attempt: attempt.number,
                 worker_id: attempt.worker_id.clone(),
             }),
+            undone: (verb == MoveVerb::Withdraw).then(|| undone(task, version)).flatten(),
             end: end.map(|(attempt, late)| AttemptEnding::of(task, attempt, late, version)),
             progress: progress.map(|progress| progress.clone().into_part()),
             run_at: run_at.filter(|_| to == Status::Scheduled),
             result_id: completed.and_then(|(attempt, _)| attempt.result_id.clone()),
         }
     }
+}
+
+/// The number of the attempt that was undone with that version.
+fn undone(task: &TaskRecord, version: i64) -> Option<u32> {
+    let mut attempts = task.attempts.iter().rev();
+    let is_it = |attempt: &&crate::task::Kept<AttemptRecord>| {
+        attempt.status == AttemptStatus::Withdrawn && attempt.ended_version == Some(version)
+    };
+    attempts.find(is_it).map(|attempt| attempt.number)
 }
 
 /// The attempt that ended with that version, and whether it was completed then though it had been lost before. One that was

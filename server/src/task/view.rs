@@ -1,7 +1,7 @@
 //! How a task looks from outside: as answers show it.
 
 use task_repo_protocol::{
-    Execution, ExecutionList, Json, Lease, Payload, Priority, StatusReport, Tags, Task, Template, Uuid,
+    Execution, ExecutionList, Json, Lease, Payload, Priority, StatusReport, Tags, Task, Template, Uuid, path,
 };
 
 use super::token::seen_from_outside;
@@ -15,6 +15,13 @@ pub fn view(mut task: TaskRecord, with_token: bool) -> Task {
         result: result.map(Json::known).into(),
         ..view_without_payload(task, with_token)
     }
+}
+
+/// The whole task as the answer to its creation shows it.
+pub fn view_created(task: TaskRecord) -> Task {
+    let stream_url =
+        format!("{}{}", path::BASE, path::TASK_STREAM.replace("{task_id}", &task.id.to_string()));
+    Task { stream_url: Some(stream_url), ..view(task, false) }
 }
 
 /// The whole task, whose payloads it takes along: they may be large.
@@ -77,6 +84,7 @@ pub fn view_without_payload(task: TaskRecord, with_token: bool) -> Task {
         started_at: task.started_at,
         completed_at: task.completed_at,
         version: task.version.unsigned_abs(),
+        stream_url: None,
     }
 }
 

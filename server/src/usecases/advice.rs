@@ -13,6 +13,7 @@ fn call(verb: &str) -> String {
 pub(super) fn limit_exceeded(limit_type: &str, limit: u64, current: u64) -> String {
     let what = match limit_type {
         "task_types" => "task types have settings, or are paused: DELETE or resume some",
+        "streams" => "streams of the tenant are open on this server: close some, or ask for them later",
         "max_pending" => "tasks of this type are ready or scheduled: create more when some are done",
         _ => "there are already",
     };

@@ -58,11 +58,29 @@ impl Keys {
     pub async fn identify(&self, secret: &str, until: Instant) -> Result<Option<Identity>, Failure> {
         let hash = hash(secret);
         if self.cache.is_bootstrap(&hash) {
-            return Ok(Some(Identity::Bootstrap));
+            return Ok(Some(Identity::Bootstrap(hash)));
         }
         let Some(key) = self.good_key(hash, until).await? else { return Ok(None) };
         self.touch(key.id).await;
         Ok(Some(Identity::Issued(key, hash)))
+    }
+
+    /// The bootstrap key that `is_it` says yes to.
+    pub(super) fn bootstrap_identity(&self, is_it: impl Fn(&[u8; 32]) -> bool) -> Option<Identity> {
+        self.cache.bootstrap().find(is_it).map(Identity::Bootstrap)
+    }
+
+    /// The identity of that key, with the secret of it that is good for longest. `None`: it is not good any more.
+    pub(super) async fn identity_of(&self, id: Uuid, until: Instant) -> Result<Option<Identity>, Failure> {
+        let Some(key) = self.store.key_by_id(id, until).await? else { return Ok(None) };
+        let now = self.store.clock().now();
+        if key.expires_at.is_some_and(|end| end <= now) {
+            return Ok(None);
+        }
+        let good = key.hashes.iter().filter(|hash| hash.until.is_none_or(|until| until > now));
+        let lasting = good.max_by_key(|hash| hash.until.map_or(i64::MAX, |until| until.timestamp_millis()));
+        let hash = lasting.and_then(|hash| hash.bytes());
+        Ok(hash.map(|hash| Identity::Issued(Arc::new(key), hash)))
     }
 
     /// The key that has a secret with this hash, if both are still good.

@@ -12,6 +12,7 @@
 //! | [`task_types`], [`type_figures`], [`type_changes`] | settings and pauses of task types, how they are shown, and hearing of those that other servers have changed |
 //! | [`failures`] | which failures there were |
 //! | [`unreadable`] | what an operator sees of, and removes among, tasks that cannot be read |
+//! | [`streams`], [`stream_tokens`] | watching tasks, and tokens that open one stream without a key |
 //! | [`wait`], [`end_waits`] | waiting for the end of a task |
 //! | [`keys`], [`key_end`] | issuing, rotating and checking API keys, and calls that wait under a key that ends |
 //! | [`failure`], [`advice`] | why not, and what would help |
@@ -35,6 +36,8 @@ mod query;
 mod request_schemas;
 mod service;
 mod settle;
+mod stream_tokens;
+mod streams;
 mod task_types;
 mod type_changes;
 mod type_figures;
@@ -52,6 +55,10 @@ pub use logs::LogsAsked;
 pub use query::{ListQuery, Page, WrongCursor};
 pub use service::TaskService;
 pub use settle::Settled;
+pub use stream_tokens::{FilterHash, Granted, OneStream, StreamTokens};
+pub use streams::{
+    Next as NextOfStream, StreamFilter, StreamLimits, Streams, TailState, TaskStream, TenantStream,
+};
 pub use task_types::IfMatch;
 pub use type_figures::type_cursor;
 pub use unreadable::{StrayTasks, scan_place};

@@ -20,7 +20,7 @@ use crate::http::app::App;
 use crate::http::body_room::BodyShare;
 use crate::http::problems::Rejection;
 use crate::json_value::fingerprint;
-use crate::usecases::{Failure, IdempotencyKey, KeyEnd, TaskService};
+use crate::usecases::{Failure, Granted, IdempotencyKey, KeyEnd, OneStream, TaskService};
 
 /// Most bytes that are reserved for a body before it has come.
 const MAX_RESERVED: usize = 64 << 10;
@@ -28,6 +28,10 @@ const MAX_RESERVED: usize = 64 << 10;
 /// Why a key that has the right form is refused. What it lacks is not told.
 pub(in crate::http) const UNKNOWN_KEY: &str =
     "the key is not known, or has expired or been revoked: ask an admin for another";
+
+/// Why a stream token is refused.
+pub(in crate::http) const UNKNOWN_TOKEN: &str =
+    "the stream token is not good for this stream: it is wrong or has expired, or its key has. Make another";
 
 /// Names a request in answers and logs.
 #[derive(Debug, Clone)]
@@ -53,7 +57,9 @@ pub(in crate::http) struct Call {
     pub(in crate::http) app: Arc<App>,
     pub(in crate::http) caller: Caller,
     pub(in crate::http) request_id: String,
-    identity: Identity,
+    pub(in crate::http) identity: Identity,
+    /// The one stream that is asked for with a stream token.
+    pub(in crate::http) stream: Option<OneStream>,
     request: HttpRequest,
     payload: Payload,
     /// The share of its body in the room for all bodies, until the request is answered.
@@ -80,11 +86,25 @@ impl Call {
         {
             return Err(lacks_role(roles));
         }
-        let scope = scope(&identity, &request)?;
+        // A stream token is good for whom it was made, whatever the headers say.
+        let stream = request.extensions().get::<Granted>().cloned();
+        let scope = match &stream {
+            Some(granted) => granted.scope.clone(),
+            None => scope(&identity, &request)?,
+        };
         let AuthenticationTime(spent) = request.extensions().get().copied().unwrap_or_default();
         let deadline = Deadline::within(app.store.timeout().saturating_sub(spent));
         let (caller, share) = (Caller { scope, deadline }, app.bodies.share());
-        Ok(Self { app, caller, request_id, identity, request, payload, share })
+        Ok(Self {
+            app,
+            caller,
+            request_id,
+            identity,
+            stream: stream.map(|granted| granted.stream),
+            request,
+            payload,
+            share,
+        })
     }
 
     /// Refuses what is said to be done on behalf of an end user: it is about the tasks of all.
@@ -131,6 +151,17 @@ impl Call {
                 ),
             }),
         }
+    }
+
+    /// Resolves when the caller's key does not allow any more what it allowed when the call came.
+    pub(in crate::http) fn key_end(&self) -> impl Future<Output = KeyEnd> + 'static {
+        let (keys, identity) = (Arc::clone(&self.app.keys), self.identity.clone());
+        async move { keys.key_ends(&identity).await }
+    }
+
+    /// The text of a header; `None` where it is no text, or stands twice.
+    pub(in crate::http) fn text_of(&self, name: &str) -> Option<String> {
+        header_text(&self.request, name)?.ok().map(str::to_owned)
     }
 
     /// The tenant named in the request, if one is.
@@ -324,7 +355,7 @@ pub(in crate::http) fn header_text<'a>(request: &'a HttpRequest, name: &str) -> 
 fn scope(identity: &Identity, request: &HttpRequest) -> Result<Scope, Rejection> {
     let named = header_text(request, path::TENANT_HEADER).map(Result::unwrap_or_default);
     let (own, task_types) = match identity {
-        Identity::Anonymous | Identity::Bootstrap => ("default", None),
+        Identity::Anonymous | Identity::Bootstrap(_) => ("default", None),
         Identity::Issued(key, _) => (key.tenant.as_str(), key.task_types.as_deref()),
     };
     let may_name = identity.reaches_all_tenants() || matches!(identity, Identity::Anonymous);

@@ -122,6 +122,7 @@ fn bare(id: Uuid, identity: &Identity, fields: &UpdatedFields, step: Step) -> Ta
         created: None,
         start,
         end: None,
+        undone: None,
         progress: progress.map(|progress| progress.clone().into_part()),
         run_at: run_at.filter(|_| to == Status::Scheduled),
         result_id: None,
@@ -175,12 +176,9 @@ impl Told {
             MoveVerb::Cancel | MoveVerb::Delete => {
                 step.from == Some(Status::Processing) && step.to != Status::Processing
             }
-            MoveVerb::Create
-            | MoveVerb::Repeat
-            | MoveVerb::Withdraw
-            | MoveVerb::Promote
-            | MoveVerb::Execute
-            | MoveVerb::Edit => false,
+            MoveVerb::Create | MoveVerb::Repeat | MoveVerb::Promote | MoveVerb::Execute | MoveVerb::Edit => {
+                false
+            }
             _ => true,
         })
     }

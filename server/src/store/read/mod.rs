@@ -7,6 +7,7 @@
 //! | [`ready`] | ready work in claim order |
 //! | [`claimed`] | what a claim has taken |
 //! | [`listing`], [`list`] | what a list is asked for, which index has it, and its pages |
+//! | [`results`] | the results of tasks that are watched |
 //! | [`due`] | what the background jobs scan for |
 //! | [`order`], [`projection`] | orders and positions as the database is told them, and which fields are left out |
 
@@ -19,6 +20,7 @@ mod order;
 mod projection;
 mod query;
 mod ready;
+mod results;
 
 pub use due::{DuePage, DueTask, DueTasks};
 pub use list::ListPage;
