@@ -223,6 +223,23 @@ pub(crate) async fn read(caller: &Caller) {
     }
 }
 
+/// Streams, opened with tokens.
+pub(crate) async fn streams(caller: &mut Caller) {
+    let id = caller.create().await;
+    for path in [format!("/tasks/{id}/stream-token"), "/stream-token".to_owned()] {
+        let (status, made) = caller.post(&path, json!({"expires_in_seconds": 60})).await;
+        assert_eq!(status, 201, "{made}");
+        let url = made["stream_url"].as_str().expect("a URL").to_owned();
+        let token = json!(url.split_once("token=").expect("a token").1);
+        caller.keep(&token);
+        let mut stream = caller.http.get(format!("{}{url}", caller.url)).send().await.expect("an answer");
+        assert_eq!(stream.status(), 200);
+        assert!(stream.chunk().await.expect("a chunk").is_some());
+        let wrong = format!("{}{url}{CANARY}", caller.url);
+        assert_eq!(caller.http.get(wrong).send().await.expect("an answer").status(), 401);
+    }
+}
+
 /// A task that cannot be read, with something secret in odd places of what is stored.
 pub(crate) async fn unreadable(caller: &Caller, database: &Database) {
     let task = json!({"task_type": "odd", "request": CANARY, "user_id": CANARY});

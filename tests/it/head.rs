@@ -61,7 +61,8 @@ async fn every_route_that_has_get_has_head() {
     server.post(&format!("/tasks/{}/complete", id_of(&task))).json(&body).send().await.ok();
     server.put("/task-types/of-a-kind").json(&json!({})).send().await.ok();
     let key = format!("X-API-Key: {API_KEY}\r\n");
-    let routes = ROUTES.iter().filter(|route| route.method == "GET");
+    // The stream of a tenant has no end, and nothing to compare.
+    let routes = ROUTES.iter().filter(|route| route.method == "GET" && route.path != path::STREAM);
     let routes = routes.map(|route| match route.path {
         path::TASKS_BY_RESULT => route.path_for("of-a-task"),
         path::TASK_TYPE => route.path_for("of-a-kind"),

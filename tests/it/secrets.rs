@@ -14,7 +14,7 @@ use task_repo_tests::{ROUTES, SYSTEM_ROUTES, TestDatabase, TestServer, eventuall
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
-use crate::canary::{CANARY, Caller, PIECE, queue, read, refusals, unreadable, wait, work};
+use crate::canary::{CANARY, Caller, PIECE, queue, read, refusals, streams, unreadable, wait, work};
 use crate::fail_point::FailPoint;
 use crate::program::{PROGRAM, free_port};
 
@@ -83,6 +83,7 @@ async fn nothing_secret_is_logged_at_any_level() {
     queue(&mut caller).await;
     wait(&mut caller).await;
     read(&caller).await;
+    streams(&mut caller).await;
     refusals(&mut caller).await;
     unreadable(&caller, &database).await;
     let (id, token) = caller.claim().await;

@@ -176,7 +176,10 @@ async fn the_openapi_document_shows_no_body_as_null() {
             *if body["required"] == true { &mut required } else { &mut optional } += 1;
         }
     }
-    assert_eq!(optional, 5, "cancel, execute, rotate, pause and resume; {required} need one");
+    assert_eq!(
+        optional, 7,
+        "cancel, execute, rotate, pause, resume and both stream tokens; {required} need one"
+    );
 }
 
 /// What `src` and `href` attributes of a page name.

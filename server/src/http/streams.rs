@@ -191,7 +191,8 @@ fn answer(call: &Call, stream: AnyStream) -> HttpResponse {
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header(("X-Accel-Buffering", "no"));
     if call.is_head() {
-        return response.finish();
+        // In the same form, with nothing in it.
+        return response.streaming(unfold((), |()| async { None::<(Result<Bytes, CutOff>, ())> }));
     }
     let open = Open {
         stream,

@@ -1,11 +1,12 @@
 //! Health and metrics.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use actix_web::HttpResponse;
 use task_repo_protocol::ErrorCode;
 use task_repo_protocol::system::{
-    BackgroundJob, Dependency, DetailedHealth, Feed, Health, ServerEntry, Unreadable,
+    BackgroundJob, Dependency, DetailedHealth, Feed, Health, LogReader, ServerEntry, Unreadable,
     UnreadableDocument as Document,
 };
 
@@ -17,6 +18,8 @@ use crate::telemetry;
 
 /// How many unreadable documents are named.
 const MAX_SHOWN: usize = 20;
+/// The reader of the event log that streams live on, and its job.
+const STREAMS: &str = "streams";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The process lives. Never touches the database.
@@ -82,7 +85,7 @@ pub(super) async fn detailed(call: Call) -> HandlerResult {
             uptime_seconds: call.app.started.elapsed().as_secs(),
             dependencies: BTreeMap::from([("mongodb".to_owned(), database)]),
             feed: feed(&call, &background),
-            readers: BTreeMap::new(),
+            readers: readers(&call, &background).await,
             background,
             servers: servers(&call).await,
             unreadable,
@@ -101,6 +104,31 @@ fn feed(call: &Call, background: &BTreeMap<String, BackgroundJob>) -> Option<Fee
         last_at: known.as_of,
         last_gap_at: known.last_gap_at,
     })
+}
+
+/// Those who read the event log. This server reads it while somebody watches tasks here.
+async fn readers(call: &Call, background: &BTreeMap<String, BackgroundJob>) -> BTreeMap<String, LogReader> {
+    let Some((position, lag)) = log_lag(call) else { return BTreeMap::new() };
+    let ahead =
+        call.app.store.log_events_after(position, call.caller.deadline.at()).await.unwrap_or_default();
+    let reader = LogReader {
+        position,
+        lag_seconds: lag.as_secs_f64(),
+        events_ahead: ahead,
+        last_error: background.get(STREAMS).and_then(|job| job.detail.clone()),
+        last_at: call.app.streams.tail().read_at,
+    };
+    BTreeMap::from([(STREAMS.to_owned(), reader)])
+}
+
+/// How far this server has read the event log, and how old the latest event is that it has read where there is more.
+fn log_lag(call: &Call) -> Option<(i64, Duration)> {
+    let tail = call.app.streams.tail();
+    let position = tail.position?;
+    let is_behind = call.app.jobs.feed().known().is_some_and(|feed| feed.number > position);
+    let now = call.app.store.clock().now();
+    let age = tail.latest_event.or(tail.read_at).and_then(|at| (now - at).to_std().ok());
+    Some((position, age.filter(|_| is_behind).unwrap_or_default()))
 }
 
 /// The servers on this database, as far as it says.
@@ -139,6 +167,18 @@ pub(super) async fn metrics(call: Call) -> HandlerResult {
     call.app.jobs.states();
     let lag = call.app.jobs.feed().lag(call.app.store.clock().now());
     metrics::gauge!("task_repo_feed_lag_seconds").set(lag.as_secs_f64());
+    let reader = log_lag(&call);
+    let lag = reader.map_or(Duration::ZERO, |(_, lag)| lag);
+    metrics::gauge!("task_repo_log_reader_lag_seconds", "reader" => STREAMS).set(lag.as_secs_f64());
+    let until = call.caller.deadline.at();
+    let ahead = match reader {
+        Some((position, lag)) if !lag.is_zero() => call.app.store.log_events_after(position, until).await,
+        _ => Ok(0),
+    };
+    let ahead = u32::try_from(ahead.unwrap_or_default()).unwrap_or(u32::MAX);
+    metrics::gauge!("task_repo_log_reader_events_ahead", "reader" => STREAMS).set(ahead);
+    let open = u32::try_from(call.app.streams.count()).unwrap_or(u32::MAX);
+    metrics::gauge!("task_repo_open_streams").set(open);
     let unreadable = u32::try_from(call.app.store.unreadable().list().len()).unwrap_or(u32::MAX);
     metrics::gauge!("task_repo_unreadable_documents").set(unreadable);
     let text = telemetry::metrics().render();

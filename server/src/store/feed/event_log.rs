@@ -81,6 +81,28 @@ impl Store {
         self.number_at_an_end(1, until).await
     }
 
+    /// How many events there are in the documents after that number.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn log_events_after(&self, number: i64, until: Instant) -> Result<u64, StoreError> {
+        let log = self.of_feed::<Document>(EVENTS);
+        let count = doc! { "$size": { "$ifNull": ["$moves", []] } };
+        let pipeline = [
+            doc! { "$match": { "_id": { "$gt": number } } },
+            doc! { "$group": { "_id": null, "count": { "$sum": count } } },
+        ];
+        let sum = async move {
+            let mut found = log.aggregate(pipeline).await?;
+            let is_any = found.advance().await?;
+            Ok(if is_any { Some(found.deserialize_current()?) } else { None })
+        };
+        let found = self.call("events ahead", until, sum).await?;
+        let count =
+            found.and_then(|found| found.get_i32("count").map(i64::from).or(found.get_i64("count")).ok());
+        Ok(count.unwrap_or_default().unsigned_abs())
+    }
+
     /// When that document was written.
     ///
     /// # Errors

@@ -122,6 +122,7 @@ mod tests {
     use task_repo_protocol::Uuid;
 
     use super::*;
+    use crate::task::{AttemptStart, Created, ProgressRecord, Reason};
 
     fn told(verb: MoveVerb, from: Status, to: Status) -> TaskMove {
         TaskMove {
