@@ -3,7 +3,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`client`] | [`TaskClient`]: one method per endpoint; how it is set up |
-//! | [`tasks`], [`list`], [`claiming`], [`keys`], [`task_types`], [`logs`], [`failures`], [`unreadable_tasks`], [`system`] | those methods, by what they are about |
+//! | [`tasks`], [`list`], [`claiming`], [`keys`], [`task_types`], [`logs`], [`stream_tokens`], [`failures`], [`unreadable_tasks`], [`system`] | those methods, by what they are about |
 //! | [`claimed`] | [`ClaimedTask`]: the only thing that can complete, fail, release or heartbeat a task |
 //! | [`settle`] | how work ends ([`Ending`]), and settling many tasks in one call |
 //! | [`failure`] | [`TaskFailure`]: why there is no result, and whether to try again |
@@ -96,6 +96,7 @@ pub mod logs;
 mod request;
 pub mod retry;
 pub mod settle;
+pub mod stream_tokens;
 pub mod system;
 pub mod task_types;
 pub mod tasks;

@@ -136,7 +136,7 @@ async fn progress_comes_at_most_each_quarter_of_a_second_and_the_last_before_the
         for step in 1..=40 {
             let beat = json!({"lease_token": token, "progress": {"value": f64::from(step) / 40.0}});
             post(&server, &format!("/tasks/{id}/heartbeat"), beat).await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await; // tidy: sleep — progress that comes in time
         }
         post(&server, &format!("/tasks/{id}/complete"), json!({"lease_token": token})).await;
     };

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::http::{HttpCall, raw};
+
 /// Longest wait for a message: far beyond what the contract promises, so that a slow machine fails nothing.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
@@ -34,20 +36,23 @@ impl StreamEvent {
 
     /// What it tells.
     pub fn kind(&self) -> String {
-        crate::http::raw(&self.text, "event_type").trim_matches('"').to_owned()
+        raw(&self.text, "event_type").trim_matches('"').to_owned()
     }
 
     /// The version it tells of.
     pub fn seq(&self) -> u64 {
-        crate::http::raw(&self.text, "seq").parse().expect("a number")
+        raw(&self.text, "seq").parse().expect("a number")
+    }
+}
+
+impl HttpCall {
+    /// Sends it, and reads the answer as a stream. Panics when no answer comes.
+    pub async fn open(self) -> EventStream {
+        EventStream { response: self.answer().await, buffer: Vec::new(), retry_ms: None, comments: 0 }
     }
 }
 
 impl EventStream {
-    pub(crate) fn new(response: reqwest::Response) -> Self {
-        Self { response, buffer: Vec::new(), retry_ms: None, comments: 0 }
-    }
-
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         self.response.status().as_u16()

@@ -9,8 +9,6 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use task_repo_protocol::{ErrorCode, path};
 
-use crate::events::EventStream;
-
 /// The bootstrap key of every test server: all tenants, all roles.
 pub const API_KEY: &str = "test_api_key";
 
@@ -95,10 +93,10 @@ impl HttpCall {
         self
     }
 
-    /// Sends it, and reads the answer as a stream. Panics when no answer comes.
-    pub async fn open(self) -> EventStream {
+    /// Sends it as it is. Panics when no answer comes.
+    pub(crate) async fn answer(self) -> reqwest::Response {
         let request = self.http.request(self.method, self.url).headers(self.headers);
-        EventStream::new(request.send().await.expect("an answer"))
+        request.send().await.expect("an answer")
     }
 
     /// Sends it. Panics when no answer comes, or one that no call may ever get: a 5xx other than 503, or one without

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use rand::RngExt as _;
 use task_repo_protocol::{Json, StreamEventType, StreamMessage, TaskSnapshot, Uuid};
 
-use super::Streams;
 use super::history::{end_of, moves_after};
 use super::message::{Audience, Message, in_one_line, messages};
 use super::outbox::Next;
 use super::registry::{OpenStream, Registered};
+use super::service::Streams;
 use super::watcher::event;
 use crate::access::Caller;
 use crate::access::Scope;

@@ -11,16 +11,14 @@ use rand::RngExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Streams;
 use super::log_messages::{LogMessages, LogPlace, StreamFilter, gap};
 use super::outbox::Next;
 use super::registry::OpenStream;
+use super::service::Streams;
 use super::tail::FromThere;
 use crate::access::Caller;
 use crate::usecases::failure::Failure;
 
-/// How many streams may read the event log from far back at a time.
-pub(super) const FAR_BACK: usize = 8;
 /// How many documents they read at once.
 const DOCUMENTS_TOGETHER: i64 = 4;
 /// Most messages that a watcher may be behind.
