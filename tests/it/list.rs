@@ -183,7 +183,8 @@ async fn payloads_come_when_asked_for() {
         (&json!({"a": 1}), &json!({"b": 2}))
     );
     let mut whole = server.task(id_of(&task)).await;
-    assert_eq!(with["tasks"][0], whole);
+    whole.as_object_mut().unwrap().remove("checkpoint");
+    assert_eq!(with["tasks"][0], whole, "but for the checkpoint");
     let members = whole.as_object_mut().unwrap();
     members.remove("request");
     members.remove("result");

@@ -98,7 +98,7 @@ impl EventStream {
             match line.split_once(": ").unwrap_or((line, "")) {
                 ("id", value) => id = Some(value.to_owned()),
                 ("data", value) => {
-                    assert!(data.replace(value.to_owned()).is_none(), "one data line: {block}")
+                    assert!(data.replace(value.to_owned()).is_none(), "one data line: {block}");
                 }
                 ("event", value) => name = Some(value.to_owned()),
                 ("retry", value) => self.retry_ms = value.parse().ok(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
-use task_repo_client::{ClaimedTask, ErrorCode, HeartbeatItem, TaskClient};
+use task_repo_client::{ClaimedTask, ErrorCode, HeartbeatItem, Payload, TaskClient};
 use tokio::task::JoinSet;
 
 use super::Caller;
@@ -48,6 +48,7 @@ impl Caller {
             lease_token: task.lease_token().to_owned(),
             lease_seconds: None,
             progress: None,
+            checkpoint: Payload::Omitted,
         };
         let mut answers = JoinSet::new();
         let (mut heartbeats, mut spoke, mut renewed) = (0, asked, None);

@@ -170,16 +170,14 @@ fn is_origin(text: &str) -> bool {
     let is_port = port.is_none_or(|port| {
         port != default && port.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == port)
     });
-    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok_and(|parsed| parsed.to_string() == address),
-        None => {
-            let labels = host.split('.');
-            let is_label = |label: &str| {
-                !label.is_empty()
-                    && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
-            };
-            host.len() <= 253 && labels.into_iter().all(is_label)
-        }
+    let is_host = if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        address.parse::<Ipv6Addr>().is_ok_and(|parsed| parsed.to_string() == address)
+    } else {
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+        };
+        host.len() <= 253 && host.split('.').all(is_label)
     };
     is_port && is_host
 }
@@ -277,7 +275,7 @@ mod tests {
     fn origins_are_those_that_browsers_name() {
         let of = |origin: &str| {
             said(|settings| {
-                settings.http.cors_allowed_origins = vec!["https://a.example".into(), origin.into()]
+                settings.http.cors_allowed_origins = vec!["https://a.example".into(), origin.into()];
             })
         };
         for good in [

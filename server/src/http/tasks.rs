@@ -24,12 +24,14 @@ use super::request::params::unfit;
 use super::request::size::{MAX_BODY, at_most, fits};
 use super::response::json;
 use crate::task::TaskRecord;
-use crate::task::view::{execution_list, status_report, view, view_created, view_without_payload};
+use crate::task::view::{
+    execution_list, status_report, view, view_alone, view_created, view_without_payload,
+};
 use crate::usecases::{Failure, ListQuery};
 
 /// A whole task, with its version as `ETag`.
 fn task_answer(status: u16, task: TaskRecord) -> HttpResponse {
-    shown(status, &view(task, false))
+    shown(status, &view_alone(task))
 }
 
 fn shown(status: u16, task: &Task) -> HttpResponse {

@@ -21,7 +21,14 @@ pub fn view(mut task: TaskRecord, with_token: bool) -> Task {
 pub fn view_created(task: TaskRecord) -> Task {
     let stream_url =
         format!("{}{}", path::BASE, path::TASK_STREAM.replace("{task_id}", &task.id.to_string()));
-    Task { stream_url: Some(stream_url), ..view(task, false) }
+    Task { stream_url: Some(stream_url), ..view_alone(task) }
+}
+
+/// The whole task as an answer shows it that is about it alone. Where it has a checkpoint, only `GET` reads that.
+pub fn view_alone(task: TaskRecord) -> Task {
+    let has_one = task.has_checkpoint && !task.status.is_final();
+    let checkpoint = if has_one { Payload::Omitted } else { Payload::Null };
+    Task { checkpoint, ..view(task, false) }
 }
 
 /// The whole task, whose payloads it takes along: they may be large.

@@ -65,7 +65,9 @@ impl Bringer {
         let results = self.results(&wanted).await;
         if results.is_err() {
             // They come again and read their tasks, as soon as the database answers.
-            wanted.iter().for_each(|id| self.watchers.cut_off(*id));
+            for id in &wanted {
+                self.watchers.cut_off(*id);
+            }
         }
         let results = results.unwrap_or_default();
         for it in news {

@@ -84,7 +84,9 @@ impl Watcher {
         let mut state = self.state.lock();
         (state.told, state.status) = (task.version, task.status);
         state.outbox.push(first);
-        messages.iter().for_each(|message| state.put(message));
+        for message in messages {
+            state.put(message);
+        }
         if is_over {
             state.release_held(Instant::now(), true);
             state.outbox.close();
@@ -170,7 +172,9 @@ impl State {
                 let (from, to) = (Some(self.status), Status::Pending);
                 let promoted = TaskMove { version: it.version - 1, at, from, to, start: None, ..it.clone() };
                 let promoted = TaskMove { verb: MoveVerb::Promote, ..promoted };
-                messages(&promoted, Audience::OfTask(None)).iter().for_each(|message| self.send(message));
+                for message in &messages(&promoted, Audience::OfTask(None)) {
+                    self.send(message);
+                }
                 (self.told, self.status) = (promoted.version, to);
             }
             if it.version == before {
@@ -180,7 +184,9 @@ impl State {
                 // Its result is not at hand. Whoever resumes is told, from the database.
                 return self.outbox.cut_off();
             }
-            messages(&it, Audience::OfTask(None)).iter().for_each(|message| self.send(message));
+            for message in &messages(&it, Audience::OfTask(None)) {
+                self.send(message);
+            }
             (self.told, self.status) = (it.version, it.to);
         }
     }
