@@ -109,6 +109,11 @@ fn words(url: &str, args: &Args, seed: u64) -> Vec<String> {
         "report.xml",
         "--report-html-path",
         "html",
+        // A stream has no end to wait for.
+        "--exclude-path",
+        "/api/v1/stream",
+        "--exclude-path",
+        "/api/v1/tasks/{task_id}/stream",
     ];
     let mut words: Vec<String> = fixed.map(String::from).into();
     let chosen = [
