@@ -127,7 +127,7 @@ impl Bench {
         let pids = servers.iter().map(Server::pid).collect();
         let processes = Processes { servers: pids, mongod: self.mongod };
         ensure!(!servers.is_empty(), "a scenario without servers");
-        Ok(RunningServers { servers, processes })
+        Ok(RunningServers { servers, processes, database })
     }
 
     /// Removes all databases of this run.
@@ -147,6 +147,8 @@ pub(crate) struct RunningServers {
     pub(crate) servers: Vec<Server>,
     /// To be watched.
     pub(crate) processes: Processes,
+    /// Where their tasks are.
+    pub(crate) database: Database,
 }
 
 impl RunningServers {

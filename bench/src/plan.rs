@@ -114,6 +114,12 @@ fn whole_lives() -> Vec<Scenario> {
             .against("raw-pipeline"),
         entry!("life-64", "whole lives one by one, 64 workers", |b| scenario::lives(b))
             .against("raw-pipeline"),
+        entry!("feed-closed-life-batch", "whole lives in batches while no server reads the feed", |b| {
+            scenario::lives_in_batches_without_feed(b)
+        }),
+        entry!("feed-closed-life-64", "whole lives one by one while no server reads the feed", |b| {
+            scenario::lives_without_feed(b)
+        }),
         entry!("payload-200-b", "whole lives, 200 bytes, 16 workers", |b| scenario::payload(b, 200)),
         entry!("payload-2-kib", "whole lives, 2 KiB, 16 workers", |b| scenario::payload(b, 2 << 10)).long(),
         entry!("payload-20-kib", "whole lives, 20 KiB, 16 workers", |b| scenario::payload(b, 20 << 10))

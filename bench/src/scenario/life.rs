@@ -8,6 +8,7 @@ use anyhow::Result;
 use task_repo_client::{Claim, NewTask};
 
 use super::drain::Worker;
+use super::feed::Feed;
 use crate::bench::{Bench, Measured};
 use crate::load::{CALLERS, CallOutcome, Load, closed_loop};
 use crate::work::{BATCH, QUEUE, TEXT_CHARS, claim, complete, create_all, task};
@@ -23,16 +24,22 @@ const MAX_READY: usize = 5_000;
 
 /// Three calls for each task.
 pub(crate) async fn singles(bench: &Bench) -> Result<Measured> {
-    one_by_one(bench, CALLERS, task(QUEUE, TEXT_CHARS)?).await
+    one_by_one(bench, CALLERS, task(QUEUE, TEXT_CHARS)?, Feed::Open).await
+}
+
+/// The same while no server reads the feed.
+pub(crate) async fn singles_without_feed(bench: &Bench) -> Result<Measured> {
+    one_by_one(bench, CALLERS, task(QUEUE, TEXT_CHARS)?, Feed::Closed).await
 }
 
 /// The same with payloads of that many bytes, and fewer callers.
 pub(crate) async fn payload(bench: &Bench, bytes: usize) -> Result<Measured> {
-    one_by_one(bench, 16, task(QUEUE, bytes)?).await
+    one_by_one(bench, 16, task(QUEUE, bytes)?, Feed::Open).await
 }
 
-async fn one_by_one(bench: &Bench, callers: usize, task: NewTask) -> Result<Measured> {
+async fn one_by_one(bench: &Bench, callers: usize, task: NewTask, feed: Feed) -> Result<Measured> {
     let running = bench.start_servers(1).await?;
+    let _feed = feed.set(&running).await?;
     let client = running.client().clone();
     // There are never more claims than tasks, so no claim waits for long.
     let next = Claim { wait_ms: Some(10_000), ..claim(QUEUE, 1) };
@@ -54,7 +61,17 @@ async fn one_by_one(bench: &Bench, callers: usize, task: NewTask) -> Result<Meas
 
 /// Creates of 500 and `outcomes` with claim-next of 250, side by side; what is completed counts.
 pub(crate) async fn batches(bench: &Bench) -> Result<Measured> {
+    in_batches(bench, Feed::Open).await
+}
+
+/// The same while no server reads the feed.
+pub(crate) async fn batches_without_feed(bench: &Bench) -> Result<Measured> {
+    in_batches(bench, Feed::Closed).await
+}
+
+async fn in_batches(bench: &Bench, feed: Feed) -> Result<Measured> {
     let running = bench.start_servers(1).await?;
+    let _feed = feed.set(&running).await?;
     let (client, tasks) = (running.client().clone(), Arc::new(vec![task(QUEUE, TEXT_CHARS)?; BATCH]));
     let open = Arc::new(AtomicUsize::new(0));
     let workers = [(); WORKERS].map(|()| Worker::default());
