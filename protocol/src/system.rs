@@ -63,6 +63,10 @@ pub struct Feed {
     /// The time up to which everything is in it.
     #[serde(with = "timestamp::option")]
     pub last_at: Option<DateTime<Utc>>,
+    /// How far the database's own history reaches back from which the log is written, in seconds; `null` where the service may
+    /// not ask for it.
+    #[serde(default)]
+    pub oplog_window_seconds: Option<u64>,
     /// When the latest time began of which the log knows nothing, if there is such a time.
     #[serde(default, with = "timestamp::option", skip_serializing_if = "Option::is_none")]
     pub last_gap_at: Option<DateTime<Utc>>,

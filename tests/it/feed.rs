@@ -322,3 +322,25 @@ async fn what_retention_removes_is_counted_no_more_also_where_a_removal_was_cut_
     .await;
     until_counted(&server).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_and_metrics_say_how_far_the_feed_is() {
+    let server = TestServer::start().await;
+    create_many(&server, 5, |_| json!({"task_type": "t"})).await;
+    until_told(&server).await;
+    // One that does not read the feed says the same.
+    let other = server.sibling().await;
+    for server in [&server, &other] {
+        let mut feed = Value::Null;
+        eventually("it is known how far the feed is", async || {
+            feed = server.get("/health/detailed").send().await.ok()["feed"].clone();
+            feed["position"].as_i64().is_some_and(|position| position > 0)
+        })
+        .await;
+        assert!(feed["lag_seconds"].as_f64().is_some_and(|lag| lag < 3.0), "{feed}");
+        assert!(feed["last_at"].is_string() && feed["last_error"].is_null(), "{feed}");
+        assert!(feed["oplog_window_seconds"].is_u64(), "{feed}");
+        let metrics = server.get("/metrics").send().await.text();
+        assert!(metrics.lines().any(|line| line.starts_with("task_repo_feed_lag_seconds ")), "{metrics}");
+    }
+}

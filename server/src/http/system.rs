@@ -18,6 +18,8 @@ use crate::telemetry;
 
 /// How many unreadable documents are named.
 const MAX_SHOWN: usize = 20;
+/// How many times the feed's lag the database's own history must reach back.
+const OPLOG_MARGIN: f64 = 10.0;
 /// The reader of the event log that streams live on, and its job.
 const STREAMS: &str = "streams";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -68,8 +70,12 @@ pub(super) async fn detailed(call: Call) -> HandlerResult {
     };
     let background = call.app.jobs.states();
     let unreadable = unreadable(&call);
+    let feed = feed(&call, &background).await;
     let is_well = |job: &BackgroundJob| ["healthy", "starting"].contains(&&*job.status);
-    let well = database.detail.is_none() && unreadable.count == 0 && background.values().all(is_well);
+    let well = database.detail.is_none()
+        && !feed.as_ref().is_some_and(is_near_the_end)
+        && unreadable.count == 0
+        && background.values().all(is_well);
     let status = match (call.app.background.is_draining(), well) {
         (true, _) => "draining",
         (false, true) => "healthy",
@@ -84,7 +90,7 @@ pub(super) async fn detailed(call: Call) -> HandlerResult {
             version,
             uptime_seconds: call.app.started.elapsed().as_secs(),
             dependencies: BTreeMap::from([("mongodb".to_owned(), database)]),
-            feed: feed(&call, &background),
+            feed,
             readers: readers(&call, &background).await,
             background,
             servers: servers(&call).await,
@@ -94,16 +100,24 @@ pub(super) async fn detailed(call: Call) -> HandlerResult {
 }
 
 /// How far the feed is, whichever server reads it.
-fn feed(call: &Call, background: &BTreeMap<String, BackgroundJob>) -> Option<Feed> {
+async fn feed(call: &Call, background: &BTreeMap<String, BackgroundJob>) -> Option<Feed> {
     let (state, now) = (call.app.jobs.feed(), call.app.store.clock().now());
     let known = state.known()?;
+    let window = call.app.store.oplog_window(call.caller.deadline.at()).await.ok().flatten();
     Some(Feed {
+        oplog_window_seconds: window.map(|window| window.as_secs()),
         position: known.number,
         lag_seconds: state.lag(now).as_secs_f64(),
         last_error: background.get("feed").and_then(|job| job.detail.clone()),
         last_at: known.as_of,
         last_gap_at: known.last_gap_at,
     })
+}
+
+/// Whether the feed may soon find that the database has forgotten what it has not read yet.
+#[allow(clippy::cast_precision_loss, reason = "seconds")]
+fn is_near_the_end(feed: &Feed) -> bool {
+    feed.oplog_window_seconds.is_some_and(|window| (window as f64) < OPLOG_MARGIN * feed.lag_seconds)
 }
 
 /// Those who read the event log. This server reads it while somebody watches tasks here.

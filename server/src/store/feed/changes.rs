@@ -3,6 +3,8 @@
 //! The driver's iterator waits at the end of each batch and keeps the stream warm all the time. Here each read is one
 //! `getMore` that waits for nothing, made at the pace of the reader: at that pace the stream costs the database about half.
 
+use std::time::{Duration, Instant};
+
 use bson::serde_helpers::datetime::FromChrono04DateTime as Date;
 use bson::{Bson, Document, Timestamp, doc};
 use chrono::{DateTime, Utc};
@@ -182,6 +184,30 @@ impl Store {
 }
 
 impl Store {
+    /// How far the database's own history reaches back. `None`: this service's user may not ask for that.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn oplog_window(&self, until: Instant) -> Result<Option<Duration>, StoreError> {
+        let mut status = doc! { "serverStatus": 1, "oplog": 1 };
+        // Nothing else of what the command tells by itself is looked at.
+        for section in ["repl", "metrics", "locks", "wiredTiger", "tcmalloc", "opLatencies", "mirroredReads"]
+        {
+            status.insert(section, 0);
+        }
+        let admin = self.client.database("admin");
+        let ask = async move { Ok(admin.run_command(status).await.ok()) };
+        let Some(status) = self.call("the oplog's window", until, ask).await? else { return Ok(None) };
+        let Ok(oplog) = status.get_document("oplog") else { return Ok(None) };
+        let second = |name: &str| oplog.get_timestamp(name).ok().map(|at| at.time);
+        // The latest entry may come with its term around it.
+        let latest = second("latestOptime")
+            .or_else(|| Some(oplog.get_document("latestOptime").ok()?.get_timestamp("ts").ok()?.time));
+        let window =
+            latest.zip(second("earliestOptime")).map(|(latest, earliest)| latest.saturating_sub(earliest));
+        Ok(window.map(|seconds| Duration::from_secs(seconds.into())))
+    }
+
     /// These tasks as they are now, deleted ones too, without payloads.
     ///
     /// # Errors
