@@ -56,9 +56,10 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let filter =
             doc! { "_id": POSITION, "reader": before.reader, "number": number_filter(before.number) };
-        let mut stored = bson::serialize_to_document(position).map_err(|_| StoreError::Unavailable)?;
-        stored.insert("_id", POSITION);
-        let mut commands = vec![update(&self.beside(FEED), vec![doc! { "q": filter, "u": stored }])];
+        let stored = bson::serialize_to_document(position).map_err(|_| StoreError::Unavailable)?;
+        // Not the whole document: a later release may keep more in it.
+        let change = doc! { "$set": stored };
+        let mut commands = vec![update(&self.beside(FEED), vec![doc! { "q": filter, "u": change }])];
         if let Some(log) = log {
             let log = bson::serialize_to_document(log).map_err(|_| StoreError::Unavailable)?;
             commands.push(doc! { "insert": self.beside(EVENTS), "documents": [log] });
