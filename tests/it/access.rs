@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use futures_util::TryStreamExt as _;
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
-use task_repo_tests::{HttpAnswer, HttpCall, ROUTES, SYSTEM_ROUTES, TestServer, id_of};
+use task_repo_tests::{HttpAnswer, HttpCall, ROUTES, SYSTEM_ROUTES, TestServer, as_shown_later, id_of};
 use uuid::Uuid;
 
 use task_repo_protocol::path;
@@ -183,6 +183,7 @@ async fn a_tenants_key_cannot_name_another_tenant() {
     let server = TestServer::start().await;
     let key = server.issue_key(&ALL_BUT_ADMIN, json!({"tenant_id": "ours"})).await;
     let victim = server.post("/tasks").tenant("theirs").json(&json!({"task_type": "t"})).send().await.ok();
+    let victim = as_shown_later(victim);
     for operation in operations(&server).await {
         let call = || operation.call(&server, id_of(&victim), "token", "t").key(&key);
         let answers = [

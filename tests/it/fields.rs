@@ -2,7 +2,7 @@
 
 use chrono::Utc;
 use serde_json::{Value, json};
-use task_repo_tests::{TestServer, id_of, unique_type};
+use task_repo_tests::{TestServer, as_shown_later, id_of, unique_type};
 use uuid::Uuid;
 
 use crate::create_fields::{keeps, refuses, takes, time_of};
@@ -17,7 +17,7 @@ async fn a_task_of_which_only_the_type_is_said() {
     let task_type = unique_type();
     let answer = server.post("/tasks").json(&json!({"task_type": task_type})).send().await;
     assert_eq!(answer.status, 201);
-    let mut task = answer.ok();
+    let mut task = as_shown_later(answer.ok());
     let id: Uuid = id_of(&task).parse().unwrap();
     assert_eq!(id.get_version_num(), 7);
     assert_eq!(id.to_string(), id_of(&task), "lower case, with hyphens");

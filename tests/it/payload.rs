@@ -1,7 +1,9 @@
 //! Payloads come back exactly as sent, compared as text: a parsed value would hide what is lost.
 
 use serde_json::{Value, json};
-use task_repo_tests::{HttpAnswer, TestServer, assert_problem, encode, id_of, raw, unique_type};
+use task_repo_tests::{
+    HttpAnswer, TestServer, as_shown_later, assert_problem, encode, id_of, raw, unique_type,
+};
 
 const MEBIBYTE: usize = 1 << 20;
 
@@ -222,7 +224,7 @@ async fn an_edit_or_result_that_passes_a_mebibyte_is_refused() {
     let half = MEBIBYTE / 2;
     let task_type = unique_type();
     let body = format!(r#"{{"task_type":"{task_type}","metadata":{metadata},"request":{}}}"#, text_of(half));
-    let task = post(&server, "/tasks", body).await.ok();
+    let task = as_shown_later(post(&server, "/tasks", body).await.ok());
     let path = format!("/tasks/{}", id_of(&task));
     let put = async |bytes: usize| {
         server.put(&path).json_text(format!(r#"{{"request":{}}}"#, text_of(bytes))).send().await

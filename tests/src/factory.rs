@@ -18,16 +18,19 @@ pub fn in_seconds(seconds: i64) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
+/// A task as any other answer shows it, of the answer to its creation, which alone has the URL of its stream.
+pub fn as_shown_later(mut task: Value) -> Value {
+    task.as_object_mut().map(|task| task.remove("stream_url"));
+    task
+}
+
 impl TestServer {
     /// A task of those fields; of a type of its own if they name none.
     pub async fn create(&self, mut fields: Value) -> Value {
         if fields.get("task_type").is_none() {
             fields["task_type"] = unique_type().into();
         }
-        let mut task = self.post("/tasks").json(&fields).send().await.ok();
-        // Only the answer to a create has it; without it the task is as any other answer shows it.
-        task.as_object_mut().map(|task| task.remove("stream_url"));
-        task
+        as_shown_later(self.post("/tasks").json(&fields).send().await.ok())
     }
 
     /// The task as it is now.

@@ -29,7 +29,7 @@ pub mod waiting;
 
 pub use database::TestDatabase;
 pub use events::{EventStream, StreamEvent};
-pub use factory::{in_seconds, unique_type};
+pub use factory::{as_shown_later, in_seconds, unique_type};
 pub use http::{API_KEY, HttpAnswer, HttpCall, assert_problem, encode, id_of, raw};
 pub use routes::{ROUTES, Route, SYSTEM_ROUTES};
 pub use server::TestServer;
